@@ -1,0 +1,150 @@
+"""Every error that immure raises.
+
+    ImmureError
+    ├── SpecError                 what was written can't be read or makes no sense
+    │   └── ProfileError          a seccomp profile can't be read or compiled
+    ├── ProtectionUnavailable     this host can't apply a protection that is required
+    ├── RuntimeUnavailable        no runtime on this host can carry the plan out
+    ├── LevelNotReached           the measured level is below the one asked for
+    └── BoxError                  a box could not be made, or was lost
+        ├── SetupFailed           one step of making the box failed; names the step and its object
+        ├── ExecFailed            a command could not be started (not found, not executable, bad working directory)
+        └── BoxLost               the box or its spawner ended under us
+
+Each carries what DESIGN's JSON form `error` has: `code`, `message`, `need`, `have`, `hint`.
+"""
+
+from __future__ import annotations
+
+
+class ImmureError(Exception):
+    """Base of all errors. `need`, `have` and `hint` are None where they would say nothing."""
+
+    code = "IMM-ERROR"
+
+    def __init__(
+        self, message: str, *, need: str | None = None, have: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.need = need
+        self.have = have
+        self.hint = hint
+
+    def __str__(self) -> str:
+        parts = [self.message]
+        if self.need:
+            parts.append(f"needed: {self.need}")
+        if self.have:
+            parts.append(f"have: {self.have}")
+        if self.hint:
+            parts.append(f"to do: {self.hint}")
+        return "; ".join(parts)
+
+    def to_dict(self) -> dict[str, str | None]:
+        """The `error` object of every JSON document that immure prints."""
+        return {
+            "code": self.code,
+            "message": self.message,
+            "need": self.need,
+            "have": self.have,
+            "hint": self.hint,
+        }
+
+
+class SpecError(ImmureError):
+    """Bad input. `path` is the place in the document, such as `$.spec.files.mounts[1].source`."""
+
+    code = "IMM-SPEC"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "$",
+        need: str | None = None,
+        have: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(f"{path}: {message}", need=need, have=have, hint=hint)
+        self.path = path
+
+
+class ProfileError(SpecError):
+    """A seccomp profile that can't be read or compiled."""
+
+    code = "IMM-PROFILE"
+
+
+class ProtectionUnavailable(ImmureError):
+    """A required protection that this host can't apply. `protection` is its name in the spec."""
+
+    code = "IMM-PROTECTION"
+
+    def __init__(
+        self, protection: str, *, need: str, have: str, hint: str | None = None, message: str | None = None
+    ) -> None:
+        super().__init__(message or f"{protection} can't be enforced here", need=need, have=have, hint=hint)
+        self.protection = protection
+
+
+class RuntimeUnavailable(ImmureError):
+    """No runtime on this host can carry the plan out."""
+
+    code = "IMM-RUNTIME"
+
+
+class LevelNotReached(ImmureError):
+    """The box was refused: what was measured is below the level asked for."""
+
+    code = "IMM-LEVEL"
+
+
+class BoxError(ImmureError):
+    """A box could not be made, or was lost."""
+
+    code = "IMM-BOX"
+
+
+class SetupFailed(BoxError):
+    """One step of making the box failed. `step` names it and `errno` is the kernel's answer."""
+
+    code = "IMM-SETUP"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        step: str = "",
+        errno: int = 0,
+        need: str | None = None,
+        have: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, need=need, have=have, hint=hint)
+        self.step = step
+        self.errno = errno
+
+
+class ExecFailed(BoxError):
+    """A command could not be started. `exit_status` is 127 (not found) or 126 (anything else)."""
+
+    code = "IMM-EXEC"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        exit_status: int = 126,
+        need: str | None = None,
+        have: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, need=need, have=have, hint=hint)
+        self.exit_status = exit_status
+
+
+class BoxLost(BoxError):
+    """The box, or the spawner that owns it, ended under us."""
+
+    code = "IMM-LOST"
