@@ -1,0 +1,91 @@
+//! Messages between the engine, the spawner and what runs in a box. Little-endian, one datagram each:
+//! `u16 kind, u16 flags, u32 id`, then what the kind says. `runtimes/process/frames.py` is the other side.
+
+use crate::fault::Fault;
+
+pub const LIMIT: usize = 192 * 1024;
+
+// Engine to spawner. The first message is the configuration and has no kind to tell.
+pub const PLAN: u16 = 2;
+pub const BOX: u16 = 3;
+// A box's owner to the spawner, and back.
+pub const RELEASE: u16 = 4;
+pub const KILL: u16 = 5;
+pub const READY: u16 = 101;
+pub const ENDED: u16 = 102;
+pub const FAILED: u16 = 103;
+// Engine to stem.
+pub const EXEC: u16 = 11;
+pub const SIGNAL: u16 = 12;
+// Stem to engine.
+pub const EXITED: u16 = 111;
+// What runs in a box, to the spawner and back, before the first command.
+pub const FAULT: u16 = 21;
+pub const REPORT: u16 = 22;
+pub const WITNESS: u16 = 23;
+pub const GO: u16 = 24;
+
+/// BOX: the box ends with its first command, whose process is the witness.
+pub const ONE_SHOT: u16 = 1;
+/// EXEC: the payload is in the last descriptor, a memory file.
+pub const IN_FILE: u16 = 1;
+/// SIGNAL: to the whole process group of the command.
+pub const GROUP: u16 = 2;
+
+pub struct Header {
+    pub kind: u16,
+    pub flags: u16,
+    pub id: u32,
+}
+
+pub fn header(kind: u16, flags: u16, id: u32) -> Vec<u8> {
+    let mut data = Vec::with_capacity(64);
+    data.extend(kind.to_le_bytes());
+    data.extend(flags.to_le_bytes());
+    data.extend(id.to_le_bytes());
+    data
+}
+
+/// Splits a message into its header and the rest.
+pub fn split(data: &[u8]) -> Option<(Header, &[u8])> {
+    let (head, rest) = data.split_at_checked(8)?;
+    let header = Header {
+        kind: u16::from_le_bytes(head[0..2].try_into().ok()?),
+        flags: u16::from_le_bytes(head[2..4].try_into().ok()?),
+        id: u32::from_le_bytes(head[4..8].try_into().ok()?),
+    };
+    Some((header, rest))
+}
+
+/// Takes one number off the front.
+pub fn take_u32(rest: &mut &[u8]) -> Option<u32> {
+    let (head, tail) = rest.split_at_checked(4)?;
+    *rest = tail;
+    Some(u32::from_le_bytes(head.try_into().ok()?))
+}
+
+/// Takes one NUL-terminated string off the front, without its NUL.
+pub fn take_string<'a>(rest: &mut &'a [u8]) -> Option<&'a [u8]> {
+    let end = rest.iter().position(|&byte| byte == 0)?;
+    let text = &rest[..end];
+    *rest = &rest[end + 1..];
+    Some(text)
+}
+
+/// Appends a named value: `u8 length, name, u32 length, value`.
+pub fn put_item(data: &mut Vec<u8>, name: &str, value: &[u8]) {
+    data.push(name.len() as u8);
+    data.extend(name.as_bytes());
+    data.extend((value.len() as u32).to_le_bytes());
+    data.extend(value);
+}
+
+pub fn fault(kind: u16, id: u32, fault: &Fault) -> Vec<u8> {
+    let mut data = header(kind, 0, id);
+    data.extend(fault.errno.to_le_bytes());
+    data.extend(fault.step.as_bytes());
+    data.push(0);
+    data.extend(fault.object.as_bytes());
+    data.push(0);
+    data
+}

@@ -1,0 +1,178 @@
+//! The last stage: what a command's own process does between fork and execve, in this order.
+
+use crate::fault::{At, Fault, Outcome};
+use crate::frame;
+use crate::plan::CommandStage;
+use crate::sys::{self, fd, process, security, socket};
+use std::ffi::{c_char, CStr};
+use std::os::fd::RawFd;
+
+/// What a command is: strings of the request's own buffer, each with its NUL.
+pub struct Command<'a> {
+    pub uid: u32,
+    pub gid: u32,
+    pub workdir: &'a CStr,
+    pub argv: Vec<*const c_char>,
+    pub env: Vec<*const c_char>,
+    pub path: &'a [u8],
+}
+
+/// Where a command's process leaves word when it can't go on; a page shared with the stem, since a filter may
+/// already refuse every other way.
+#[repr(C)]
+pub struct Slot {
+    pub errno: i32,
+    pub step: u32,
+}
+
+/// Steps as numbers, for `Slot`. `runtimes/process/frames.py` has the same list.
+const STEPS: [&str; 12] = [
+    "",
+    "exec",
+    "stdio",
+    "signals",
+    "session",
+    "workdir",
+    "rlimit",
+    "capabilities",
+    "identity",
+    "no_new_privs",
+    "seccomp",
+    "witness",
+];
+
+/// The parts of a stage that `Slot` can carry: the fault's step is one of `STEPS`.
+pub fn leave_word(slot: *mut Slot, fault: &Fault) {
+    let step = STEPS.iter().position(|&name| name == fault.step).unwrap_or(0);
+    // SAFETY: the slot is ours until the stem has reaped us.
+    unsafe {
+        (*slot).step = step as u32;
+        std::ptr::write_volatile(&mut (*slot).errno, fault.errno);
+    }
+}
+
+/// Standard descriptors in place, everything else closed but `keep`, which exec closes.
+pub fn take_stdio(stdio: [RawFd; 3], keep: Option<RawFd>) -> Outcome<Option<RawFd>> {
+    let mut high = [0; 3];
+    for (copy, original) in high.iter_mut().zip(stdio) {
+        *copy = fd::dup_above(original, 10).at("stdio", "")?;
+    }
+    let keep = match keep {
+        Some(fd) => Some(fd::dup_above(fd, 10).at("stdio", "")?),
+        None => None,
+    };
+    for (number, copy) in high.iter().enumerate() {
+        fd::dup_to(*copy, number as RawFd).at("stdio", "")?;
+    }
+    let mut kept = vec![0, 1, 2];
+    kept.extend(keep);
+    fd::close_all_but(&mut kept).at("stdio", "")?;
+    Ok(keep)
+}
+
+pub fn enter_workdir(path: &CStr) -> Outcome<()> {
+    let name = path.to_string_lossy();
+    // SAFETY: a C string.
+    sys::check(unsafe { libc::chdir(path.as_ptr()) } as i64).at("workdir", name.clone())?;
+    let mut buffer = [0u8; 4096];
+    // SAFETY: `buffer` is valid for writing. A folder outside the root reads "(unreachable)/…".
+    let length = sys::check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })
+        .at("workdir", name.clone())?;
+    if length < 2 || buffer[0] != b'/' {
+        return Err(Fault::new("workdir", name, libc::EXDEV));
+    }
+    Ok(())
+}
+
+/// Everything before the filters.
+pub fn give_up_privileges(stage: &CommandStage, command: &Command, drop_groups: bool) -> Outcome<()> {
+    for &(resource, soft, hard) in &stage.rlimits {
+        process::set_limit(resource, soft, hard).at("rlimit", resource.to_string())?;
+    }
+    for capability in 0..64 {
+        let bit = 1u64 << capability;
+        if stage.known_capabilities & bit != 0 && stage.keep_capabilities & bit == 0 {
+            process::prctl(libc::PR_CAPBSET_DROP, capability).at("capabilities", "bounding")?;
+        }
+    }
+    process::prctl(libc::PR_SET_SECUREBITS, stage.securebits).at("capabilities", "securebits")?;
+    raise_ambient(stage)?;
+    if drop_groups {
+        process::drop_groups().at("identity", "groups")?;
+    }
+    process::set_gid(command.gid).at("identity", command.gid.to_string())?;
+    process::set_uid(command.uid).at("identity", command.uid.to_string())?;
+    security::set_capabilities(stage.keep_capabilities, stage.keep_capabilities)
+        .at("capabilities", "sets")?;
+    process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("no_new_privs", "").map(drop)
+}
+
+/// Kept capabilities survive execve of a user other than root only as ambient ones.
+fn raise_ambient(stage: &CommandStage) -> Outcome<()> {
+    if stage.keep_capabilities == 0 {
+        return Ok(());
+    }
+    security::set_capabilities(stage.known_capabilities, stage.keep_capabilities)
+        .at("capabilities", "inheritable")?;
+    for capability in (0..64u64).filter(|bit| stage.keep_capabilities >> bit & 1 != 0) {
+        // SAFETY: no memory is passed.
+        sys::check(unsafe {
+            libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_RAISE, capability, 0u64, 0u64)
+        } as i64)
+        .at("capabilities", "ambient")?;
+    }
+    Ok(())
+}
+
+/// Shows itself to the spawner, which attaches before it answers.
+pub fn announce(ctl: RawFd) -> Outcome<()> {
+    socket::send(ctl, &frame::header(frame::WITNESS, 0, 0), &[]).at("witness", "send")?;
+    match socket::receive(ctl, 64).at("witness", "receive")? {
+        Some(_) => Ok(()),
+        None => Err(Fault::new("witness", "spawner", libc::EPIPE)),
+    }
+}
+
+pub fn install_filters(stage: &CommandStage) -> Outcome<()> {
+    for filter in &stage.filters {
+        security::install_filter(filter, 0).at("seccomp", "")?;
+    }
+    Ok(())
+}
+
+/// Stops for the spawner's inspection. A trap needs no system call, so no filter can be in its way.
+pub fn wait_for_inspection() {
+    // SAFETY: the tracer suppresses the signal; without a tracer the process ends, as it should.
+    unsafe { std::arch::asm!("int3") };
+}
+
+/// execve, along PATH for a name without a slash. Returns only with what went wrong.
+pub fn execute(command: &Command) -> Fault {
+    // SAFETY: the first pointer is a C string of the request.
+    let name = unsafe { CStr::from_ptr(command.argv[0]) };
+    let bytes = name.to_bytes();
+    if bytes.contains(&b'/') {
+        return Fault::new("exec", "", exec(name, command));
+    }
+    let mut worst = libc::ENOENT;
+    for folder in command.path.split(|&byte| byte == b':') {
+        let mut candidate = Vec::with_capacity(folder.len() + bytes.len() + 2);
+        candidate.extend(if folder.is_empty() { b"." } else { folder });
+        candidate.push(b'/');
+        candidate.extend(bytes);
+        candidate.push(0);
+        // SAFETY: ends with the only NUL, since both parts come from C strings.
+        match exec(unsafe { CStr::from_bytes_with_nul_unchecked(&candidate) }, command) {
+            libc::ENOENT | libc::ENOTDIR => {}
+            libc::EACCES => worst = libc::EACCES,
+            errno => return Fault::new("exec", "", errno),
+        }
+    }
+    Fault::new("exec", "", worst)
+}
+
+fn exec(path: &CStr, command: &Command) -> i32 {
+    // SAFETY: both vectors end with a null pointer and point into the request's buffer.
+    unsafe { libc::execve(path.as_ptr(), command.argv.as_ptr(), command.env.as_ptr()) };
+    sys::errno()
+}

@@ -1,0 +1,25 @@
+//! `immure-init`: the part of immure that Python can't be. It decides nothing; it makes system calls.
+
+mod fault;
+mod frame;
+mod init;
+mod plan;
+mod spawner;
+mod sys;
+
+fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["spawner", fd] => match fd.parse() {
+            Ok(fd) => spawner::run(fd),
+            Err(_) => usage(),
+        },
+        ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
+        _ => usage(),
+    }
+}
+
+fn usage() -> ! {
+    eprintln!("usage: immure-init spawner FD | --version\nThe immure package starts this program; it is of no use by hand.");
+    sys::process::exit(2)
+}

@@ -1,0 +1,154 @@
+//! The plan as Python compiled it (MessagePack maps). Unknown fields are refused: both sides ship together.
+
+use serde::Deserialize;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Plan {
+    /// Namespaces to make: CLONE_NEW* flags.
+    pub namespaces: i32,
+    /// The user and group in the box that own the user's mounts, and that commands run as by default.
+    pub user: u32,
+    pub group: u32,
+    pub template_key: serde_bytes::ByteBuf,
+    pub template: Vec<TemplateOp>,
+    pub root: Vec<RootOp>,
+    pub landlock: Option<Landlock>,
+    pub command: CommandStage,
+    pub cgroup: Vec<CgroupLimit>,
+}
+
+/// One step of building the image that boxes of a plan share; paths are relative to its root.
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum TemplateOp {
+    Dir { path: String, mode: u32 },
+    Link { path: String, target: String },
+    File { path: String, mode: u32, data: serde_bytes::ByteBuf },
+    Copy { path: String, source: String, mode: u32 },
+    Bind { path: String, source: String, attributes: u64 },
+    Device { path: String, mode: u32, major: u32, minor: u32 },
+}
+
+/// One step of making a box's own root, on top of the image.
+#[derive(Deserialize)]
+#[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
+pub enum RootOp {
+    Mount {
+        kind: String,
+        path: String,
+        options: Vec<String>,
+        attributes: u64,
+    },
+    /// One tmpfs whose folders stand at several paths, so that they share its size.
+    Private {
+        options: Vec<String>,
+        attributes: u64,
+        folders: Vec<Folder>,
+    },
+    Dir {
+        path: String,
+        mode: u32,
+    },
+    Hide {
+        path: String,
+        cover: String,
+    },
+    Freeze {
+        path: String,
+        attributes: u64,
+    },
+    UserMount {
+        index: usize,
+        path: String,
+        attributes: u64,
+    },
+    Hostname {
+        name: String,
+    },
+    Loopback {},
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Folder {
+    pub path: String,
+    pub name: String,
+    pub mode: u32,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Landlock {
+    pub handled_fs: u64,
+    pub handled_net: u64,
+    pub scoped: u64,
+    pub rules: Vec<LandlockRule>,
+    /// A file that no rule covers: it opens before the domain is entered and must not afterwards.
+    pub sentinel: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandlockRule {
+    pub path: String,
+    pub access: u64,
+}
+
+/// The last stage of every command, before its execve.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CommandStage {
+    pub rlimits: Vec<(u32, u64, u64)>,
+    pub known_capabilities: u64,
+    pub keep_capabilities: u64,
+    pub securebits: u64,
+    pub umask: u32,
+    /// Programs of packed `struct sock_filter`s, in the order of installation.
+    pub filters: Vec<serde_bytes::ByteBuf>,
+}
+
+/// A file to write in the box's cgroup of one controller.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupLimit {
+    pub controller: String,
+    pub file: String,
+    pub value: String,
+}
+
+/// How the spawner itself is to run; the first message that it gets.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// Plain user: a user namespace of the spawner's own is needed first.
+    pub rootless: bool,
+    pub caller_uid: u32,
+    pub caller_gid: u32,
+    pub ids: IdSource,
+    pub cgroups: Vec<CgroupParent>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "kind", rename_all = "snake_case", deny_unknown_fields)]
+pub enum IdSource {
+    /// Boxes map one id: the caller's.
+    Single {},
+    /// Boxes map `size` ids each, out of `slots` ranges. `newuidmap` and `newgidmap` are None as root.
+    Ranges {
+        base_uid: u32,
+        base_gid: u32,
+        size: u32,
+        slots: u32,
+        newuidmap: Option<String>,
+        newgidmap: Option<String>,
+    },
+}
+
+/// Where boxes' cgroups of some controllers are made.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CgroupParent {
+    pub controllers: Vec<String>,
+    pub path: String,
+}

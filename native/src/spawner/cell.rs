@@ -1,0 +1,155 @@
+//! One box as the spawner knows it, from its clone to its end.
+
+use super::cgroup::Cgroups;
+use super::host::Host;
+use super::ids::{Claim, Ids};
+use crate::fault::{At, Fault, Outcome};
+use crate::frame;
+use crate::init::{self, Birth};
+use crate::plan::{Plan, RootOp};
+use crate::sys::{fd, mount, process, socket, trace};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+pub struct Cell {
+    pub id: u32,
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// To whoever asked for the box: evidence and end go out here, release and kill come in, and its end is the
+    /// box's end.
+    pub owner: OwnedFd,
+    /// To the box, until the witness is released.
+    pub ctl: Option<OwnedFd>,
+    pub claim: Claim,
+    pub cgroups: Cgroups,
+    pub witness: Option<i32>,
+    /// What the stem said of itself, for the readback.
+    pub report: Vec<u8>,
+}
+
+impl Cell {
+    /// It may have ended by itself; reaping tells.
+    pub fn kill(&self) {
+        let _ = process::send_signal(self.pidfd.as_raw_fd(), libc::SIGKILL);
+    }
+
+    /// Lets the witness go on. It may have been killed meanwhile.
+    pub fn release(&mut self) {
+        self.ctl = None;
+        if let Some(pid) = self.witness.take() {
+            let _ = trace::detach(pid);
+        }
+    }
+}
+
+/// What the engine asked for.
+pub struct Request<'a> {
+    pub id: u32,
+    pub one_shot: bool,
+    pub owner: OwnedFd,
+    pub engine: OwnedFd,
+    pub sources: Vec<(OwnedFd, String)>,
+    pub plan: &'a Plan,
+}
+
+/// Makes a box. The process is in the template's mount namespace before and after. A fault comes with the owner's
+/// socket, so that it can be told.
+pub fn create(
+    request: Request,
+    host: &Host,
+    template: RawFd,
+    ids: &mut Ids,
+    spawner: RawFd,
+    cgroups: Cgroups,
+) -> Result<Cell, (OwnedFd, Fault)> {
+    let claim = match ids.claim(request.plan.user, request.plan.group) {
+        Ok(claim) => claim,
+        Err(fault) => return Err((request.owner, fault)),
+    };
+    match clone_box(&request, host, template, ids, spawner, &claim, &cgroups) {
+        Ok((pid, pidfd, ctl)) => Ok(Cell {
+            id: request.id,
+            pid,
+            pidfd,
+            owner: request.owner,
+            ctl: Some(ctl),
+            claim,
+            cgroups,
+            witness: None,
+            report: Vec::new(),
+        }),
+        Err(fault) => {
+            ids.release(&claim);
+            cgroups.remove();
+            Err((request.owner, fault))
+        }
+    }
+}
+
+fn clone_box(
+    request: &Request,
+    host: &Host,
+    template: RawFd,
+    ids: &mut Ids,
+    spawner: RawFd,
+    claim: &Claim,
+    cgroups: &Cgroups,
+) -> Outcome<(i32, OwnedFd, OwnedFd)> {
+    let trees = user_trees(request, host, template, ids, claim)?;
+    let (ours, theirs) = socket::pair().at("box", "socket")?;
+    socket::pass_credentials(ours.as_raw_fd()).at("box", "socket")?;
+    let birth = Birth {
+        plan: request.plan,
+        ctl: theirs.as_raw_fd(),
+        engine: request.engine.as_raw_fd(),
+        spawner,
+        trees: trees.iter().map(|tree| tree.as_raw_fd()).collect(),
+        range: ids.range(),
+        one_shot: request.one_shot,
+    };
+    // SAFETY: the spawner has one thread.
+    let Some((pid, pidfd)) = unsafe { process::clone(request.plan.namespaces) }.at("box", "clone")? else {
+        init::run(birth)
+    };
+    let prepared = host
+        .write_maps(pid, &claim.uid_map, &claim.gid_map)
+        .and_then(|()| cgroups.add(pid))
+        .and_then(|()| socket::send(ours.as_raw_fd(), &frame::header(frame::GO, 0, 0), &[]).at("box", "go"));
+    if let Err(fault) = prepared {
+        process::send_signal(pidfd.as_raw_fd(), libc::SIGKILL).at("box", "kill")?;
+        process::wait(pid, 0).at("box", "wait")?;
+        return Err(fault);
+    }
+    Ok((pid, pidfd, ours))
+}
+
+/// The user's mounts as detached trees, idmapped where the box has ids of its own.
+fn user_trees(
+    request: &Request,
+    host: &Host,
+    template: RawFd,
+    ids: &mut Ids,
+    claim: &Claim,
+) -> Outcome<Vec<OwnedFd>> {
+    let wanted = request.plan.root.iter().filter(|op| matches!(op, RootOp::UserMount { .. })).count();
+    if wanted != request.sources.len() {
+        return Err(Fault::new("mount source", format!("{wanted} mounts"), libc::EBADMSG));
+    }
+    if request.sources.is_empty() {
+        return Ok(Vec::new());
+    }
+    host.enter()?;
+    let trees =
+        request.sources.iter().map(|(source, path)| user_tree(source, path, host, ids, claim)).collect();
+    crate::sys::namespace::enter(template, libc::CLONE_NEWNS).at("template", "enter")?;
+    trees
+}
+
+fn user_tree(source: &OwnedFd, path: &str, host: &Host, ids: &mut Ids, claim: &Claim) -> Outcome<OwnedFd> {
+    let tree = host.copy_tree(source.as_raw_fd(), path)?;
+    if ids.range() && !ids.rootless() {
+        let found = fd::stat(source.as_raw_fd()).at("mount source", path)?;
+        let userns = ids.idmap(host, claim, (found.st_uid, found.st_gid))?.as_raw_fd();
+        mount::set_attributes(tree.as_raw_fd(), mount::ATTR_IDMAP, true, Some(userns)).at("idmap", path)?;
+    }
+    Ok(tree)
+}

@@ -1,0 +1,140 @@
+//! Ranges of ids: one for each box, claimed by a lock on one byte of a file that all spawners share.
+
+use super::host::Host;
+use crate::fault::{At, Fault, Outcome};
+use crate::plan::{Config, IdSource};
+use crate::sys::{fd, process};
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+pub struct Ids {
+    source: IdSource,
+    caller: (u32, u32),
+    rootless: bool,
+    lock: Option<OwnedFd>,
+    /// Ranges that this spawner has locked and no box uses. The last one given back is taken first, since its
+    /// idmap namespaces exist.
+    free: Vec<u32>,
+    next: u32,
+    idmaps: HashMap<(u32, u32, u32, u32, u32), OwnedFd>,
+}
+
+/// The ids of one box, as its maps' text.
+pub struct Claim {
+    pub slot: Option<u32>,
+    pub uid_map: String,
+    pub gid_map: String,
+    host_user: u32,
+    host_group: u32,
+}
+
+impl Ids {
+    pub fn new(config: Config, lock: Option<OwnedFd>) -> Ids {
+        Ids {
+            source: config.ids,
+            caller: (config.caller_uid, config.caller_gid),
+            rootless: config.rootless,
+            lock,
+            free: Vec::new(),
+            next: std::process::id(),
+            idmaps: HashMap::new(),
+        }
+    }
+
+    pub fn rootless(&self) -> bool {
+        self.rootless
+    }
+
+    pub fn range(&self) -> bool {
+        matches!(self.source, IdSource::Ranges { .. })
+    }
+
+    pub fn claim(&mut self, user: u32, group: u32) -> Outcome<Claim> {
+        let (own_uid, own_gid) = self.caller;
+        let IdSource::Ranges { base_uid, base_gid, size, slots, .. } = self.source else {
+            return Ok(Claim {
+                slot: None,
+                uid_map: format!("{user} {own_uid} 1"),
+                gid_map: format!("{group} {own_gid} 1"),
+                host_user: own_uid,
+                host_group: own_gid,
+            });
+        };
+        let slot = match self.free.pop() {
+            Some(slot) => slot,
+            None => self.lock_range(slots)?,
+        };
+        let (uids, gids) = (base_uid + slot * size, base_gid + slot * size);
+        // A plain user's own files are reached by mapping the caller; as root they are reached by idmapped mounts.
+        let own = |id: u32| self.rootless.then_some(id);
+        let (uid_map, host_user) = map_of(uids, size, user, own(own_uid));
+        let (gid_map, host_group) = map_of(gids, size, group, own(own_gid));
+        Ok(Claim { slot: Some(slot), uid_map, gid_map, host_user, host_group })
+    }
+
+    /// Gives a range back. Its box is gone, and with it every process that had its ids.
+    pub fn release(&mut self, claim: &Claim) {
+        self.free.extend(claim.slot);
+    }
+
+    fn lock_range(&mut self, slots: u32) -> Outcome<u32> {
+        let lock = self.lock.as_ref().ok_or_else(|| Fault::new("id range", "lock file", libc::EBADF))?;
+        for _ in 0..slots {
+            // Spawners begin at different places, so that they seldom meet.
+            self.next = (self.next.wrapping_mul(2_654_435_761).wrapping_add(1)) % slots;
+            let found = (self.next..slots).chain(0..self.next).find_map(|slot| {
+                match fd::lock_byte(lock.as_raw_fd(), slot.into(), libc::F_WRLCK) {
+                    Ok(true) if !self.free.contains(&slot) => Some(Ok(slot)),
+                    Ok(_) => None,
+                    Err(errno) => Some(Err(errno)),
+                }
+            });
+            if let Some(slot) = found {
+                return slot.at("id range", "lock");
+            }
+        }
+        Err(Fault::new("id range", format!("{slots} ranges"), libc::EUSERS))
+    }
+
+    /// A user namespace for an idmapped mount: the owner on disk is the box's user, and nobody else is anybody.
+    pub fn idmap(&mut self, host: &Host, claim: &Claim, disk: (u32, u32)) -> Outcome<&OwnedFd> {
+        let key = (claim.host_user, claim.host_group, disk.0, disk.1, claim.slot.unwrap_or(0));
+        if !self.idmaps.contains_key(&key) {
+            let uid_map = format!("{} {} 1", disk.0, claim.host_user);
+            let gid_map = format!("{} {} 1", disk.1, claim.host_group);
+            self.idmaps.insert(key, make_namespace(host, &uid_map, &gid_map)?);
+        }
+        Ok(&self.idmaps[&key])
+    }
+}
+
+/// The map's lines, and what the box's user is on the host.
+fn map_of(base: u32, size: u32, user: u32, own: Option<u32>) -> (String, u32) {
+    let Some(own) = own else {
+        return (format!("0 {base} {size}"), base + user);
+    };
+    let mut lines = vec![format!("{user} {own} 1")];
+    if user > 0 {
+        lines.push(format!("0 {base} {}", user.min(size)));
+    }
+    if user + 1 < size {
+        lines.push(format!("{} {} {}", user + 1, base + user + 1, size - user - 1));
+    }
+    (lines.join("\n"), own)
+}
+
+fn make_namespace(host: &Host, uid_map: &str, gid_map: &str) -> Outcome<OwnedFd> {
+    // SAFETY: the spawner has one thread.
+    let Some((pid, pidfd)) = unsafe { process::clone(libc::CLONE_NEWUSER) }.at("idmap", "clone")? else {
+        loop {
+            // SAFETY: no memory is passed.
+            unsafe { libc::pause() };
+        }
+    };
+    let made = host.write_maps(pid, uid_map, gid_map).and_then(|()| {
+        fd::open_at(host.proc_dir(), &format!("{pid}/ns/user"), libc::O_RDONLY, 0).at("idmap", "namespace")
+    });
+    process::send_signal(pidfd.as_raw_fd(), libc::SIGKILL).at("idmap", "kill")?;
+    process::wait(pid, 0).at("idmap", "wait")?;
+    made
+}

@@ -1,0 +1,346 @@
+//! The spawner: one small process with one thread that makes boxes for its owner and outlives neither the owner
+//! nor leaves a box behind. It listens on one inherited socket.
+
+mod cell;
+mod cgroup;
+mod host;
+mod ids;
+mod template;
+mod witness;
+
+use crate::fault::{At, Fault, Outcome};
+use crate::frame;
+use crate::plan::{Config, Plan};
+use crate::sys::poll::Poller;
+use crate::sys::{fd, namespace, process, security, socket, trace};
+use cell::{Cell, Request};
+use cgroup::Parents;
+use host::Host;
+use ids::Ids;
+use std::collections::HashMap;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// Tokens of the poller below this are fixed; a box's are its number, doubled, plus one for its own socket.
+const ENGINE: u64 = 0;
+const SIGNALS: u64 = 1;
+const PARENT: u64 = 2;
+const FIRST_BOX: u64 = 4;
+
+struct Spawner {
+    engine: OwnedFd,
+    signals: OwnedFd,
+    own: OwnedFd,
+    poller: Poller,
+    host: Host,
+    ids: Ids,
+    cgroup_parents: Parents,
+    plans: HashMap<u32, Plan>,
+    templates: HashMap<Vec<u8>, OwnedFd>,
+    /// The template whose namespace this process is in.
+    current: Vec<u8>,
+    cells: HashMap<u32, Cell>,
+    next_box: u32,
+}
+
+/// Serves the socket `engine` until its other end is closed or the parent has died.
+pub fn run(engine: RawFd) -> ! {
+    // SAFETY: inherited, and used by nobody else.
+    let engine = unsafe { OwnedFd::from_raw_fd(engine) };
+    let told = engine.as_raw_fd();
+    let fault = match Spawner::start(engine) {
+        Ok(mut spawner) => spawner.serve().err(),
+        Err(fault) => Some(fault),
+    };
+    if let Some(fault) = &fault {
+        // The owner may be gone; then nobody wants to know.
+        let _ = socket::send(told, &frame::fault(frame::FAILED, 0, fault), &[]);
+    }
+    process::exit(i32::from(fault.is_some()))
+}
+
+impl Spawner {
+    fn start(engine: OwnedFd) -> Outcome<Spawner> {
+        process::set_name(c"immure-spawner");
+        // A forked child of the owner may hold the socket open, so the owner's own life is watched as well.
+        // SAFETY: no memory is passed.
+        let parent = process::open_pidfd(unsafe { libc::getppid() }).at("parent", "pidfd")?;
+        let first = socket::receive(engine.as_raw_fd(), frame::LIMIT).at("config", "")?;
+        let message = first.ok_or_else(|| Fault::new("config", "", libc::EPIPE))?;
+        let config: Config = decode(&message.data, "config")?;
+        // Not every kernel has keyrings, and one that refuses has none that a box could reach.
+        let _ = security::new_session_keyring("immure");
+        let cgroup_parents = Parents::open(&config.cgroups)?;
+        let host = Host::open(&config)?;
+        let signals = process::child_signals().at("signals", "")?;
+        let poller = Poller::new().at("poll", "")?;
+        poller.add(engine.as_raw_fd(), ENGINE).at("poll", "engine")?;
+        poller.add(signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
+        poller.add(parent.as_raw_fd(), PARENT).at("poll", "parent")?;
+        // Watched for as long as this process lives.
+        std::mem::forget(parent);
+        Ok(Spawner {
+            engine,
+            signals,
+            own: process::open_pidfd(std::process::id() as i32).at("pidfd", "self")?,
+            poller,
+            host,
+            ids: Ids::new(config, message.fds.into_iter().next()),
+            cgroup_parents,
+            plans: HashMap::new(),
+            templates: HashMap::new(),
+            current: Vec::new(),
+            cells: HashMap::new(),
+            next_box: 1,
+        })
+    }
+
+    fn serve(&mut self) -> Outcome<()> {
+        let mut ready = Vec::new();
+        loop {
+            self.poller.wait(&mut ready).at("poll", "")?;
+            // What a box said comes before the news that it has ended: sockets first, signals last.
+            ready.sort_unstable_by(|one, other| other.cmp(one));
+            for &token in &ready {
+                match token {
+                    PARENT => return self.end_all(),
+                    SIGNALS => {
+                        process::drain_signals(self.signals.as_raw_fd());
+                        self.reap()?;
+                    }
+                    ENGINE => {
+                        if !self.hear_engine()? {
+                            return self.end_all();
+                        }
+                    }
+                    _ if token % 2 == 0 => self.hear_owner(((token - FIRST_BOX) / 2) as u32),
+                    _ => self.hear_box(((token - FIRST_BOX) / 2) as u32),
+                }
+            }
+        }
+    }
+
+    /// False at the end of the owner's socket.
+    fn hear_engine(&mut self) -> Outcome<bool> {
+        let Some(message) = socket::receive(self.engine.as_raw_fd(), frame::LIMIT).at("request", "")? else {
+            return Ok(false);
+        };
+        let Some((header, rest)) = frame::split(&message.data) else {
+            return Err(Fault::new("request", "header", libc::EBADMSG));
+        };
+        match header.kind {
+            frame::PLAN => self.load_plan(&header, rest, &message.fds)?,
+            frame::BOX => self.make_box(&header, rest, message.fds)?,
+            kind => return Err(Fault::new("request", kind.to_string(), libc::EBADMSG)),
+        }
+        Ok(true)
+    }
+
+    fn load_plan(&mut self, header: &frame::Header, rest: &[u8], fds: &[OwnedFd]) -> Outcome<()> {
+        let content = match fds.first() {
+            Some(file) => fd::read_all(file.as_raw_fd()).at("plan", "file")?,
+            None => rest.to_vec(),
+        };
+        let plan: Plan = decode(&content, "plan")?;
+        self.plans.insert(header.id, plan);
+        Ok(())
+    }
+
+    /// The id is the plan's. For each mount source its path with a NUL. Descriptors: the owner's socket, the stem's
+    /// socket, the sources.
+    fn make_box(&mut self, header: &frame::Header, mut paths: &[u8], fds: Vec<OwnedFd>) -> Outcome<()> {
+        let bad = || Fault::new("request", "box", libc::EBADMSG);
+        let plan = self.plans.remove(&header.id).ok_or_else(bad)?;
+        let mut fds = fds.into_iter();
+        let (owner, engine) = (fds.next().ok_or_else(bad)?, fds.next().ok_or_else(bad)?);
+        let mut sources = Vec::new();
+        for source in fds {
+            let path = frame::take_string(&mut paths).ok_or_else(bad)?;
+            sources.push((source, String::from_utf8_lossy(path).into_owned()));
+        }
+        let one_shot = header.flags & frame::ONE_SHOT != 0;
+        let request = Request { id: self.next_box, one_shot, owner, engine, sources, plan: &plan };
+        self.next_box += 1;
+        let outcome = self.make_cell(request);
+        self.plans.insert(header.id, plan);
+        if let Err((owner, fault)) = outcome {
+            tell(&owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
+        }
+        Ok(())
+    }
+
+    fn make_cell(&mut self, request: Request) -> Result<(), (OwnedFd, Fault)> {
+        let name = format!("immure-{}-{}", std::process::id(), request.id);
+        let cgroups = self
+            .enter_template(request.plan)
+            .and_then(|()| self.cgroup_parents.make(&name, &request.plan.cgroup));
+        let cgroups = match cgroups {
+            Ok(cgroups) => cgroups,
+            Err(fault) => return Err((request.owner, fault)),
+        };
+        let template = self.templates[&self.current].as_raw_fd();
+        let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
+        let token = FIRST_BOX + 2 * u64::from(made.id);
+        let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
+            let ctl = made.ctl.as_ref().map_or(-1, |ctl| ctl.as_raw_fd());
+            self.poller.add(ctl, token + 1)
+        });
+        if watched.is_err() {
+            let _ = process::send_signal(made.pidfd.as_raw_fd(), libc::SIGKILL);
+        }
+        self.cells.insert(made.id, made);
+        Ok(())
+    }
+
+    fn enter_template(&mut self, plan: &Plan) -> Outcome<()> {
+        let key = plan.template_key.to_vec();
+        if self.current == key {
+            return Ok(());
+        }
+        if let Some(namespace) = self.templates.get(&key) {
+            namespace::enter(namespace.as_raw_fd(), libc::CLONE_NEWNS).at("template", "enter")?;
+        } else {
+            // A template that fails half-way leaves us in no namespace that we know.
+            self.current.clear();
+            let namespace = template::build(&plan.template, &self.host)?;
+            self.templates.insert(key.clone(), namespace);
+        }
+        self.current = key;
+        Ok(())
+    }
+
+    fn hear_owner(&mut self, id: u32) {
+        let Some(cell) = self.cells.get_mut(&id) else {
+            return;
+        };
+        let message = socket::receive(cell.owner.as_raw_fd(), 4096).ok().flatten();
+        let kind = message.and_then(|message| frame::split(&message.data).map(|(header, _)| header.kind));
+        if kind == Some(frame::RELEASE) {
+            return cell.release();
+        }
+        if kind != Some(frame::KILL) {
+            // Closed, or nonsense: the box ends and nobody listens.
+            self.poller.remove(cell.owner.as_raw_fd());
+        }
+        cell.kill();
+    }
+
+    fn hear_box(&mut self, id: u32) {
+        let Some(cell) = self.cells.get_mut(&id) else {
+            return;
+        };
+        let Some(ctl) = cell.ctl.as_ref().map(|ctl| ctl.as_raw_fd()) else {
+            return;
+        };
+        let Ok(Some(message)) = socket::receive(ctl, 4096) else {
+            // The end of the box, of which reap() tells.
+            cell.ctl = None;
+            return;
+        };
+        match frame::split(&message.data) {
+            Some((header, rest)) if header.kind == frame::REPORT => cell.report = rest.to_vec(),
+            Some((header, _)) if header.kind == frame::WITNESS => attach(cell, message.sender, ctl),
+            Some((header, rest)) if header.kind == frame::FAULT => {
+                let mut data = frame::header(frame::FAILED, 0, 0);
+                data.extend(rest);
+                tell(&cell.owner, &data, &[]);
+                cell.kill();
+            }
+            _ => cell.kill(),
+        }
+    }
+
+    fn reap(&mut self) -> Outcome<()> {
+        while let Some((pid, status, usage)) =
+            process::wait(-1, libc::WNOHANG | libc::__WALL).at("wait", "")?
+        {
+            let found = self.cells.values().find(|cell| cell.pid == pid || cell.witness == Some(pid));
+            let Some((id, own)) = found.map(|cell| (cell.id, cell.pid == pid)) else {
+                continue;
+            };
+            if own {
+                self.end(id, status, &usage);
+            } else {
+                self.witness_changed(id, pid, status)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn witness_changed(&mut self, id: u32, pid: i32, status: i32) -> Outcome<()> {
+        let Some(cell) = self.cells.get_mut(&id) else {
+            return Ok(());
+        };
+        if !libc::WIFSTOPPED(status) {
+            cell.witness = None;
+            return Ok(());
+        }
+        let signal = libc::WSTOPSIG(status);
+        if status >> 16 != 0 || signal != libc::SIGTRAP {
+            // Not its own trap: let it go on to it.
+            let _ = trace::resume(pid, if status >> 16 == 0 { signal } else { 0 });
+            return Ok(());
+        }
+        let mut data = frame::header(frame::READY, 0, 0);
+        data.extend(cell.pid.to_le_bytes());
+        data.extend(&cell.report);
+        frame::put_item(&mut data, "map/uid", cell.claim.uid_map.as_bytes());
+        frame::put_item(&mut data, "map/gid", cell.claim.gid_map.as_bytes());
+        witness::read_back(pid, self.host.proc_dir(), &mut data)?;
+        tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
+        Ok(())
+    }
+
+    fn end(&mut self, id: u32, status: i32, usage: &libc::rusage) {
+        let Some(cell) = self.cells.remove(&id) else {
+            return;
+        };
+        let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
+        let mut data = frame::header(frame::ENDED, 0, 0);
+        data.extend(status.to_le_bytes());
+        data.extend((micros(usage.ru_utime) + micros(usage.ru_stime)).to_le_bytes());
+        data.extend((usage.ru_maxrss as u64).to_le_bytes());
+        cell.cgroups.put_counters(&mut data);
+        cell.cgroups.remove();
+        self.ids.release(&cell.claim);
+        tell(&cell.owner, &data, &[]);
+    }
+
+    fn end_all(&mut self) -> Outcome<()> {
+        for cell in self.cells.values() {
+            cell.kill();
+        }
+        for cell in self.cells.values() {
+            while matches!(process::wait(cell.pid, libc::__WALL), Ok(Some((_, status, _))) if libc::WIFSTOPPED(status))
+            {
+            }
+            cell.cgroups.remove();
+        }
+        Ok(())
+    }
+}
+
+/// The owner may be gone; its end of the socket says so, and nothing here depends on its hearing us.
+fn tell(owner: &OwnedFd, data: &[u8], fds: &[RawFd]) {
+    let _ = socket::send(owner.as_raw_fd(), data, fds);
+}
+
+fn attach(cell: &mut Cell, sender: Option<i32>, ctl: RawFd) {
+    let attached = sender.ok_or(libc::ESRCH).and_then(|pid| trace::seize(pid).map(|()| pid));
+    match attached {
+        Ok(pid) => {
+            cell.witness = Some(pid);
+            // Where it is gone, reap() tells.
+            let _ = socket::send(ctl, &frame::header(frame::GO, 0, 0), &[]);
+        }
+        Err(errno) => {
+            // Without inspection there is no evidence, and so no box.
+            let fault = Fault::new("witness", "ptrace", errno);
+            tell(&cell.owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
+            cell.kill();
+        }
+    }
+}
+
+fn decode<T: serde::de::DeserializeOwned>(content: &[u8], what: &'static str) -> Outcome<T> {
+    rmp_serde::from_slice(content).map_err(|error| Fault::new(what, error.to_string(), libc::EBADMSG))
+}

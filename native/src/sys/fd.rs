@@ -1,0 +1,198 @@
+//! Files and descriptors.
+
+use super::{check, cstr, Sys};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+fn own(fd: i64) -> OwnedFd {
+    // SAFETY: the kernel has just made it for us.
+    unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
+}
+
+pub fn open_at(dir: RawFd, path: &str, flags: i32, mode: u32) -> Sys<OwnedFd> {
+    let path = cstr(path)?;
+    // SAFETY: `path` is a C string that outlives the call.
+    check(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) } as i64).map(own)
+}
+
+pub fn open(path: &str, flags: i32) -> Sys<OwnedFd> {
+    open_at(libc::AT_FDCWD, path, flags, 0)
+}
+
+/// openat2(2), Linux 5.6: resolves with the given RESOLVE_ flags.
+pub fn open_at2(dir: RawFd, path: &str, flags: i32, resolve: u64) -> Sys<OwnedFd> {
+    let path = cstr(path)?;
+    // SAFETY: zero is a valid value of every field.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.resolve = resolve;
+    // SAFETY: `path` and `how` outlive the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_openat2, dir, path.as_ptr(), &how, std::mem::size_of::<libc::open_how>())
+    })
+    .map(own)
+}
+
+pub fn mkdir_at(dir: RawFd, path: &str, mode: u32) -> Sys<()> {
+    let path = cstr(path)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::mkdirat(dir, path.as_ptr(), mode) } as i64).map(drop)
+}
+
+pub fn symlink_at(target: &str, dir: RawFd, path: &str) -> Sys<()> {
+    let (target, path) = (cstr(target)?, cstr(path)?);
+    // SAFETY: both strings outlive the call.
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir, path.as_ptr()) } as i64).map(drop)
+}
+
+pub fn mknod_at(dir: RawFd, path: &str, mode: u32, major: u32, minor: u32) -> Sys<()> {
+    let path = cstr(path)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::mknodat(dir, path.as_ptr(), mode, libc::makedev(major, minor)) } as i64).map(drop)
+}
+
+pub fn chmod_at(dir: RawFd, path: &str, mode: u32) -> Sys<()> {
+    let path = cstr(path)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::fchmodat(dir, path.as_ptr(), mode, 0) } as i64).map(drop)
+}
+
+pub fn unlink_at(dir: RawFd, path: &str, flags: i32) -> Sys<()> {
+    let path = cstr(path)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::unlinkat(dir, path.as_ptr(), flags) } as i64).map(drop)
+}
+
+pub fn stat(fd: RawFd) -> Sys<libc::stat> {
+    // SAFETY: zero is a valid value of every field.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `found` is valid for writing.
+    check(unsafe { libc::fstat(fd, &mut found) } as i64)?;
+    Ok(found)
+}
+
+pub fn write_all(fd: RawFd, mut data: &[u8]) -> Sys<()> {
+    while !data.is_empty() {
+        // SAFETY: `data` is valid for reading.
+        match check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) } as i64) {
+            Ok(count) => data = &data[count as usize..],
+            Err(libc::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+pub fn read(fd: RawFd, buffer: &mut [u8]) -> Sys<usize> {
+    loop {
+        // SAFETY: `buffer` is valid for writing.
+        match check(unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } as i64) {
+            Err(libc::EINTR) => {}
+            other => return other.map(|count| count as usize),
+        }
+    }
+}
+
+/// The whole content. Files of /proc answer in one or two reads.
+pub fn read_all(fd: RawFd) -> Sys<Vec<u8>> {
+    let mut content = vec![0; 4096];
+    let mut length = 0;
+    loop {
+        if length == content.len() {
+            content.resize(length * 2, 0);
+        }
+        match read(fd, &mut content[length..])? {
+            0 => break,
+            count => length += count,
+        }
+    }
+    content.truncate(length);
+    Ok(content)
+}
+
+pub fn read_file_at(dir: RawFd, path: &str) -> Sys<Vec<u8>> {
+    read_all(open_at(dir, path, libc::O_RDONLY, 0)?.as_raw_fd())
+}
+
+pub fn write_file_at(dir: RawFd, path: &str, data: &[u8]) -> Sys<()> {
+    write_all(open_at(dir, path, libc::O_WRONLY, 0)?.as_raw_fd(), data)
+}
+
+pub fn fchdir(fd: RawFd) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fchdir(fd) } as i64).map(drop)
+}
+
+/// close_range(2), Linux 5.9, of every descriptor that is not in `keep`.
+pub fn close_all_but(keep: &mut [RawFd]) -> Sys<()> {
+    keep.sort_unstable();
+    let mut first: u32 = 0;
+    for &fd in keep.iter() {
+        let fd = fd as u32;
+        if fd > first {
+            close_range(first, fd - 1)?;
+        }
+        first = first.max(fd + 1);
+    }
+    close_range(first, u32::MAX)
+}
+
+pub fn close_range(first: u32, last: u32) -> Sys<()> {
+    // SAFETY: no memory is passed; owners of these descriptors never drop them afterwards.
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, last, 0) }).map(drop)
+}
+
+pub fn dup_to(from: RawFd, to: RawFd) -> Sys<()> {
+    // SAFETY: no memory is passed. dup3 refuses equal numbers, and would keep CLOEXEC off only on a copy.
+    check(unsafe { libc::dup2(from, to) } as i64).map(drop)
+}
+
+/// A duplicate at `least` or above, so that it is out of the way of the descriptors 0 to 2.
+pub fn dup_above(fd: RawFd, least: RawFd) -> Sys<RawFd> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) } as i64).map(|copy| copy as RawFd)
+}
+
+/// Takes (or releases) an OFD lock on one byte; false where somebody else has it.
+pub fn lock_byte(fd: RawFd, offset: i64, kind: i32) -> Sys<bool> {
+    // SAFETY: zero is a valid value of every field.
+    let mut lock: libc::flock = unsafe { std::mem::zeroed() };
+    lock.l_type = kind as i16;
+    lock.l_whence = libc::SEEK_SET as i16;
+    lock.l_start = offset;
+    lock.l_len = 1;
+    // SAFETY: `lock` outlives the call.
+    match check(unsafe { libc::fcntl(fd, libc::F_OFD_SETLK, &lock) } as i64) {
+        Ok(_) => Ok(true),
+        Err(libc::EAGAIN) | Err(libc::EACCES) => Ok(false),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// A shared anonymous mapping that a child can write to without a system call.
+pub fn map_shared(length: usize) -> Sys<*mut u8> {
+    // SAFETY: a new mapping, at an address of the kernel's choice.
+    let address = unsafe {
+        libc::mmap(
+            std::ptr::null_mut(),
+            length,
+            libc::PROT_READ | libc::PROT_WRITE,
+            libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+            -1,
+            0,
+        )
+    };
+    if address == libc::MAP_FAILED {
+        return Err(super::errno());
+    }
+    Ok(address.cast())
+}
+
+pub fn poll(fds: &mut [libc::pollfd], timeout_ms: i32) -> Sys<usize> {
+    loop {
+        // SAFETY: `fds` is valid for reading and writing.
+        match check(unsafe { libc::poll(fds.as_mut_ptr(), fds.len() as u64, timeout_ms) } as i64) {
+            Err(libc::EINTR) => {}
+            other => return other.map(|count| count as usize),
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! Processes: clone, wait, signals, credentials.
+
+use super::{check, Sys};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// A plain clone, with a pidfd (Linux 5.2). Returns None in the child.
+///
+/// # Safety
+/// The caller is single-threaded, so that the child may allocate.
+pub unsafe fn clone(namespaces: i32) -> Sys<Option<(i32, OwnedFd)>> {
+    let mut pidfd: RawFd = -1;
+    let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
+    // SAFETY: a null stack makes it a fork; `pidfd` is valid for writing.
+    let pid = check(unsafe {
+        libc::syscall(libc::SYS_clone, flags as u64, 0u64, &mut pidfd as *mut RawFd, 0u64, 0u64)
+    })?;
+    if pid == 0 {
+        return Ok(None);
+    }
+    // SAFETY: the kernel has just made it.
+    Ok(Some((pid as i32, unsafe { OwnedFd::from_raw_fd(pidfd) })))
+}
+
+/// A plain fork by the raw system call: there are no atfork handlers to run. None in the child.
+///
+/// # Safety
+/// As for `clone`.
+pub unsafe fn fork() -> Sys<Option<i32>> {
+    // SAFETY: a null stack makes it a fork.
+    match check(unsafe { libc::syscall(libc::SYS_clone, libc::SIGCHLD as u64, 0u64, 0u64, 0u64, 0u64) })? {
+        0 => Ok(None),
+        pid => Ok(Some(pid as i32)),
+    }
+}
+
+pub fn open_pidfd(pid: i32) -> Sys<OwnedFd> {
+    // SAFETY: no memory is passed; the descriptor is new.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+pub fn send_signal(pidfd: RawFd, signal: i32) -> Sys<()> {
+    // SAFETY: the info is null.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_send_signal, pidfd, signal, 0usize, 0) }).map(drop)
+}
+
+pub fn kill(pid: i32, signal: i32) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::kill(pid, signal) } as i64).map(drop)
+}
+
+/// wait4 without blocking unless `options` say so. Ok(None) where nothing is to be reaped.
+pub fn wait(pid: i32, options: i32) -> Sys<Option<(i32, i32, libc::rusage)>> {
+    let mut status = 0;
+    // SAFETY: zero is a valid value of every field.
+    let mut usage: libc::rusage = unsafe { std::mem::zeroed() };
+    loop {
+        // SAFETY: both are valid for writing.
+        match check(unsafe { libc::wait4(pid, &mut status, options, &mut usage) } as i64) {
+            Ok(0) | Err(libc::ECHILD) => return Ok(None),
+            Ok(found) => return Ok(Some((found as i32, status, usage))),
+            Err(libc::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+/// Blocks SIGCHLD and gives a descriptor that becomes readable in its place.
+pub fn child_signals() -> Sys<OwnedFd> {
+    // SAFETY: the set is initialised before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, libc::SIGCHLD);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) as i64)?;
+        check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) as i64)
+            .map(|fd| OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Empties a descriptor of `child_signals`.
+pub fn drain_signals(fd: RawFd) {
+    let mut buffer = [0u8; 1024];
+    // SAFETY: `buffer` is valid for writing; the descriptor does not block.
+    while unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
+}
+
+/// Default actions and an empty mask for every signal.
+pub fn reset_signals() -> Sys<()> {
+    // SAFETY: a zeroed sigaction is SIG_DFL with an empty mask.
+    unsafe {
+        let default: libc::sigaction = std::mem::zeroed();
+        for signal in 1..=64 {
+            // The two that glibc keeps and the two that can't be changed answer EINVAL.
+            libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0usize, 8);
+        }
+        let empty: u64 = 0;
+        check(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &empty, 0usize, 8)).map(drop)
+    }
+}
+
+pub fn prctl(option: i32, argument: u64) -> Sys<i64> {
+    // SAFETY: the options used here take numbers.
+    check(unsafe { libc::prctl(option, argument, 0u64, 0u64, 0u64) } as i64)
+}
+
+pub fn set_name(name: &std::ffi::CStr) {
+    // SAFETY: `name` outlives the call. The name is a nicety, so a failure is of no interest.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
+}
+
+pub fn drop_groups() -> Sys<()> {
+    // SAFETY: an empty list.
+    check(unsafe { libc::syscall(libc::SYS_setgroups, 0, 0usize) }).map(drop)
+}
+
+pub fn set_gid(gid: u32) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresgid, gid, gid, gid) }).map(drop)
+}
+
+pub fn set_uid(uid: u32) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
+    let limit = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `limit` outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &limit, 0usize) }).map(drop)
+}
+
+/// exit_group(2). Where a filter refuses even that, an illegal instruction ends the process.
+pub fn exit(status: i32) -> ! {
+    // SAFETY: does not return; the instruction after it ends the process by a signal that can't be refused.
+    unsafe {
+        libc::syscall(libc::SYS_exit_group, status);
+        std::arch::asm!("ud2", options(noreturn));
+    }
+}

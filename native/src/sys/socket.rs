@@ -1,0 +1,117 @@
+//! Unix datagrams with descriptors: SOCK_SEQPACKET keeps message bounds and reports the peer's end.
+
+use super::{check, Sys};
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+/// Room for the kernel's SCM_MAX_FD (253) descriptors and the credentials.
+const CONTROL_BYTES: usize = 2048;
+
+#[repr(align(8))]
+struct Control([u8; CONTROL_BYTES]);
+
+pub struct Message {
+    pub data: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+    /// The sender's pid in our pid namespace; only where SO_PASSCRED is set.
+    pub sender: Option<i32>,
+}
+
+pub fn pair() -> Sys<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: `fds` is valid for writing, and both descriptors are new.
+    unsafe {
+        check(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) as i64)?;
+        Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
+    }
+}
+
+/// Messages received here name their sender's pid.
+pub fn pass_credentials(fd: RawFd) -> Sys<()> {
+    let on: i32 = 1;
+    // SAFETY: `on` outlives the call.
+    check(unsafe { libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_PASSCRED, (&on as *const i32).cast(), 4) }
+        as i64)
+    .map(drop)
+}
+
+pub fn send(fd: RawFd, data: &[u8], fds: &[RawFd]) -> Sys<()> {
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: data.as_ptr() as *mut _, iov_len: data.len() };
+    // SAFETY: every pointer stays valid for the call; the control buffer holds what callers pass.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &mut part;
+        header.msg_iovlen = 1;
+        if !fds.is_empty() {
+            let length = std::mem::size_of_val(fds) as u32;
+            header.msg_control = control.0.as_mut_ptr().cast();
+            header.msg_controllen = libc::CMSG_SPACE(length) as usize;
+            let first = libc::CMSG_FIRSTHDR(&header);
+            (*first).cmsg_level = libc::SOL_SOCKET;
+            (*first).cmsg_type = libc::SCM_RIGHTS;
+            (*first).cmsg_len = libc::CMSG_LEN(length) as usize;
+            std::ptr::copy_nonoverlapping(fds.as_ptr(), libc::CMSG_DATA(first).cast(), fds.len());
+        }
+        loop {
+            match check(libc::sendmsg(fd, &header, libc::MSG_NOSIGNAL) as i64) {
+                Err(libc::EINTR) => {}
+                other => return other.map(drop),
+            }
+        }
+    }
+}
+
+/// Waits for one message. None at the end of the stream. A message longer than `limit` is EMSGSIZE.
+pub fn receive(fd: RawFd, limit: usize) -> Sys<Option<Message>> {
+    let mut data = vec![0u8; limit];
+    let mut control = Control([0; CONTROL_BYTES]);
+    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    // SAFETY: every pointer stays valid for the call.
+    unsafe {
+        let mut header: libc::msghdr = std::mem::zeroed();
+        header.msg_iov = &mut part;
+        header.msg_iovlen = 1;
+        header.msg_control = control.0.as_mut_ptr().cast();
+        header.msg_controllen = CONTROL_BYTES;
+        let count = loop {
+            match check(libc::recvmsg(fd, &mut header, libc::MSG_CMSG_CLOEXEC) as i64) {
+                Err(libc::EINTR) => {}
+                other => break other?,
+            }
+        };
+        let (fds, sender) = ancillary(&header);
+        if header.msg_flags & (libc::MSG_TRUNC | libc::MSG_CTRUNC) != 0 {
+            return Err(libc::EMSGSIZE);
+        }
+        if count == 0 {
+            return Ok(None);
+        }
+        data.truncate(count as usize);
+        Ok(Some(Message { data, fds, sender }))
+    }
+}
+
+/// # Safety
+/// `header` comes from a successful recvmsg.
+unsafe fn ancillary(header: &libc::msghdr) -> (Vec<OwnedFd>, Option<i32>) {
+    let (mut fds, mut sender) = (Vec::new(), None);
+    // SAFETY: the kernel has filled the control buffer, and the macros stay inside it.
+    unsafe {
+        let mut item = libc::CMSG_FIRSTHDR(header);
+        while !item.is_null() {
+            let (level, kind) = ((*item).cmsg_level, (*item).cmsg_type);
+            let length = (*item).cmsg_len - libc::CMSG_LEN(0) as usize;
+            if (level, kind) == (libc::SOL_SOCKET, libc::SCM_RIGHTS) {
+                for index in 0..length / 4 {
+                    let fd = *libc::CMSG_DATA(item).cast::<RawFd>().add(index);
+                    fds.push(OwnedFd::from_raw_fd(fd));
+                }
+            } else if (level, kind) == (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) {
+                sender = Some((*libc::CMSG_DATA(item).cast::<libc::ucred>()).pid);
+            }
+            item = libc::CMSG_NXTHDR(header, item);
+        }
+    }
+    (fds, sender)
+}
