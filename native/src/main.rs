@@ -4,6 +4,7 @@ mod fault;
 mod frame;
 mod init;
 mod plan;
+mod probe;
 mod spawner;
 mod sys;
 
@@ -14,12 +15,13 @@ fn main() {
             Ok(fd) => spawner::run(fd),
             Err(_) => usage(),
         },
+        ["probe"] => probe::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
         _ => usage(),
     }
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | probe | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

@@ -50,6 +50,9 @@ pub enum RootOp {
         path: String,
         mode: u32,
     },
+    File {
+        path: String,
+    },
     Hide {
         path: String,
         cover: String,

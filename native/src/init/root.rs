@@ -48,6 +48,7 @@ fn carry_out(operation: &RootOp, root: &Root, trees: &[RawFd]) -> Outcome<()> {
         }
         RootOp::Private { options, attributes, folders } => private(options, *attributes, folders, root),
         RootOp::Dir { path, mode } => make_dir(path, *mode, root),
+        RootOp::File { path } => make_file(path, root),
         RootOp::Hide { path, cover } => hide(path, cover, root),
         RootOp::Freeze { path, attributes } => {
             let tree = mount::open_tree(root.fd.as_raw_fd(), path, true).at("freeze", path)?;
@@ -87,6 +88,13 @@ fn make_dir(path: &str, mode: u32, root: &Root) -> Outcome<()> {
         fd::mkdir_at(above.as_raw_fd(), name, mode).at("dir", path)?;
     }
     Ok(())
+}
+
+fn make_file(path: &str, root: &Root) -> Outcome<()> {
+    let (above, name) = path.rsplit_once('/').ok_or_else(|| Fault::new("file", path, libc::EINVAL))?;
+    let above = root.object(if above.is_empty() { "/" } else { above }).at("file", path)?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW;
+    fd::open_at(above.as_raw_fd(), name, flags, 0o644).at("file", path).map(drop)
 }
 
 /// Covers something that the kernel shows: with the null device or an empty folder of the image.

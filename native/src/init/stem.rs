@@ -4,6 +4,7 @@ use super::command::{self, Command, Slot};
 use super::{landlock, Birth};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
+use crate::sys::poll::Poller;
 use crate::sys::{fd, process, socket};
 use std::ffi::{c_char, CStr};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -11,17 +12,26 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// Commands that can run at once in one box.
 const SLOTS: usize = 4096;
 
+/// Tokens of the poller; a command's is its number above these.
+const SIGNALS: u64 = 0;
+const ENGINE: u64 = 1;
+const FIRST_COMMAND: u64 = 2;
+
 struct Running {
-    id: u32,
+    token: u64,
     pid: i32,
     slot: usize,
+    /// To whoever asked for the command: its exit goes out here, signals come in, and its end ends the command.
+    asker: OwnedFd,
 }
 
 struct Stem<'a> {
     birth: &'a Birth<'a>,
     slots: *mut Slot,
     running: Vec<Running>,
+    next_token: u64,
     signals: OwnedFd,
+    poller: Poller,
     /// The first command of a one-shot box is its witness: the spawner inspects it before its execve.
     witness_due: bool,
 }
@@ -47,6 +57,8 @@ fn live(birth: &Birth) -> Outcome<()> {
         birth,
         slots: fd::map_shared(SLOTS * std::mem::size_of::<Slot>()).at("slots", "")?.cast(),
         running: Vec::new(),
+        next_token: FIRST_COMMAND,
+        poller: Poller::new().at("poll", "")?,
         signals: process::child_signals().at("signals", "")?,
         witness_due: birth.one_shot,
     };
@@ -84,20 +96,24 @@ impl Stem<'_> {
     }
 
     fn serve(&mut self) -> Outcome<()> {
-        let watched = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-        let mut watch = [watched(self.signals.as_raw_fd()), watched(self.birth.engine)];
+        self.poller.add(self.signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
+        self.poller.add(self.birth.engine, ENGINE).at("poll", "engine")?;
+        let mut ready = Vec::new();
         loop {
-            fd::poll(&mut watch, -1).at("poll", "")?;
-            if watch[0].revents != 0 {
-                process::drain_signals(self.signals.as_raw_fd());
-                if self.reap()? {
-                    return Ok(());
-                }
-            }
-            if watch[1].revents != 0 {
-                match socket::receive(self.birth.engine, frame::LIMIT).at("request", "")? {
-                    Some(message) => self.answer(message)?,
-                    None => return Ok(()),
+            self.poller.wait(&mut ready).at("poll", "")?;
+            for &token in &ready {
+                match token {
+                    SIGNALS => {
+                        process::drain_signals(self.signals.as_raw_fd());
+                        if self.reap()? {
+                            return Ok(());
+                        }
+                    }
+                    ENGINE => match socket::receive(self.birth.engine, frame::LIMIT).at("request", "")? {
+                        Some(message) => self.exec(message)?,
+                        None => return Ok(()),
+                    },
+                    _ => self.hear_asker(token),
                 }
             }
         }
@@ -110,7 +126,10 @@ impl Stem<'_> {
                 continue;
             };
             let done = self.running.swap_remove(place);
-            self.tell_exit(&done, status, &usage)?;
+            self.poller.remove(done.asker.as_raw_fd());
+            // SAFETY: the slot's process is gone; the index is below SLOTS.
+            let word = unsafe { std::ptr::read_volatile(self.slots.add(done.slot)) };
+            tell_exit(&done.asker, status, word.errno, word.step, Some(&usage));
             if self.birth.one_shot {
                 return Ok(true);
             }
@@ -118,83 +137,67 @@ impl Stem<'_> {
         Ok(false)
     }
 
-    fn tell_exit(&self, done: &Running, status: i32, usage: &libc::rusage) -> Outcome<()> {
-        // SAFETY: the slot's process is gone; the index is below SLOTS.
-        let word = unsafe { std::ptr::read_volatile(self.slots.add(done.slot)) };
-        self.send_exit(done.id, status, word.errno, word.step, Some(usage))
-    }
-
-    fn send_exit(
-        &self,
-        id: u32,
-        status: i32,
-        errno: i32,
-        step: u32,
-        usage: Option<&libc::rusage>,
-    ) -> Outcome<()> {
-        let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
-        let cpu = usage.map_or(0, |used| micros(used.ru_utime) + micros(used.ru_stime));
-        let peak = usage.map_or(0, |used| used.ru_maxrss as u64);
-        let mut data = frame::header(frame::EXITED, 0, id);
-        data.extend(status.to_le_bytes());
-        data.extend(errno.to_le_bytes());
-        data.extend(step.to_le_bytes());
-        data.extend(cpu.to_le_bytes());
-        data.extend(peak.to_le_bytes());
-        socket::send(self.birth.engine, &data, &[]).at("report", "exit")
-    }
-
-    fn answer(&mut self, message: socket::Message) -> Outcome<()> {
-        let Some((header, rest)) = frame::split(&message.data) else {
-            return Err(Fault::new("request", "header", libc::EBADMSG));
+    fn hear_asker(&mut self, token: u64) {
+        let Some(one) = self.running.iter().find(|one| one.token == token) else {
+            return;
         };
-        match header.kind {
-            frame::EXEC => self.exec(&header, rest, &message.fds),
-            frame::SIGNAL => {
-                let mut rest = rest;
-                self.signal(&header, frame::take_u32(&mut rest).unwrap_or(0) as i32);
-                Ok(())
+        let message = socket::receive(one.asker.as_raw_fd(), 64).ok().flatten();
+        let request = message.as_ref().and_then(|message| frame::split(&message.data));
+        match request {
+            Some((header, mut rest)) if header.kind == frame::SIGNAL => {
+                let signal = frame::take_u32(&mut rest).unwrap_or(0) as i32;
+                send_signal(one.pid, signal, header.flags & frame::GROUP != 0);
             }
-            _ => Err(Fault::new("request", header.kind.to_string(), libc::EBADMSG)),
-        }
-    }
-
-    fn signal(&self, header: &frame::Header, signal: i32) {
-        if let Some(one) = self.running.iter().find(|one| one.id == header.id) {
-            let group = header.flags & frame::GROUP != 0;
-            // Before its setsid a command has no group of its own yet; its process takes the signal then.
-            if !group || process::kill(-one.pid, signal).is_err() {
-                let _ = process::kill(one.pid, signal);
+            // Closed, or nonsense: nobody waits for the command any more.
+            _ => {
+                self.poller.remove(one.asker.as_raw_fd());
+                send_signal(one.pid, libc::SIGKILL, true);
             }
         }
     }
 
-    fn exec(&mut self, header: &frame::Header, payload: &[u8], fds: &[OwnedFd]) -> Outcome<()> {
+    /// Descriptors: the asker's socket, standard input, output and error, and with IN_FILE the payload.
+    fn exec(&mut self, message: socket::Message) -> Outcome<()> {
+        let bad = |what: &str| Fault::new("request", what, libc::EBADMSG);
+        let (header, inline) = frame::split(&message.data).ok_or_else(|| bad("header"))?;
         let in_file = header.flags & frame::IN_FILE != 0;
-        if fds.len() != 3 + usize::from(in_file) {
-            return Err(Fault::new("request", "descriptors", libc::EBADMSG));
+        if header.kind != frame::EXEC || message.fds.len() != 4 + usize::from(in_file) {
+            return Err(bad("exec"));
         }
         let file;
         let payload = if in_file {
-            file = fd::read_all(fds[3].as_raw_fd()).at("request", "file")?;
+            file = fd::read_all(message.fds[4].as_raw_fd()).at("request", "file")?;
             &file[..]
         } else {
-            payload
+            inline
         };
-        let command = parse(payload).ok_or_else(|| Fault::new("request", "exec", libc::EBADMSG))?;
+        let command = parse(payload).ok_or_else(|| bad("command"))?;
+        let stdio = [1, 2, 3].map(|index: usize| message.fds[index].as_raw_fd());
+        let asker = message.fds[0].try_clone().map_err(|_| bad("asker"))?;
+        self.start(&command, stdio, asker)
+    }
+
+    fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: OwnedFd) -> Outcome<()> {
         let Some(slot) = (0..SLOTS).find(|index| self.running.iter().all(|one| one.slot != *index)) else {
-            return self.send_exit(header.id, 0, libc::EAGAIN, 1, None);
+            tell_exit(&asker, 0, libc::EAGAIN, 1, None);
+            return Ok(());
         };
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
         let witness = std::mem::take(&mut self.witness_due);
-        let stdio = [fds[0].as_raw_fd(), fds[1].as_raw_fd(), fds[2].as_raw_fd()];
         // SAFETY: this process has one thread.
-        match unsafe { process::fork() } {
-            Ok(None) => self.become_command(&command, stdio, witness, slot),
-            Ok(Some(pid)) => self.running.push(Running { id: header.id, pid, slot }),
-            Err(errno) => return self.send_exit(header.id, 0, errno, 1, None),
-        }
+        let pid = match unsafe { process::fork() } {
+            Ok(None) => self.become_command(command, stdio, witness, slot),
+            Ok(Some(pid)) => pid,
+            Err(errno) => {
+                tell_exit(&asker, 0, errno, 1, None);
+                return Ok(());
+            }
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        self.poller.add(asker.as_raw_fd(), token).at("poll", "asker")?;
+        self.running.push(Running { token, pid, slot, asker });
         if witness {
             return self.close_ctl();
         }
@@ -232,6 +235,26 @@ impl Stem<'_> {
         }
         Ok(())
     }
+}
+
+/// Before its setsid a command has no group of its own yet; then its process alone takes the signal.
+fn send_signal(pid: i32, signal: i32, group: bool) {
+    if !group || process::kill(-pid, signal).is_err() {
+        // It may have ended; its exit is on the way.
+        let _ = process::kill(pid, signal);
+    }
+}
+
+/// An asker that is gone does not want to know.
+fn tell_exit(asker: &OwnedFd, status: i32, errno: i32, step: u32, usage: Option<&libc::rusage>) {
+    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
+    let mut data = frame::header(frame::EXITED, 0, 0);
+    data.extend(status.to_le_bytes());
+    data.extend(errno.to_le_bytes());
+    data.extend(step.to_le_bytes());
+    data.extend(usage.map_or(0, |used| micros(used.ru_utime) + micros(used.ru_stime)).to_le_bytes());
+    data.extend(usage.map_or(0, |used| used.ru_maxrss as u64).to_le_bytes());
+    let _ = socket::send(asker.as_raw_fd(), &data, &[]);
 }
 
 /// `u32 uid, gid, argc, envc`, then working directory, PATH, argv and environment, each with a NUL.

@@ -215,6 +215,9 @@ impl Spawner {
         let message = socket::receive(cell.owner.as_raw_fd(), 4096).ok().flatten();
         let kind = message.and_then(|message| frame::split(&message.data).map(|(header, _)| header.kind));
         if kind == Some(frame::RELEASE) {
+            if let Some(ctl) = &cell.ctl {
+                self.poller.remove(ctl.as_raw_fd());
+            }
             return cell.release();
         }
         if kind != Some(frame::KILL) {
@@ -233,6 +236,7 @@ impl Spawner {
         };
         let Ok(Some(message)) = socket::receive(ctl, 4096) else {
             // The end of the box, of which reap() tells.
+            self.poller.remove(ctl);
             cell.ctl = None;
             return;
         };
@@ -294,6 +298,8 @@ impl Spawner {
         let Some(cell) = self.cells.remove(&id) else {
             return;
         };
+        // A clone of a moment ago may still hold copies, so that closing ours would not end the watch.
+        self.poller.remove(cell.owner.as_raw_fd());
         let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
         let mut data = frame::header(frame::ENDED, 0, 0);
         data.extend(status.to_le_bytes());
@@ -309,10 +315,9 @@ impl Spawner {
         for cell in self.cells.values() {
             cell.kill();
         }
+        // All children, since a witness under inspection keeps its box from ending until it is reaped here.
+        while process::wait(-1, libc::__WALL).at("wait", "")?.is_some() {}
         for cell in self.cells.values() {
-            while matches!(process::wait(cell.pid, libc::__WALL), Ok(Some((_, status, _))) if libc::WIFSTOPPED(status))
-            {
-            }
             cell.cgroups.remove();
         }
         Ok(())

@@ -19,7 +19,7 @@ pub fn build(operations: &[TemplateOp], host: &Host) -> Outcome<OwnedFd> {
     for folder in ["proc", "r", "s"] {
         fd::mkdir_at(outer.as_raw_fd(), folder, 0o755).at("template", folder)?;
     }
-    let proc = mount::open_tree(host.proc_dir(), "", true).at("template", "/proc")?;
+    let proc = mount::open_tree(libc::AT_FDCWD, "/proc", true).at("template", "/proc")?;
     attach(&proc, outer.as_raw_fd(), "proc")?;
     let image = mount::new_filesystem("tmpfs", &options, mount::ATTR_NOSUID).at("template", "image")?;
     attach(&image, outer.as_raw_fd(), "r")?;

@@ -1,0 +1,135 @@
+"""`python -m bench`: one run, samples in turn, ratios, gates. Exit status: 0, 1 a gate missed, 2 usage."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from bench import peers, report, subjects, walls
+from bench.build import BuildError
+from bench.contender import Contender
+from bench.filters import Filters, write_filters
+from bench.gates import Verdict, judge
+from bench.measure import Measured, measure
+
+CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
+    "immure": subjects.fresh,
+    "floor": peers.floor,
+    "bwrap": peers.bwrap,
+    "immure-exec": subjects.ready,
+    "vfork": peers.vfork,
+    "immure-cli": subjects.cli,
+    "python": peers.python,
+}
+FULL = {"rounds": 500, "warmup": 20, "segments": 12, "segment_ms": 500}
+QUICK = {"rounds": 60, "warmup": 5, "segments": 4, "segment_ms": 300}
+
+
+def main() -> int:
+    options = _parse()
+    sizes = {**(QUICK if options.quick else FULL)}
+    if options.n:
+        sizes["rounds"] = options.n
+    say = (lambda *_: None) if options.json else _say
+
+    try:
+        filters = _filters(options.filters)
+        contenders = [CONTENDERS[name](filters) for name in options.only]
+        host = report.describe_host()
+        say(report.heading(host, filters))
+        stood = walls.inspect(filters, {c.name for c in contenders})
+        if stood:
+            say(report.walls_table(stood))
+        breached = _breached(stood)
+        if breached or options.walls:
+            print(breached or "all walls of the floor hold", file=sys.stderr)
+            return int(bool(breached))
+        measured = measure(contenders, **sizes)
+    except (BuildError, FileNotFoundError, ImportError) as error:
+        print(f"bench: {error}", file=sys.stderr)
+        return 1
+
+    verdicts = judge(_series(measured))
+    if options.json:
+        print(json.dumps(report.as_json(host, filters, contenders, stood, measured, verdicts), indent=1))
+    else:
+        _print(contenders, measured, verdicts)
+    return int(_missed(verdicts, measured, set(options.only)))
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
+    parser.add_argument("--n", type=int, metavar="N", help=f"samples of each (default {FULL['rounds']})")
+    parser.add_argument("--quick", action="store_true", help="few samples: does it work, not how fast is it")
+    parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
+    parser.add_argument("--walls", action="store_true", help="show what holds, measure nothing")
+    parser.add_argument(
+        "--only", type=_names, default=list(CONTENDERS), metavar="NAME,…", help=", ".join(CONTENDERS)
+    )
+    parser.add_argument(
+        "--filters",
+        nargs=2,
+        type=Path,
+        metavar=("GUARD", "PROFILE"),
+        help="packed sock_filter files instead of our own guard and default profile",
+    )
+    return parser.parse_args()
+
+
+def _names(text: str) -> list[str]:
+    names = text.split(",")
+    if unknown := [name for name in names if name not in CONTENDERS]:
+        raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(CONTENDERS)}")
+    return names
+
+
+def _filters(given: Sequence[Path] | None) -> Filters:
+    if not given:
+        return write_filters()
+    guard, profile = (path.absolute() for path in given)
+    return Filters(guard, profile, f"{guard.name} and {profile.name}, given by hand")
+
+
+def _breached(stood: dict[str, dict[str, str]]) -> str:
+    """A fast box without walls must never become a number. (Peers may lack walls: it is shown.)"""
+    held = {name: {what for what, v in seen.items() if v == "held"} for name, seen in stood.items()}
+    lines = [
+        f"bench: {name}: not held: {', '.join(missing)}"
+        for name in ("floor", "immure")
+        if name in stood and (missing := [what for what in stood[name] if what not in held[name]])
+    ]
+    return "\n".join(lines)
+
+
+def _series(measured: Measured) -> dict[str, list[float]]:
+    times = {name: measured.totals(name) for name in measured.samples}
+    return times | {f"{name}/s": rates for name, rates in measured.rates.items()}
+
+
+def _missed(verdicts: Sequence[Verdict], measured: Measured, asked: set[str]) -> bool:
+    """A gate that could not be measured is missed, unless its contenders were left out by `--only`."""
+    judged = [v for v in verdicts if {v.gate.of.split("/")[0], v.gate.to.split("/")[0]} <= asked]
+    return bool(measured.failed) or any(v.state not in ("met", "met, stretch too") for v in judged)
+
+
+def _print(contenders: Sequence[Contender], measured: Measured, verdicts: Sequence[Verdict]) -> None:
+    _say(report.times_table(contenders, measured))
+    if measured.rates:
+        _say(report.rates_table(contenders, measured))
+    for contender in contenders:
+        if phases := report.phases_table(contender, measured):
+            _say(phases)
+    _say(report.gates_table(verdicts))
+    for why in measured.failed.values():
+        print(f"bench: {why}", file=sys.stderr)
+
+
+def _say(text: str) -> None:
+    print(text, end="\n\n", flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,59 @@
+"""What must be reached, as ratios within one run. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import ge, gt, le, lt
+
+from bench.stats import Ratio, ratio_of_medians
+
+SIGNS = {le: "≤", lt: "<", ge: "≥", gt: ">"}
+
+
+@dataclass(frozen=True)
+class Gate:
+    what: str
+    of: str  # series of which the median is taken: "NAME" in ns, "NAME/s" in boxes per second
+    to: str
+    holds: Callable[[float, float], bool]
+    bound: float
+    stretch: float | None = None
+
+    @property
+    def wanted(self) -> str:
+        return f"{SIGNS[self.holds]} {self.bound:g}"
+
+
+@dataclass(frozen=True)
+class Verdict:
+    gate: Gate
+    ratio: Ratio | None  # None: one of the two was not measured
+
+    @property
+    def state(self) -> str:
+        if self.ratio is None:
+            return "not measured"
+        if not self.gate.holds(self.ratio.value, self.gate.bound):
+            return "MISSED"
+        if self.gate.stretch is not None and self.gate.holds(self.ratio.value, self.gate.stretch):
+            return "met, stretch too"
+        return "met"
+
+
+GATES = (
+    Gate("fresh box : safe floor", "immure", "floor", le, 1.5, 1.2),
+    Gate("fresh box : bwrap", "immure", "bwrap", lt, 0.5),
+    Gate("command in a ready box : vfork + exec", "immure-exec", "vfork", le, 1.5, 1.35),
+    Gate("boxes/s : safe floor's", "immure/s", "floor/s", ge, 0.6, 0.8),
+    Gate("boxes/s : bwrap's", "immure/s", "bwrap/s", gt, 2.0),
+    Gate("whole command line : python3 -SI -c pass", "immure-cli", "python", le, 4.5, 3.5),
+)
+
+
+def judge(series: Mapping[str, Sequence[float]]) -> list[Verdict]:
+    return [Verdict(gate, _ratio(series.get(gate.of), series.get(gate.to))) for gate in GATES]
+
+
+def _ratio(of: Sequence[float] | None, to: Sequence[float] | None) -> Ratio | None:
+    return ratio_of_medians(of, to) if of and to else None

@@ -1,0 +1,75 @@
+"""Ourselves: a fresh box, a command in a ready box, the whole command line."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.contender import COMMAND, Contender, python_worker
+from bench.filters import Filters
+from bench.peers import spawner
+
+IMMURE = str(Path(sys.executable).with_name("immure"))
+LEVEL = "L2"
+
+
+def fresh(_: Filters) -> Contender:
+    return Contender(
+        "immure",
+        "a fresh box, warm spawner",
+        f'immure.run(["{COMMAND}"])',
+        python_worker("immure"),
+        level=LEVEL,
+        rated=True,
+    )
+
+
+def ready(_: Filters) -> Contender:
+    return Contender(
+        "immure-exec",
+        "a command in a ready box",
+        f'box.exec(["{COMMAND}"])',
+        python_worker("immure-exec"),
+        level=LEVEL,
+    )
+
+
+def cli(_: Filters) -> Contender:
+    return Contender(
+        "immure-cli",
+        "the whole command line",
+        f"immure run -- {COMMAND}",
+        python_worker("immure-cli"),
+        level=LEVEL,
+    )
+
+
+@contextmanager
+def fresh_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
+    from immure import run
+
+    def once() -> Mapping[str, int]:
+        return _successful(run([COMMAND], level=LEVEL))
+
+    yield once
+
+
+@contextmanager
+def ready_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
+    from immure import Sandbox
+
+    with Sandbox(level=LEVEL) as box:
+        yield lambda: _successful(box.exec([COMMAND]))
+
+
+@contextmanager
+def cli_subject() -> Iterator[Callable[[], None]]:
+    yield spawner([IMMURE, "run", "--", COMMAND])
+
+
+def _successful(result) -> Mapping[str, int]:
+    if (result.exit.kind, result.exit.code) != ("exited", 0):
+        raise RuntimeError(f"{COMMAND} did not end with status 0: {result.exit}")
+    return result.times_us

@@ -1,0 +1,82 @@
+"""What is known of a host, as plain data: `probe` fills it in, plans are compiled from it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+
+class CgroupParent(Struct, frozen=True):
+    """A cgroup in which boxes' cgroups can be made: cgroup v2, or the v1 hierarchy of `controllers`."""
+
+    controllers: tuple[str, ...]
+    path: str
+    version: Literal[1, 2]
+
+
+class IdRange(Struct, frozen=True):
+    """Where boxes' ids come from. `single`: boxes map the caller's id alone."""
+
+    kind: Literal["single", "ranges"]
+    base_uid: int = 0
+    base_gid: int = 0
+    size: int = 0
+    slots: int = 0
+    newuidmap: str | None = None
+    newgidmap: str | None = None
+
+
+class HostImage(Struct, frozen=True):
+    """What of the host's root `image: host` shows."""
+
+    #: Links of the root such as `bin` → `usr/bin`.
+    links: tuple[tuple[str, str], ...]
+    #: Folders shown read-only: `/usr`, and the root's own `bin`, `lib`, … where they are no links.
+    folders: tuple[str, ...]
+    #: Files of /etc that are copied, because a bind of a replaced file would go stale.
+    copies: tuple[str, ...]
+    #: Where /etc/localtime leads, or None.
+    localtime: str | None = None
+
+
+class Missing(Struct, frozen=True):
+    """Something that a level needs and this host refuses."""
+
+    need: str
+    have: str
+    command: str | None = None
+
+
+class HostFacts(Struct, frozen=True):
+    """One host, as one user. `refusals` says what the kernel refused when it was tried."""
+
+    kernel: tuple[int, int]
+    arch: str
+    boot_id: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+    #: 0 where the kernel has no Landlock.
+    landlock_abi: int
+    last_capability: int
+    image: HostImage
+    #: Entries of /proc that a box must not see, or must not write, and that exist here.
+    proc_hidden_files: tuple[str, ...]
+    proc_hidden_folders: tuple[str, ...]
+    proc_frozen: tuple[str, ...]
+    ids: IdRange
+    cgroups: tuple[CgroupParent, ...]
+    #: Hard RLIMIT_NPROC, which can't be raised; None where it is unlimited.
+    nproc_hard: int | None = None
+    seccomp: bool = True
+    user_namespaces: Missing | None = None
+    new_proc: Missing | None = None
+    ptrace: Missing | None = None
+
+
+class SourceFacts(Struct, frozen=True):
+    """What a mount's source was when it was looked at."""
+
+    path: str
+    kind: Literal["folder", "file"]

@@ -1,0 +1,59 @@
+"""Where boxes' ids come from on this host."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+from pathlib import Path
+
+from immure.host.facts import IdRange
+
+# Above systemd-nspawn's ranges and below its foreign one (systemd, UIDS-GIDS.md); nobody is allotted these.
+_ROOT_BASE = 0x7000_0000
+_ROOT_SIZE = 65_536
+_ROOT_SLOTS = 4_000
+_PLAIN_SIZE = 1_024
+
+
+def find_ids() -> IdRange:
+    """Ranges of 65,536 ids as root, of 1,024 out of /etc/subuid as a plain user, else the caller's id alone."""
+    if os.geteuid() == 0:
+        return IdRange(
+            kind="ranges", base_uid=_ROOT_BASE, base_gid=_ROOT_BASE, size=_ROOT_SIZE, slots=_ROOT_SLOTS
+        )
+    tools = shutil.which("newuidmap"), shutil.which("newgidmap")
+    uids, gids = _subordinate("/etc/subuid"), _subordinate("/etc/subgid")
+    if None in tools or uids is None or gids is None:
+        return IdRange(kind="single")
+    slots = min(uids[1], gids[1]) // _PLAIN_SIZE
+    if slots == 0:
+        return IdRange(kind="single")
+    return IdRange(
+        kind="ranges",
+        base_uid=uids[0],
+        base_gid=gids[0],
+        size=_PLAIN_SIZE,
+        slots=slots,
+        newuidmap=tools[0],
+        newgidmap=tools[1],
+    )
+
+
+def _subordinate(file: str) -> tuple[int, int] | None:
+    """The caller's first range in a file of subuid(5)."""
+    try:
+        text = Path(file).read_text()
+    except OSError:
+        return None
+    uid = os.geteuid()
+    try:
+        name = pwd.getpwuid(uid).pw_name
+    except KeyError:
+        name = str(uid)
+    for line in text.splitlines():
+        owner, _, rest = line.partition(":")
+        start, _, count = rest.partition(":")
+        if owner in (name, str(uid)) and start.isdigit() and count.isdigit():
+            return int(start), int(count)
+    return None

@@ -1,0 +1,363 @@
+"""`compile_plan`: from what is wanted and what the host is to what will be done. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+
+import msgspec
+from msgspec import Struct
+
+from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
+from immure.host.facts import HostFacts, SourceFacts
+from immure.plan.image import SENTINEL, host_image
+from immure.plan.launch import Launch
+from immure.plan.limits import plan_limits
+from immure.plan.operations import (
+    CgroupLimit,
+    CommandStage,
+    Landlock,
+    LandlockRule,
+    Operation,
+    RootOp,
+    TemplateOp,
+)
+from immure.plan.report import Clause
+from immure.plan.root import box_root, landlock_rules
+from immure.policy import capabilities, landlock
+from immure.policy.seccomp import Profile, compile_filter, guard_profile
+from immure.spec.models import Level, SandboxSpec
+
+#: CLONE_NEW* by the names of the clauses.
+NAMESPACES = {
+    "mount": 0x0002_0000,
+    "cgroup": 0x0200_0000,
+    "uts": 0x0400_0000,
+    "ipc": 0x0800_0000,
+    "user": 0x1000_0000,
+    "pid": 0x2000_0000,
+    "net": 0x4000_0000,
+}
+#: Actions of a default that let a call through.
+_OPEN_ACTIONS = frozenset({"SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"})
+BASE_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/tmp",
+    "LANG": "C.UTF-8",
+}
+
+
+class Inputs(Struct, frozen=True):
+    """What was read for the spec: its mounts' sources in order, and its seccomp profile."""
+
+    sources: tuple[SourceFacts, ...]
+    profile: Profile
+    hostname: str = "immure"
+
+
+class Plan(Struct, frozen=True):
+    """Everything that will be done for a box, in order, and what the user gets for each clause."""
+
+    namespaces: int
+    user: int
+    group: int
+    template: tuple[TemplateOp, ...]
+    root: tuple[RootOp, ...]
+    landlock: Landlock | None
+    command: CommandStage
+    cgroup: tuple[CgroupLimit, ...]
+    report: tuple[Clause, ...]
+    level: Level
+    default_deny: bool
+    host_sha256: str
+
+    def describe(self) -> list[str]:
+        """What will be done, a line a step, for `--dry-run`."""
+        made = [name for name, flag in NAMESPACES.items() if self.namespaces & flag]
+        lines = [f"namespaces {' '.join(made)}"]
+        lines += [f"image: {op.describe()}" for op in self.template]
+        lines += [limit.describe() for limit in self.cgroup]
+        lines += [f"box: {op.describe()}" for op in self.root]
+        if self.landlock is not None:
+            lines += [f"landlock: {rule.path} {landlock.Fs(rule.access)!r}" for rule in self.landlock.rules]
+        lines.append(f"command: keep capabilities {self.command.keep_capabilities:#x}, no_new_privs")
+        lines += [f"command: seccomp filter of {len(one) // 8} instructions" for one in self.command.filters]
+        return lines
+
+    def wire(self) -> bytes:
+        """The form that the native program reads."""
+        key = hashlib.sha256(msgspec.msgpack.encode(self.template)).digest()
+        return msgspec.msgpack.encode(
+            {
+                "namespaces": self.namespaces,
+                "user": self.user,
+                "group": self.group,
+                "template_key": key,
+                "template": self.template,
+                "root": self.root,
+                "landlock": self.landlock,
+                "command": self.command,
+                "cgroup": self.cgroup,
+            }
+        )
+
+
+def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
+    """The plan of a box.
+
+    Raises SpecError for a spec that contradicts itself, ProtectionUnavailable for a required protection that this
+    host lacks, and RuntimeUnavailable for a level that no runtime here reaches.
+    """
+    _check_level(spec)
+    _check_host(spec, facts)
+    points, root = box_root(spec, facts, inputs.sources, inputs.hostname)
+    image = host_image(facts, user=spec.processes.user, network=spec.network.mode)
+    present = {_path_of(op) for op in image}
+    keep = capabilities.resolve(
+        spec.processes.capabilities.add,
+        spec.processes.capabilities.drop,
+        last=facts.last_capability,
+        path="$.spec.processes.capabilities",
+    )
+    limits = plan_limits(spec, facts)
+    ruleset = _landlock(spec, facts, inputs)
+    return Plan(
+        namespaces=_namespaces(spec),
+        user=spec.processes.user,
+        group=spec.processes.user,
+        template=(*image, *(op for op in points if _path_of(op) not in present)),
+        root=tuple(root),
+        landlock=ruleset,
+        command=CommandStage(
+            rlimits=limits.rlimits,
+            known_capabilities=capabilities.known(facts.last_capability),
+            keep_capabilities=keep,
+            securebits=capabilities.securebits(keep),
+            umask=0o022,
+            filters=_filters(facts, inputs, keep),
+        ),
+        cgroup=limits.cgroup,
+        report=(*_clauses(spec, facts, ruleset, keep), *limits.clauses),
+        level=spec.level,
+        default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
+        host_sha256=hashlib.sha256(msgspec.msgpack.encode(facts)).hexdigest(),
+    )
+
+
+def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Launch:
+    """The plan in plain values, with what the readback must show."""
+    launch = Launch()
+    launch.wire = plan.wire()
+    launch.plan_sha256 = hashlib.sha256(launch.wire).hexdigest()
+    launch.host_sha256 = plan.host_sha256
+    launch.runtime = "process"
+    launch.level = str(spec.level)
+    launch.mac = f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
+    launch.expected = {
+        # The kernel gives back the newest filter first.
+        "filters": tuple(reversed(plan.command.filters)),
+        "default_deny": plan.default_deny,
+        "keep_capabilities": plan.command.keep_capabilities,
+        "user": plan.user,
+        "landlock_abi": facts.landlock_abi if plan.landlock is not None else 0,
+    }
+    launch.report = tuple((c.clause, c.wanted, c.got, c.by, c.why) for c in plan.report)
+    launch.sources = tuple((source.path, source.kind) for source in inputs.sources)
+    launch.user = plan.user
+    launch.env = {**BASE_ENV, **spec.env}
+    launch.workdir = _workdir(spec)
+    launch.timeout_s = spec.limits.timeout_s
+    output = spec.limits.output_mib
+    launch.config = spawner_config(facts)
+    launch.ranges = facts.ids.kind == "ranges"
+    launch.output_bytes = int(output * (1 << 20)) if output is not None else None
+    return launch
+
+
+def spawner_config(facts: HostFacts) -> bytes:
+    """The first message to a spawner on this host."""
+    ids: dict[str, object] = {"kind": facts.ids.kind}
+    if facts.ids.kind == "ranges":
+        ids.update(
+            base_uid=facts.ids.base_uid,
+            base_gid=facts.ids.base_gid,
+            size=facts.ids.size,
+            slots=facts.ids.slots,
+            newuidmap=facts.ids.newuidmap,
+            newgidmap=facts.ids.newgidmap,
+        )
+    return msgspec.msgpack.encode(
+        {
+            "rootless": facts.uid != 0,
+            "caller_uid": facts.uid,
+            "caller_gid": facts.gid,
+            "ids": ids,
+            "cgroups": [{"controllers": one.controllers, "path": one.path} for one in facts.cgroups],
+        }
+    )
+
+
+def _path_of(op: Operation) -> str:
+    return str(getattr(op, "path", ""))
+
+
+def _workdir(spec: SandboxSpec) -> str:
+    if spec.workdir is not None:
+        return spec.workdir
+    mounts = [mount.target for mount in spec.files.mounts if mount.target is not None]
+    return mounts[0] if mounts else "/tmp"
+
+
+def _check_level(spec: SandboxSpec) -> None:
+    if spec.level > Level.L2:
+        raise RuntimeUnavailable(
+            f"no runtime on this host reaches {spec.level}",
+            need="a user-space kernel or a virtual machine",
+            have="the process runtime, which reaches L2",
+            hint="ask for L2",
+        )
+    if spec.level == Level.L2:
+        _refuse_at_l2(spec.network.mode == "host", "$.spec.network.mode", "none", "host")
+        _refuse_at_l2(spec.files.landlock == "off", "$.spec.files.landlock", "auto", "off")
+        _refuse_at_l2(spec.processes.namespaces == "none", "$.spec.processes.namespaces", "all", "none")
+    if any(mount.access == "review" for mount in spec.files.mounts):
+        raise SpecError(
+            "review mounts can't be made by this runtime",
+            path="$.spec.files.mounts",
+            need="access ro or rw",
+            have="review",
+        )
+
+
+def _refuse_at_l2(refused: bool, path: str, need: str, have: str) -> None:
+    if refused:
+        raise SpecError(
+            "caps the level at L1, but L2 is asked for", path=path, need=need, have=have, hint="set level: L1"
+        )
+
+
+def _check_host(spec: SandboxSpec, facts: HostFacts) -> None:
+    for name, missing in (
+        ("processes.namespaces", facts.user_namespaces),
+        ("processes.namespaces (a new /proc)", facts.new_proc),
+        ("evidence", facts.ptrace),
+    ):
+        if missing is not None:
+            raise ProtectionUnavailable(name, need=missing.need, have=missing.have, hint=missing.command)
+    if not facts.seccomp:
+        raise ProtectionUnavailable(
+            "syscalls", need="a kernel with CONFIG_SECCOMP_FILTER", have="none", hint="use another kernel"
+        )
+
+
+def _namespaces(spec: SandboxSpec) -> int:
+    flags = 0
+    for name, flag in NAMESPACES.items():
+        if name != "net" or spec.network.mode == "none":
+            flags |= flag
+    return flags
+
+
+def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:
+    kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
+    # The profile goes last: it may refuse seccomp(2) itself.
+    guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
+    profile = compile_filter(inputs.profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
+    return guard.to_bytes(), profile.to_bytes()
+
+
+def _landlock(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Landlock | None:
+    if spec.files.landlock == "off":
+        return None
+    if facts.landlock_abi < landlock.LEAST_ABI:
+        optional = spec.protections.get("landlock") == "best_effort"
+        if not optional or spec.level >= Level.L2:
+            raise ProtectionUnavailable(
+                "files.landlock",
+                need=f"Landlock ABI {landlock.LEAST_ABI} (Linux 6.2)",
+                have=f"ABI {facts.landlock_abi}" if facts.landlock_abi else "no Landlock",
+                hint="use a newer kernel with landlock in its lsm= list, or level L1 with --best-effort landlock",
+            )
+        if facts.landlock_abi == 0:
+            return None
+    ruleset = landlock.compile_ruleset(facts.landlock_abi, landlock_rules(spec, facts, inputs.sources))
+    return Landlock(
+        handled_fs=ruleset.handled_fs,
+        handled_net=0,
+        scoped=ruleset.scoped,
+        rules=tuple(LandlockRule(path=path, access=access) for path, access in ruleset.rules),
+        sentinel="/" + SENTINEL,
+    )
+
+
+def _clauses(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None, keep: int) -> list[Clause]:
+    profile = spec.syscalls.profile
+    clauses = [
+        Clause(
+            clause="syscalls.profile",
+            wanted=profile if isinstance(profile, str) else "inline",
+            got="exact",
+            by="seccomp",
+        ),
+        _landlock_clause(spec, facts, ruleset),
+        Clause(clause="network.mode", wanted=spec.network.mode, got="exact", by=_network_by(spec)),
+        Clause(clause="processes.namespaces", wanted=spec.processes.namespaces, got="exact", by="clone"),
+        Clause(
+            clause="processes.capabilities",
+            wanted=" ".join(spec.processes.capabilities.add) or "none",
+            got="exact",
+            by=f"capability sets {keep:#x} in the box's own user namespace",
+        ),
+        *_identity_clauses(spec, facts),
+    ]
+    for index, mount in enumerate(spec.files.mounts):
+        what = f"tmpfs {mount.tmpfs}" if mount.tmpfs else f"{mount.source} {mount.target} {mount.access}"
+        clauses.append(Clause(clause=f"files.mounts[{index}]", wanted=what, got="exact", by=_mount_by(facts)))
+    return clauses
+
+
+def _mount_by(facts: HostFacts) -> str:
+    return "idmapped mount" if facts.uid == 0 else "bind mount"
+
+
+def _network_by(spec: SandboxSpec) -> str:
+    return "network namespace with lo" if spec.network.mode == "none" else "the host's network"
+
+
+def _landlock_clause(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None) -> Clause:
+    clause = "files.landlock"
+    if spec.files.landlock == "off":
+        return Clause(clause=clause, wanted="off", got="exact", by="nothing to do")
+    if ruleset is None:
+        return Clause(
+            clause=clause,
+            wanted="auto",
+            got="unenforceable",
+            by="nothing",
+            why="this kernel has no Landlock; best effort was asked for",
+        )
+    why = "does not cover " + "; ".join(landlock.uncovered(facts.landlock_abi))
+    return Clause(clause=clause, wanted="auto", got="exact", by=f"landlock/{facts.landlock_abi}", why=why)
+
+
+def _identity_clauses(spec: SandboxSpec, facts: HostFacts) -> list[Clause]:
+    user = str(spec.processes.user)
+    if facts.ids.kind == "ranges":
+        return [
+            Clause(
+                clause="processes.user", wanted=user, got="exact", by=f"a range of {facts.ids.size} ids of its own"
+            )
+        ]
+    clauses = [
+        Clause(clause="processes.user", wanted=user, got="exact", by="the caller's id, and no other is mapped")
+    ]
+    if set(facts.groups) - {facts.gid}:
+        clauses.append(
+            Clause(
+                clause="processes.groups",
+                wanted="none",
+                got="approximated",
+                by="an unmapped group list",
+                why="with one id the kernel refuses setgroups, so the caller's supplementary groups still open files",
+            )
+        )
+    return clauses

@@ -1,0 +1,68 @@
+"""A plan made ready: plain values only, so that a cached one is used without importing any model.
+
+This is what a runtime carries out. It is pure data, the same for every box of the plan.
+"""
+
+from __future__ import annotations
+
+#: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
+FORM = 1
+
+FIELDS = (
+    "plan_sha256",
+    "host_sha256",
+    "runtime",
+    "wire",
+    "level",
+    "expected",
+    "report",
+    "sources",
+    "user",
+    "env",
+    "workdir",
+    "timeout_s",
+    "output_bytes",
+    "mac",
+    "config",
+    "ranges",
+)
+
+
+class Launch:
+    """See FIELDS: each is bytes, a number, a string, or tuples and dicts of such.
+
+    `wire` is the plan for the native program, `expected` what the readback must show, `sources` the user's
+    mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, and
+    `ranges` whether it needs the lock file of the id ranges.
+    """
+
+    __slots__ = FIELDS
+
+    plan_sha256: str
+    host_sha256: str
+    runtime: str
+    wire: bytes
+    level: str
+    expected: dict[str, object]
+    report: tuple[tuple[str, str, str, str, str], ...]
+    sources: tuple[tuple[str, str], ...]
+    user: int
+    env: dict[str, str]
+    workdir: str
+    timeout_s: float | None
+    output_bytes: int | None
+    mac: str | None
+    config: bytes
+    ranges: bool
+
+    def to_tuple(self) -> tuple[object, ...]:
+        """The values in the order of FIELDS, for the cache."""
+        return tuple(getattr(self, name) for name in FIELDS)
+
+    @classmethod
+    def from_tuple(cls, values: tuple[object, ...]) -> Launch:
+        """The inverse of `to_tuple`. Raises ValueError where the number of values differs."""
+        launch = cls()
+        for name, value in zip(FIELDS, values, strict=True):
+            setattr(launch, name, value)
+        return launch

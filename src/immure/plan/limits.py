@@ -1,0 +1,144 @@
+"""Limits: what is written, what the default is, and which mechanism of this host carries it.
+
+A limit that was written is required; a default is best effort, and the report says what became of it.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from immure.errors import ProtectionUnavailable
+from immure.host.facts import CgroupParent, HostFacts
+from immure.plan.operations import CgroupLimit
+from immure.plan.report import Clause
+from immure.spec.models import SandboxSpec
+
+DEFAULT_MEMORY_MIB = 1024
+DEFAULT_PIDS = 512
+DEFAULT_OUTPUT_MIB = 16
+#: init and stem stand in the box's cgroup too.
+_OWN_PROCESSES = 2
+_CPU_PERIOD_US = 100_000
+RLIMIT_CORE, RLIMIT_NPROC = 4, 6
+
+
+class LimitPlan(Struct, frozen=True):
+    """What the limits of one spec come to on one host."""
+
+    cgroup: tuple[CgroupLimit, ...]
+    rlimits: tuple[tuple[int, int, int], ...]
+    clauses: tuple[Clause, ...]
+
+
+def plan_limits(spec: SandboxSpec, facts: HostFacts) -> LimitPlan:
+    """Raises ProtectionUnavailable for a written limit that this host can't enforce."""
+    parents = {name: parent for parent in facts.cgroups for name in parent.controllers}
+    memory, memory_clause = _memory(spec, parents)
+    cpus, cpus_clause = _cpus(spec, parents)
+    pids, pids_clause = _pids(spec, parents)
+    nproc = spec.limits.pids or DEFAULT_PIDS
+    if facts.ids.kind == "single":
+        nproc += _OWN_PROCESSES
+    if facts.nproc_hard is not None:
+        nproc = min(nproc, facts.nproc_hard)
+    return LimitPlan(
+        cgroup=(*memory, *cpus, *pids),
+        rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, nproc, nproc)),
+        clauses=(memory_clause, cpus_clause, pids_clause, *_host_limits(spec)),
+    )
+
+
+def _memory(
+    spec: SandboxSpec, parents: dict[str, CgroupParent]
+) -> tuple[tuple[CgroupLimit, ...], Clause]:
+    written = spec.limits.memory_mib
+    clause = "limits.memory_mib"
+    wanted = str(written or f"{DEFAULT_MEMORY_MIB} (default)")
+    size = str((written or DEFAULT_MEMORY_MIB) << 20)
+    parent = parents.get("memory")
+    if parent is not None and parent.version == 2:
+        limits = (
+            CgroupLimit(controller="memory", file="memory.max", value=size),
+            CgroupLimit(controller="memory", file="memory.swap.max", value="0"),
+        )
+        return limits, Clause(clause=clause, wanted=wanted, got="exact", by="cgroup v2 memory.max")
+    if parent is not None and written is not None:
+        limit = CgroupLimit(controller="memory", file="memory.limit_in_bytes", value=size)
+        return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by="cgroup v1 memory.limit_in_bytes")
+    why = _why_not(spec, "memory", written, parent)
+    return (), Clause(clause=clause, wanted=wanted, got="unenforceable", by="nothing", why=why)
+
+
+def _cpus(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+    written = spec.limits.cpus
+    clause = "limits.cpus"
+    if written is None:
+        return (), Clause(clause=clause, wanted="no limit (default)", got="exact", by="nothing to do")
+    quota = max(1000, int(written * _CPU_PERIOD_US))
+    parent = parents.get("cpu")
+    if parent is None:
+        why = _why_not(spec, "cpus", written, parent)
+        return (), Clause(clause=clause, wanted=str(written), got="unenforceable", by="nothing", why=why)
+    if parent.version == 2:
+        limits = (CgroupLimit(controller="cpu", file="cpu.max", value=f"{quota} {_CPU_PERIOD_US}"),)
+    else:
+        limits = (
+            CgroupLimit(controller="cpu", file="cpu.cfs_period_us", value=str(_CPU_PERIOD_US)),
+            CgroupLimit(controller="cpu", file="cpu.cfs_quota_us", value=str(quota)),
+        )
+    return limits, Clause(clause=clause, wanted=str(written), got="exact", by=f"cgroup v{parent.version} CPU quota")
+
+
+def _pids(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+    written = spec.limits.pids
+    clause = "limits.pids"
+    wanted = str(written or f"{DEFAULT_PIDS} (default)")
+    parent = parents.get("pids")
+    if parent is not None and (written is not None or parent.version == 2):
+        count = (written or DEFAULT_PIDS) + _OWN_PROCESSES
+        limit = CgroupLimit(controller="pids", file="pids.max", value=str(count))
+        return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by=f"cgroup v{parent.version} pids.max")
+    return (), Clause(
+        clause=clause,
+        wanted=wanted,
+        got="approximated",
+        by="RLIMIT_NPROC",
+        why="counts the processes and threads of one user of the box",
+    )
+
+
+def _host_limits(spec: SandboxSpec) -> tuple[Clause, ...]:
+    """Limits that the host's side enforces by itself."""
+    limits = spec.limits
+    disk = limits.disk_mib
+    return (
+        Clause(clause="limits.disk_mib", wanted=str(disk or "1024 (default)"), got="exact", by="tmpfs size"),
+        Clause(
+            clause="limits.timeout_s",
+            wanted=str(limits.timeout_s or "none (default)"),
+            got="exact",
+            by="the host's clock",
+        ),
+        Clause(
+            clause="limits.output_mib",
+            wanted=str(limits.output_mib or f"{DEFAULT_OUTPUT_MIB} where captured (default)"),
+            got="exact",
+            by="counted by the reader",
+        ),
+    )
+
+
+def _why_not(spec: SandboxSpec, name: str, written: object, parent: CgroupParent | None) -> str:
+    have = "no writable cgroup of this controller"
+    if written is None:
+        if parent is None:
+            return f"{have}; a default is best effort"
+        return "joining a cgroup v1 costs milliseconds, so only a written limit makes one"
+    if dict(spec.protections).get(name) == "best_effort":  # type: ignore[arg-type]
+        return f"{have}; best effort was asked for"
+    raise ProtectionUnavailable(
+        f"limits.{'memory_mib' if name == 'memory' else name}",
+        need=f"a cgroup with the {'cpu' if name == 'cpus' else name} controller that this user can write",
+        have=have,
+        hint=f"delegate one (systemd: Delegate=yes), or pass --best-effort {name}",
+    )

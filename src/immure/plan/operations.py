@@ -1,0 +1,229 @@
+"""The operations of a plan: plain data that describes itself. `native/src/plan.rs` reads the same form."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+RDONLY, NOSUID, NODEV, NOEXEC = 0x01, 0x02, 0x04, 0x08
+_ATTRIBUTES = ((RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"))
+
+
+def _words(attributes: int) -> str:
+    return ",".join(word for bit, word in _ATTRIBUTES if attributes & bit) or "rw"
+
+
+class Operation(Struct, frozen=True, tag_field="op"):
+    """One step. `describe` is what `--dry-run` prints."""
+
+    def describe(self) -> str:
+        """One line of plain text."""
+        raise NotImplementedError
+
+
+class Dir(Operation, frozen=True, tag="dir"):
+    """Make a folder."""
+
+    path: str
+    mode: int
+
+    def describe(self) -> str:
+        return f"mkdir -m {self.mode:04o} {self.path}"
+
+
+class Link(Operation, frozen=True, tag="link"):
+    """Make a symbolic link."""
+
+    path: str
+    target: str
+
+    def describe(self) -> str:
+        return f"ln -s {self.target} {self.path}"
+
+
+class File(Operation, frozen=True, tag="file"):
+    """Write a generated file."""
+
+    path: str
+    mode: int
+    data: bytes
+
+    def describe(self) -> str:
+        return f"write {self.path} ({len(self.data)} bytes, mode {self.mode:04o})"
+
+
+class Copy(Operation, frozen=True, tag="copy"):
+    """Copy a file of the host; a bind would go stale when the host replaces it."""
+
+    path: str
+    source: str
+    mode: int
+
+    def describe(self) -> str:
+        return f"copy {self.source} to {self.path}"
+
+
+class Bind(Operation, frozen=True, tag="bind"):
+    """Show a folder or device of the host, with what is mounted below it."""
+
+    path: str
+    source: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"bind {self.source} on {self.path} ({_words(self.attributes)})"
+
+
+class Device(Operation, frozen=True, tag="device"):
+    """Make a character device."""
+
+    path: str
+    mode: int
+    major: int
+    minor: int
+
+    def describe(self) -> str:
+        return f"mknod {self.path} c {self.major} {self.minor}"
+
+
+TemplateOp = Dir | Link | File | Copy | Bind | Device
+
+
+class MountNew(Operation, frozen=True, tag="mount"):
+    """Mount a new file system of the box's own."""
+
+    kind: str
+    path: str
+    options: tuple[str, ...]
+    attributes: int
+
+    def describe(self) -> str:
+        return f"mount {self.kind} on {self.path} ({','.join((_words(self.attributes), *self.options))})"
+
+
+class Folder(Struct, frozen=True):
+    """A folder of the private space, and where it stands."""
+
+    path: str
+    name: str
+    mode: int
+
+
+class Private(Operation, frozen=True, tag="private"):
+    """Mount one tmpfs whose folders stand at several paths and share its size."""
+
+    options: tuple[str, ...]
+    attributes: int
+    folders: tuple[Folder, ...]
+
+    def describe(self) -> str:
+        places = " ".join(folder.path for folder in self.folders)
+        return f"mount one tmpfs for {places} ({','.join((_words(self.attributes), *self.options))})"
+
+
+class MakeDir(Operation, frozen=True, tag="dir"):
+    """Make a mount point in the box's own space."""
+
+    path: str
+    mode: int
+
+    def describe(self) -> str:
+        return f"mkdir -p {self.path}"
+
+
+class MakeFile(Operation, frozen=True, tag="file"):
+    """Make an empty file as a mount point in the box's own space."""
+
+    path: str
+
+    def describe(self) -> str:
+        return f"touch {self.path}"
+
+
+class Hide(Operation, frozen=True, tag="hide"):
+    """Cover something that the kernel would show."""
+
+    path: str
+    cover: str
+
+    def describe(self) -> str:
+        return f"hide {self.path}"
+
+
+class Freeze(Operation, frozen=True, tag="freeze"):
+    """Make a part of /proc read-only."""
+
+    path: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"freeze {self.path} ({_words(self.attributes)})"
+
+
+class UserMount(Operation, frozen=True, tag="user_mount"):
+    """Attach the user's mount number `index`, idmapped where the box has ids of its own."""
+
+    index: int
+    path: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"attach mount {self.index} on {self.path} ({_words(self.attributes)})"
+
+
+class Hostname(Operation, frozen=True, tag="hostname"):
+    """Set the box's host name."""
+
+    name: str
+
+    def describe(self) -> str:
+        return f"hostname {self.name}"
+
+
+class Loopback(Operation, frozen=True, tag="loopback"):
+    """Bring up `lo` in the box's network namespace."""
+
+    def describe(self) -> str:
+        return "ip link set lo up"
+
+
+RootOp = MountNew | Private | MakeDir | MakeFile | Hide | Freeze | UserMount | Hostname | Loopback
+
+
+class LandlockRule(Struct, frozen=True):
+    """Allow `access` (LANDLOCK_ACCESS_FS_ bits) beneath `path`."""
+
+    path: str
+    access: int
+
+
+class Landlock(Struct, frozen=True):
+    """The ruleset that the stem enters once for all commands of the box."""
+
+    handled_fs: int
+    handled_net: int
+    scoped: int
+    rules: tuple[LandlockRule, ...]
+    sentinel: str
+
+
+class CommandStage(Struct, frozen=True):
+    """What every command's process does last before its execve."""
+
+    rlimits: tuple[tuple[int, int, int], ...]
+    known_capabilities: int
+    keep_capabilities: int
+    securebits: int
+    umask: int
+    filters: tuple[bytes, ...]
+
+
+class CgroupLimit(Struct, frozen=True):
+    """One file to write in the box's cgroup."""
+
+    controller: str
+    file: str
+    value: str
+
+    def describe(self) -> str:
+        """One line of plain text."""
+        return f"cgroup {self.controller}: {self.file} = {self.value}"

@@ -1,0 +1,224 @@
+"""Attends a running command: moves its output, watches its limits, and waits for its end. Blocking.
+
+Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+from immure.errors import BoxLost
+from immure.runtimes.process import frames
+from immure.runtimes.process.box import Box
+from immure.runtimes.process.spawner import Socket, receive, send
+
+_CHUNK = 1 << 16
+_IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
+_SIGKILL = 9
+
+
+class Exit:
+    """How a command ended. `errno` is not 0 where it never started, and `step` says where."""
+
+    __slots__ = ("cpu_ms", "errno", "memory_peak_bytes", "status", "step")
+
+    def __init__(self, message: bytes) -> None:
+        self.status = frames.i32(message, 8)
+        self.errno = frames.i32(message, 12)
+        self.step = frames.STEPS[min(frames.u32(message, 16), len(frames.STEPS) - 1)]
+        self.cpu_ms = frames.u64(message, 20) // 1000
+        self.memory_peak_bytes = frames.u64(message, 28) * 1024
+
+
+class Sink:
+    """Where one stream of output goes: kept in memory, or passed on to a descriptor."""
+
+    __slots__ = ("count", "data", "fd", "target", "truncated")
+
+    def __init__(self, fd: int, target: int | None) -> None:
+        self.fd = fd
+        self.target = target
+        self.data = bytearray()
+        self.count = 0
+        self.truncated = False
+
+    def take(self, chunk: bytes, room: int | None) -> bool:
+        """Keeps what there is room for. False where it was too much."""
+        self.count += len(chunk)
+        if room is not None and len(chunk) > room:
+            self.truncated = True
+            chunk = chunk[:room]
+        if self.target is None:
+            self.data += chunk
+        else:
+            _write_all(self.target, chunk)
+        return not self.truncated
+
+
+class Attendance:
+    """One command under way. `run` returns when it, or in a one-shot box the whole box, has ended."""
+
+    def __init__(
+        self,
+        box: Box,
+        asker: Socket,
+        sinks: list[Sink],
+        *,
+        one_shot: bool,
+        deadline: float | None = None,
+        output_bytes: int | None = None,
+        feed: tuple[int, int] | None = None,
+        wakeup: int | None = None,
+    ) -> None:
+        self.box = box
+        self.asker = asker
+        self.sinks = sinks
+        self.exit: Exit | None = None
+        self.timed_out = False
+        self.flooded = False
+        #: Signals to pass on arrive as bytes on this descriptor.
+        self.wakeup = wakeup
+        self._one_shot = one_shot
+        self._deadline = deadline
+        self._room = output_bytes
+        #: Standard input to move: (from, to).
+        self._feed = feed
+        self._feeding = b""
+        self._asking = True
+
+    def run(self) -> None:
+        """Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
+        poll = select.poll()
+        open_sinks = {sink.fd: sink for sink in self.sinks}
+        for fd in open_sinks:
+            poll.register(fd, _IN)
+        poll.register(self.asker.fileno(), _IN)
+        if self._one_shot:
+            poll.register(self.box.owner.fileno(), _IN)
+        if self.wakeup is not None:
+            poll.register(self.wakeup, _IN)
+        if self._feed is not None:
+            poll.register(self._feed[0], _IN)
+        while not self._finished(open_sinks):
+            for fd, event in poll.poll(self._wait_ms()):
+                if fd in open_sinks:
+                    if not self._move(open_sinks[fd]):
+                        poll.unregister(fd)
+                        del open_sinks[fd]
+                elif fd == self.asker.fileno():
+                    self._hear_asker()
+                    if not self._asking:
+                        poll.unregister(fd)
+                elif fd == self.wakeup:
+                    self.forward_signals()
+                elif self._feed is not None and fd in self._feed:
+                    self._move_input(poll, fd, event)
+                else:
+                    self.box.hear_owner()
+                    if self.box.ended is not None:
+                        poll.unregister(fd)
+            self._check_time()
+
+    def _finished(self, open_sinks: dict[int, Sink]) -> bool:
+        if self._one_shot:
+            return self.box.ended is not None and not open_sinks
+        if self.exit is None:
+            return False
+        # What the command left in the pipes is its output; what its orphans will write later is not waited for.
+        return not open_sinks or not _readable(list(open_sinks))
+
+    def _wait_ms(self) -> int | None:
+        if self._deadline is None or self.timed_out:
+            return None
+        return max(0, int((self._deadline - monotonic()) * 1000) + 1)
+
+    def _check_time(self) -> None:
+        if self._deadline is not None and not self.timed_out and monotonic() >= self._deadline:
+            self.timed_out = True
+            self.stop()
+
+    def stop(self) -> None:
+        """Ends the command, and in a one-shot box everything."""
+        if self._one_shot:
+            self.box.kill()
+        else:
+            self.signal(_SIGKILL, group=True)
+
+    def signal(self, number: int, *, group: bool) -> None:
+        """Sends a signal to the command, or to its process group."""
+        message = frames.header(frames.SIGNAL, frames.GROUP if group else 0) + number.to_bytes(4, "little")
+        try:
+            send(self.asker, message, [])
+        except BoxLost:
+            pass
+
+    def forward_signals(self) -> None:
+        """Passes on what arrived on the wake-up descriptor. A terminal's own signals go to the whole group."""
+        assert self.wakeup is not None
+        for number in os.read(self.wakeup, 64):
+            self.signal(number, group=number in (1, 2, 3))
+
+    def _hear_asker(self) -> None:
+        message, _ = receive(self.asker)
+        self._asking = False
+        if message and frames.kind_of(message) == frames.EXITED:
+            self.exit = Exit(message)
+        elif not self._one_shot:
+            raise BoxLost("the box ended under the command", have="its stem closed the connection")
+
+    def _move(self, sink: Sink) -> bool:
+        chunk = os.read(sink.fd, _CHUNK)
+        if not chunk:
+            return False
+        if self.flooded:
+            return True
+        fits = sink.take(chunk, self._room)
+        if self._room is not None:
+            self._room -= min(len(chunk), self._room)
+        if not fits:
+            self.flooded = True
+            self.stop()
+        return True
+
+    def _move_input(self, poll: select.poll, fd: int, event: int) -> None:
+        assert self._feed is not None
+        source, target = self._feed
+        if fd == source and not self._feeding:
+            self._feeding = os.read(source, _CHUNK)
+            poll.unregister(source)
+            if not self._feeding:
+                return self._end_input()
+            poll.register(target, _OUT)
+            return None
+        try:
+            if event & ~_OUT:
+                raise BrokenPipeError
+            self._feeding = self._feeding[os.write(target, self._feeding) :]
+        except OSError:
+            # The command has closed its standard input; ours stays as it is.
+            poll.unregister(target)
+            return self._end_input()
+        if not self._feeding:
+            poll.unregister(target)
+            poll.register(source, _IN)
+        return None
+
+    def _end_input(self) -> None:
+        assert self._feed is not None
+        os.close(self._feed[1])
+        self._feed = None
+
+
+def _readable(fds: list[int]) -> bool:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, _IN)
+    return any(event & _IN for _, event in poll.poll(0))
+
+
+def _write_all(fd: int, data: bytes) -> None:
+    view = memoryview(data)
+    while view:
+        view = view[os.write(fd, view) :]

@@ -1,0 +1,178 @@
+"""One box of the process runtime, from the request to its end. Blocking; safe to use from several threads.
+
+Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from immure.errors import BoxLost, SetupFailed
+from immure.plan.launch import Launch
+from immure.runtimes.process import frames
+from immure.runtimes.process.faults import explain
+from immure.runtimes.process.spawner import Socket, Spawner, memory_file, pair, receive, send
+
+
+class Ended:
+    """The end of a box: pid 1's wait status, what it used, and the kernel's counters of its cgroups."""
+
+    __slots__ = ("counters", "cpu_ms", "memory_peak_bytes", "status")
+
+    def __init__(self, message: bytes) -> None:
+        self.status = frames.i32(message, 8)
+        self.cpu_ms = frames.u64(message, 12) // 1000
+        self.memory_peak_bytes = frames.u64(message, 20) * 1024
+        self.counters = frames.items(message, 28)
+
+
+class Box:
+    """`ready()` comes first, then `release()` lets the first command run; `close()` ends it all."""
+
+    def __init__(self, spawner: Spawner, launch: Launch, *, one_shot: bool) -> None:
+        self.launch = launch
+        self._spawner = spawner
+        sources = open_sources(launch.sources)
+        try:
+            self.owner, self.stem = spawner.request_box(launch, sources, one_shot=one_shot)
+        finally:
+            for fd in sources:
+                os.close(fd)
+        self.ended: Ended | None = None
+        self.failure: SetupFailed | None = None
+        self.pid = 0
+        self._pidfd = -1
+
+    def ready(self) -> dict[str, bytes]:
+        """Waits for the witness and gives what the kernel says of it.
+
+        Raises SetupFailed for a step that failed and BoxLost where the spawner is gone.
+        """
+        message, fds = receive(self.owner)
+        kind = frames.kind_of(message) if message else 0
+        if kind == frames.READY:
+            self.pid = frames.u32(message, 8)
+            self._pidfd = fds[0]
+            return frames.items(message, 12)
+        if kind == frames.FAILED:
+            raise explain(message, self.launch)
+        if kind == frames.ENDED:
+            self.ended = Ended(message)
+            raise BoxLost(
+                "the box ended before it was ready", have=f"pid 1 ended with status {self.ended.status:#x}"
+            )
+        said = self._spawner.last_word()
+        if said and frames.kind_of(said) == frames.FAILED:
+            raise explain(said, self.launch)
+        raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
+
+    def release(self) -> None:
+        """Lets the inspected process go on."""
+        send(self.owner, frames.header(frames.RELEASE), [])
+
+    def start(self, payload: bytes, stdio: tuple[int, int, int]) -> Socket:
+        """Asks for a command. Its exit comes on the returned socket, and closing that ends it."""
+        ours, theirs = pair()
+        fds = [theirs.fileno(), *stdio]
+        flags = 0
+        file = -1
+        if len(payload) > frames.INLINE_LIMIT:
+            file = memory_file(payload)
+            fds.append(file)
+            flags, payload = frames.IN_FILE, b""
+        try:
+            send(self.stem, frames.header(frames.EXEC, flags) + payload, fds)
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            theirs.close()
+            if file >= 0:
+                os.close(file)
+        return ours
+
+    def kill(self) -> None:
+        """Ends the box at once; `wait_end` tells when it is gone."""
+        try:
+            send(self.owner, frames.header(frames.KILL), [])
+        except BoxLost:
+            pass
+
+    def hear_owner(self) -> None:
+        """Takes one message from the owner's socket, which is readable: the end of the box, or of the spawner."""
+        message, fds = receive(self.owner)
+        for fd in fds:
+            os.close(fd)
+        kind = frames.kind_of(message) if message else 0
+        if kind == frames.ENDED:
+            self.ended = Ended(message)
+        elif kind == frames.FAILED:
+            self.failure = explain(message, self.launch)
+        elif not message:
+            raise BoxLost("the spawner is gone", have="its socket was closed", hint="try again")
+
+    def wait_end(self) -> Ended:
+        """Waits until pid 1, and so every process of the box, is gone."""
+        while self.ended is None:
+            self.hear_owner()
+        return self.ended
+
+    def close(self) -> None:
+        """Ends the box and waits until it is gone. Harmless when it is gone already."""
+        if self.owner.fileno() < 0:
+            return
+        try:
+            if self.ended is None:
+                self.kill()
+                self.wait_end()
+        except BoxLost:
+            # The spawner is gone, and what it made goes with it; see that it does.
+            self._wait_pidfd()
+        finally:
+            self.owner.close()
+            self.stem.close()
+            if self._pidfd >= 0:
+                os.close(self._pidfd)
+                self._pidfd = -1
+
+    def _wait_pidfd(self) -> None:
+        if self._pidfd < 0:
+            return
+        import select
+        import signal
+
+        try:
+            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+        select.select([self._pidfd], [], [], 5.0)
+
+
+def open_sources(sources: tuple[tuple[str, str], ...]) -> list[int]:
+    """A descriptor for each mount source. Raises SetupFailed where one is gone or is not what it was."""
+    import stat
+
+    opened: list[int] = []
+    try:
+        for path, kind in sources:
+            fd = os.open(path, os.O_PATH | os.O_CLOEXEC)
+            opened.append(fd)
+            if stat.S_ISDIR(os.fstat(fd).st_mode) != (kind == "folder"):
+                raise SetupFailed(
+                    f"the mount source {path} has changed", step="mount source", need=f"a {kind}", have="another kind"
+                )
+    except OSError as error:
+        for fd in opened:
+            os.close(fd)
+        raise SetupFailed(
+            f"the mount source {error.filename} can't be opened",
+            step="mount source",
+            errno=error.errno or 0,
+            have=error.strerror,
+            hint="create it, or mount another path",
+        ) from error
+    except BaseException:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened

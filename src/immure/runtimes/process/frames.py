@@ -1,0 +1,89 @@
+"""Messages between the engine, the spawner and a box's stem: little-endian datagrams.
+
+The other side is `native/src/frame.rs`. Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
+EXEC, SIGNAL = 11, 12
+READY, ENDED, FAILED = 101, 102, 103
+EXITED = 111
+
+ONE_SHOT = 1
+IN_FILE = 1
+GROUP = 2
+
+#: A longer payload goes into a memory file, since a datagram has to fit the socket's buffer.
+INLINE_LIMIT = 64 * 1024
+MESSAGE_LIMIT = 256 * 1024
+
+#: The steps of a command's last stage, as the native program numbers them.
+STEPS = (
+    "",
+    "exec",
+    "stdio",
+    "signals",
+    "session",
+    "workdir",
+    "rlimit",
+    "capabilities",
+    "identity",
+    "no_new_privs",
+    "seccomp",
+    "witness",
+)
+
+
+def header(kind: int, flags: int = 0, number: int = 0) -> bytes:
+    """The eight bytes that every message begins with."""
+    return kind.to_bytes(2, "little") + flags.to_bytes(2, "little") + number.to_bytes(4, "little")
+
+
+def kind_of(message: bytes) -> int:
+    """The kind of a message."""
+    return int.from_bytes(message[:2], "little")
+
+
+def u32(data: bytes, offset: int) -> int:
+    """One unsigned number of 32 bits."""
+    return int.from_bytes(data[offset : offset + 4], "little")
+
+
+def i32(data: bytes, offset: int) -> int:
+    """One signed number of 32 bits."""
+    return int.from_bytes(data[offset : offset + 4], "little", signed=True)
+
+
+def u64(data: bytes, offset: int) -> int:
+    """One unsigned number of 64 bits."""
+    return int.from_bytes(data[offset : offset + 8], "little")
+
+
+def items(data: bytes, offset: int) -> dict[str, bytes]:
+    """Named values: `u8 length, name, u32 length, value`."""
+    found: dict[str, bytes] = {}
+    while offset < len(data):
+        end = offset + 1 + data[offset]
+        name = data[offset + 1 : end].decode()
+        size = u32(data, end)
+        found[name] = data[end + 4 : end + 4 + size]
+        offset = end + 4 + size
+    return found
+
+
+def exec_payload(
+    uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[bytes, bytes]
+) -> bytes:
+    """A command. Raises ValueError for a NUL byte in any part."""
+    parts = [
+        workdir.encode(errors="surrogateescape"),
+        env.get(b"PATH", b""),
+        *argv,
+        *(name + b"=" + value for name, value in env.items()),
+    ]
+    body = b"\0".join(parts) + b"\0"
+    if body.count(b"\0") != len(parts):
+        raise ValueError("a NUL byte in an argument, the environment or the working directory")
+    counts = (uid, gid, len(argv), len(env))
+    return b"".join(number.to_bytes(4, "little") for number in counts) + body

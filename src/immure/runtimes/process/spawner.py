@@ -1,0 +1,157 @@
+"""The engine's end of a spawner: starts one and asks it for boxes.
+
+Standard library only, and little of that: this is on the hot path. `_socket` is the C module below `socket`, whose
+import alone costs as much as starting Python.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+
+from immure.errors import BoxLost, SetupFailed
+from immure.plan.launch import Launch
+from immure.runtimes.process import frames
+
+Socket = _socket.socket
+_SCM_RIGHTS = _socket.SCM_RIGHTS
+_SOL_SOCKET = _socket.SOL_SOCKET
+
+
+def pair() -> tuple[Socket, Socket]:
+    """Two connected sockets that keep message bounds and show the other's end."""
+    return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
+
+
+def send(socket: Socket, message: bytes, fds: list[int]) -> None:
+    """One message with descriptors. Raises BoxLost where nobody is there any more."""
+    rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
+    try:
+        if rights:
+            socket.sendmsg([message], [(_SOL_SOCKET, _SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
+        else:
+            socket.send(message, _socket.MSG_NOSIGNAL)
+    except OSError as error:
+        raise BoxLost("the other end is gone", have=str(error)) from error
+
+
+def receive(socket: Socket) -> tuple[bytes, list[int]]:
+    """One message; empty at the end."""
+    try:
+        data, ancillary, _, _ = socket.recvmsg(
+            frames.MESSAGE_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC
+        )
+    except ConnectionResetError:
+        return b"", []
+    fds = [
+        frames.i32(content, offset)
+        for level, kind, content in ancillary
+        if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS)
+        for offset in range(0, len(content) - 3, 4)
+    ]
+    return data, fds
+
+
+def memory_file(content: bytes) -> int:
+    """A descriptor of a file in memory, at its beginning."""
+    fd = os.memfd_create("immure", os.MFD_CLOEXEC)
+    try:
+        view = memoryview(content)
+        while view:
+            view = view[os.write(fd, view) :]
+        os.lseek(fd, 0, os.SEEK_SET)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+class Spawner:
+    """One spawner process, owned by this process. Its boxes end with it, and it ends with us."""
+
+    def __init__(self, program: str, config: bytes, lock: int | None) -> None:
+        ours, theirs = pair()
+        self._socket = ours
+        self._plans: dict[str, int] = {}
+        self.owner = os.getpid()
+        try:
+            self.pid = self._start(program, theirs.fileno())
+        finally:
+            theirs.close()
+        send(ours, config, [] if lock is None else [lock])
+
+    @staticmethod
+    def _start(program: str, fd: int) -> int:
+        null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
+        # A copy under the number that is announced: posix_spawn's dup2 clears close-on-exec, which a dup2 of a
+        # descriptor on itself would not.
+        number = 3 if fd != 3 else 4
+        actions: list[tuple[int, int, int]] = [
+            (os.POSIX_SPAWN_DUP2, fd, number),
+            *((os.POSIX_SPAWN_DUP2, null, target) for target in (0, 1, 2)),
+        ]
+        try:
+            return os.posix_spawn(
+                program, [program, "spawner", str(number)], {}, file_actions=actions, setsid=True
+            )
+        except OSError as error:
+            raise SetupFailed(
+                "the native program can't be started", step="spawner", errno=error.errno or 0, have=str(error)
+            ) from error
+        finally:
+            os.close(null)
+
+    def load(self, launch: Launch) -> int:
+        """The number of a plan, which goes over once."""
+        number = self._plans.get(launch.plan_sha256)
+        if number is None:
+            number = len(self._plans) + 1
+            fd = memory_file(launch.wire)
+            try:
+                send(self._socket, frames.header(frames.PLAN, 0, number), [fd])
+            finally:
+                os.close(fd)
+            self._plans[launch.plan_sha256] = number
+        return number
+
+    def request_box(
+        self, launch: Launch, sources: list[int], *, one_shot: bool
+    ) -> tuple[Socket, Socket]:
+        """Asks for a box: its owner's socket and its stem's."""
+        number = self.load(launch)
+        owner, theirs = pair()
+        stem, its = pair()
+        message = frames.header(frames.BOX, frames.ONE_SHOT if one_shot else 0, number)
+        for path, _ in launch.sources:
+            message += os.fsencode(path) + b"\0"
+        try:
+            send(self._socket, message, [theirs.fileno(), its.fileno(), *sources])
+        finally:
+            theirs.close()
+            its.close()
+        return owner, stem
+
+    def last_word(self) -> bytes:
+        """What a spawner that gave up said before it ended, or nothing."""
+        try:
+            return self._socket.recv(frames.MESSAGE_LIMIT, _socket.MSG_DONTWAIT)
+        except OSError:
+            return b""
+
+    def alive(self) -> bool:
+        """Whether the process runs, and is ours rather than that of the process we were forked from."""
+        if self.owner != os.getpid():
+            return False
+        try:
+            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+        except ChildProcessError:
+            return False
+
+    def close(self) -> None:
+        """Ends it, and with it its boxes, and waits until both are gone."""
+        self._socket.close()
+        if self.owner == os.getpid():
+            try:
+                os.waitpid(self.pid, 0)
+            except ChildProcessError:
+                pass
