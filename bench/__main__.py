@@ -30,9 +30,9 @@ QUICK = {"rounds": 60, "warmup": 5, "segments": 4, "segment_ms": 300}
 
 def main() -> int:
     options = _parse()
-    sizes = {**(QUICK if options.quick else FULL)}
+    sizes = QUICK if options.quick else FULL
     if options.n:
-        sizes["rounds"] = options.n
+        sizes = {**sizes, "rounds": options.n}
     say = (lambda *_: None) if options.json else _say
 
     try:
@@ -48,7 +48,7 @@ def main() -> int:
             print(breached or "all walls of the floor hold", file=sys.stderr)
             return int(bool(breached))
         measured = measure(contenders, **sizes)
-    except (BuildError, FileNotFoundError, ImportError) as error:
+    except (BuildError, walls.NothingSeen, FileNotFoundError, ImportError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
@@ -62,7 +62,7 @@ def main() -> int:
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--n", type=int, metavar="N", help=f"samples of each (default {FULL['rounds']})")
+    parser.add_argument("--n", type=_count, metavar="N", help=f"samples of each (default {FULL['rounds']})")
     parser.add_argument("--quick", action="store_true", help="few samples: does it work, not how fast is it")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--walls", action="store_true", help="show what holds, measure nothing")
@@ -77,6 +77,12 @@ def _parse() -> argparse.Namespace:
         help="packed sock_filter files instead of our own guard and default profile",
     )
     return parser.parse_args()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 1 on is needed")
+    return int(text)
 
 
 def _names(text: str) -> list[str]:

@@ -169,10 +169,11 @@ def gates_table(verdicts: Sequence[Verdict]) -> str:
     for verdict in verdicts:
         gate, ratio = verdict.gate, verdict.ratio
         stretch = "·" if gate.stretch is None else f"{gate.stretch:g}"
-        found = (
-            f"{ratio.value:7.2f}  {ratio.low:5.2f} to {ratio.high:5.2f}" if ratio else f"{'·':>7}  {'':14}"
+        value = f"{ratio.value:.2f}" if ratio else "·"
+        interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else ""
+        lines.append(
+            f"{gate.what:44} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}"
         )
-        lines.append(f"{gate.what:44} {gate.wanted:>7} {stretch:>8} {found}  {verdict.state}")
     return "\n".join(lines)
 
 

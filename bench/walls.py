@@ -65,27 +65,27 @@ class Wall:
 
 
 def _refused(what: str, key: str, control_inside: str = "control.tmp") -> Wall:
-    return Wall(what, lambda box, _: box[key] == "refused", key, control_inside)
+    return Wall(what, lambda box, _: box.get(key) == "refused", key, control_inside)
 
 
 def _host_root_unmapped(box: Mapping[str, str], _: Mapping[str, str]) -> bool:
-    return all(int(line) > 0 for line in box["uid_map"].splitlines())
+    return all(int(line) > 0 for line in box.get("uid_map", "0").splitlines())
 
 
 def _no_capability(box: Mapping[str, str], _: Mapping[str, str]) -> bool:
-    return all(int(box[f"Cap{kind}"], 16) == 0 for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
+    return all(int(box.get(f"Cap{kind}", "1"), 16) == 0 for kind in ("Inh", "Prm", "Eff", "Bnd", "Amb"))
 
 
 def _own_namespaces(box: Mapping[str, str], host: Mapping[str, str]) -> bool:
-    return all(box[f"ns.{kind}"] not in ("", host[f"ns.{kind}"]) for kind in NAMESPACES)
+    return all(box.get(f"ns.{kind}", "") not in ("", host[f"ns.{kind}"]) for kind in NAMESPACES)
 
 
 WALLS = (
     Wall("host uid 0 is not mapped", _host_root_unmapped),
     Wall("all seven namespaces are its own", _own_namespaces),
     Wall("no capability, in no set", _no_capability),
-    Wall("no_new_privs", lambda box, _: box["NoNewPrivs"] == "1"),
-    Wall("a system call filter", lambda box, _: box["Seccomp"] == "2"),
+    Wall("no_new_privs", lambda box, _: box.get("NoNewPrivs") == "1"),
+    Wall("a system call filter", lambda box, _: box.get("Seccomp") == "2"),
     # Landlock doesn't stop stat: there, and yet not to be opened.
     _refused("a file outside every Landlock rule", "landlock", "sentinel_there"),
     _refused("the host's /etc/shadow", "shadow"),
@@ -104,6 +104,10 @@ WALLS = (
     _refused("the caller's environment", "env"),
     _refused("the caller's descriptors", "descriptors"),
 )
+
+
+class NothingSeen(Exception):
+    """The script did not run at all, so nothing can be said about the walls."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +185,8 @@ def _output(bait: Bait, argv: list[str], *pass_fds: int) -> str:
         check=False,
         pass_fds=(bait.descriptor, *pass_fds),
     )
+    if not done.stdout:
+        raise NothingSeen(f"{argv[0]}: status {done.returncode}: {done.stderr.strip()}")
     return done.stdout
 
 
@@ -198,7 +204,7 @@ def _bwrap(bait: Bait, filters: Filters) -> str:
 def _immure(bait: Bait, _: Filters) -> str:
     from immure import run
 
-    return run(bait.script("/.sentinel"), level="L2").stdout.text()
+    return run(bait.script("/.immure/sentinel"), level="L2").stdout.text()
 
 
 INSPECTED = {"floor": _floor, "bwrap": _bwrap, "immure": _immure}

@@ -3,7 +3,8 @@
 
 use crate::fault::Fault;
 
-pub const LIMIT: usize = 192 * 1024;
+/// The longest message. What is longer goes into a memory file.
+pub const LIMIT: usize = 16 * 1024;
 
 // Engine to spawner. The first message is the configuration and has no kind to tell.
 pub const PLAN: u16 = 2;
@@ -21,7 +22,7 @@ pub const SIGNAL: u16 = 12;
 pub const EXITED: u16 = 111;
 // What runs in a box, to the spawner and back, before the first command.
 pub const FAULT: u16 = 21;
-pub const REPORT: u16 = 22;
+/// With what the stem reports of itself.
 pub const WITNESS: u16 = 23;
 pub const GO: u16 = 24;
 

@@ -7,6 +7,8 @@ use serde::Deserialize;
 pub struct Plan {
     /// Namespaces to make: CLONE_NEW* flags.
     pub namespaces: i32,
+    /// The network namespace is one that the spawner made ahead, for one box alone.
+    pub spare_network: bool,
     /// The user and group in the box that own the user's mounts, and that commands run as by default.
     pub user: u32,
     pub group: u32,
@@ -34,16 +36,17 @@ pub enum TemplateOp {
 #[derive(Deserialize)]
 #[serde(tag = "op", rename_all = "snake_case", deny_unknown_fields)]
 pub enum RootOp {
+    /// `flags` are those of mount(2), `options` its data.
     Mount {
         kind: String,
         path: String,
-        options: Vec<String>,
-        attributes: u64,
+        options: String,
+        flags: u64,
     },
     /// One tmpfs whose folders stand at several paths, so that they share its size.
     Private {
-        options: Vec<String>,
-        attributes: u64,
+        options: String,
+        flags: u64,
         folders: Vec<Folder>,
     },
     Dir {
@@ -61,8 +64,9 @@ pub enum RootOp {
         path: String,
         attributes: u64,
     },
+    /// The next of the sources that come with the request.
     UserMount {
-        index: usize,
+        source: String,
         path: String,
         attributes: u64,
     },
@@ -126,6 +130,8 @@ pub struct CgroupLimit {
 pub struct Config {
     /// Plain user: a user namespace of the spawner's own is needed first.
     pub rootless: bool,
+    /// Stay in the host's network: boxes of this spawner share it.
+    pub host_network: bool,
     pub caller_uid: u32,
     pub caller_gid: u32,
     pub ids: IdSource,

@@ -1,7 +1,7 @@
-//! The last stage: what a command's own process does between fork and execve, in this order.
+//! The last stage: what a command's own process does between its start and its execve, in this order. It shares the
+//! stem's memory, so it allocates nothing on the way to a successful execve.
 
 use crate::fault::{At, Fault, Outcome};
-use crate::frame;
 use crate::plan::CommandStage;
 use crate::sys::{self, fd, process, security, socket};
 use std::ffi::{c_char, CStr};
@@ -64,22 +64,31 @@ pub fn take_stdio(stdio: [RawFd; 3], keep: Option<RawFd>) -> Outcome<Option<RawF
     for (number, copy) in high.iter().enumerate() {
         fd::dup_to(*copy, number as RawFd).at("stdio", "")?;
     }
-    let mut kept = vec![0, 1, 2];
-    kept.extend(keep);
-    fd::close_all_but(&mut kept).at("stdio", "")?;
+    fd::close_all_but(&mut [0, 1, 2, keep.unwrap_or(2)]).at("stdio", "")?;
     Ok(keep)
 }
 
 pub fn enter_workdir(path: &CStr) -> Outcome<()> {
-    let name = path.to_string_lossy();
     // SAFETY: a C string.
-    sys::check(unsafe { libc::chdir(path.as_ptr()) } as i64).at("workdir", name.clone())?;
+    sys::check(unsafe { libc::chdir(path.as_ptr()) } as i64).at("workdir", "")?;
     let mut buffer = [0u8; 4096];
     // SAFETY: `buffer` is valid for writing. A folder outside the root reads "(unreachable)/…".
     let length = sys::check(unsafe { libc::syscall(libc::SYS_getcwd, buffer.as_mut_ptr(), buffer.len()) })
-        .at("workdir", name.clone())?;
+        .at("workdir", "")?;
     if length < 2 || buffer[0] != b'/' {
-        return Err(Fault::new("workdir", name, libc::EXDEV));
+        return Err(Fault::new("workdir", "", libc::EXDEV));
+    }
+    Ok(())
+}
+
+/// The bounding set, which every command inherits from init: a system call for each capability is too many to make for
+/// each command.
+pub fn drop_bounding_set(stage: &CommandStage) -> Outcome<()> {
+    for capability in 0..64 {
+        let bit = 1u64 << capability;
+        if stage.known_capabilities & bit != 0 && stage.keep_capabilities & bit == 0 {
+            process::prctl(libc::PR_CAPBSET_DROP, capability).at("capabilities", "bounding set")?;
+        }
     }
     Ok(())
 }
@@ -87,21 +96,15 @@ pub fn enter_workdir(path: &CStr) -> Outcome<()> {
 /// Everything before the filters.
 pub fn give_up_privileges(stage: &CommandStage, command: &Command, drop_groups: bool) -> Outcome<()> {
     for &(resource, soft, hard) in &stage.rlimits {
-        process::set_limit(resource, soft, hard).at("rlimit", resource.to_string())?;
-    }
-    for capability in 0..64 {
-        let bit = 1u64 << capability;
-        if stage.known_capabilities & bit != 0 && stage.keep_capabilities & bit == 0 {
-            process::prctl(libc::PR_CAPBSET_DROP, capability).at("capabilities", "bounding")?;
-        }
+        process::set_limit(resource, soft, hard).at("rlimit", "")?;
     }
     process::prctl(libc::PR_SET_SECUREBITS, stage.securebits).at("capabilities", "securebits")?;
     raise_ambient(stage)?;
     if drop_groups {
         process::drop_groups().at("identity", "groups")?;
     }
-    process::set_gid(command.gid).at("identity", command.gid.to_string())?;
-    process::set_uid(command.uid).at("identity", command.uid.to_string())?;
+    process::set_gid(command.gid).at("identity", "")?;
+    process::set_uid(command.uid).at("identity", "")?;
     security::set_capabilities(stage.keep_capabilities, stage.keep_capabilities)
         .at("capabilities", "sets")?;
     process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("no_new_privs", "").map(drop)
@@ -124,12 +127,16 @@ fn raise_ambient(stage: &CommandStage) -> Outcome<()> {
     Ok(())
 }
 
-/// Shows itself to the spawner, which attaches before it answers.
-pub fn announce(ctl: RawFd) -> Outcome<()> {
-    socket::send(ctl, &frame::header(frame::WITNESS, 0, 0), &[]).at("witness", "send")?;
-    match socket::receive(ctl, 64).at("witness", "receive")? {
+/// Shows itself to the spawner, which attaches while this process goes on.
+pub fn announce(ctl: RawFd, report: &[u8]) -> Outcome<()> {
+    socket::send(ctl, report, &[]).at("witness", "")
+}
+
+/// Waits until the spawner has attached.
+pub fn wait_for_tracer(ctl: RawFd) -> Outcome<()> {
+    match socket::receive(ctl, &mut [0; 64]).at("witness", "")? {
         Some(_) => Ok(()),
-        None => Err(Fault::new("witness", "spawner", libc::EPIPE)),
+        None => Err(Fault::new("witness", "", libc::EPIPE)),
     }
 }
 
@@ -155,20 +162,29 @@ pub fn execute(command: &Command) -> Fault {
         return Fault::new("exec", "", exec(name, command));
     }
     let mut worst = libc::ENOENT;
+    let mut buffer = [0u8; 4352];
     for folder in command.path.split(|&byte| byte == b':') {
-        let mut candidate = Vec::with_capacity(folder.len() + bytes.len() + 2);
-        candidate.extend(if folder.is_empty() { b"." } else { folder });
-        candidate.push(b'/');
-        candidate.extend(bytes);
-        candidate.push(0);
-        // SAFETY: ends with the only NUL, since both parts come from C strings.
-        match exec(unsafe { CStr::from_bytes_with_nul_unchecked(&candidate) }, command) {
+        let Some(candidate) = join(&mut buffer, folder, bytes) else {
+            continue;
+        };
+        match exec(candidate, command) {
             libc::ENOENT | libc::ENOTDIR => {}
             libc::EACCES => worst = libc::EACCES,
             errno => return Fault::new("exec", "", errno),
         }
     }
     Fault::new("exec", "", worst)
+}
+
+/// `folder/name` as a C string in `buffer`. None where it is too long for the kernel anyway.
+fn join<'a>(buffer: &'a mut [u8], folder: &[u8], name: &[u8]) -> Option<&'a CStr> {
+    let folder = if folder.is_empty() { b"." } else { folder };
+    let end = folder.len() + 1 + name.len();
+    buffer.get_mut(..folder.len())?.copy_from_slice(folder);
+    *buffer.get_mut(folder.len())? = b'/';
+    buffer.get_mut(folder.len() + 1..end)?.copy_from_slice(name);
+    *buffer.get_mut(end)? = 0;
+    CStr::from_bytes_until_nul(&buffer[..=end]).ok()
 }
 
 fn exec(path: &CStr, command: &Command) -> i32 {

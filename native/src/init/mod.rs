@@ -24,6 +24,8 @@ pub struct Birth<'a> {
     /// The box maps a range of ids, so that the stem can be its root and groups can be dropped.
     pub range: bool,
     pub one_shot: bool,
+    /// The spawner may inspect any process, dumpable or not.
+    pub privileged: bool,
 }
 
 /// Runs as pid 1, in place after the clone. Never returns.
@@ -41,7 +43,9 @@ fn live(birth: &Birth) -> Outcome<()> {
     let mut keep = birth.trees.clone();
     keep.extend([0, 1, 2, birth.ctl, birth.engine, birth.spawner]);
     fd::close_all_but(&mut keep).at("descriptors", "")?;
-    if socket::receive(birth.ctl, 64).at("maps", "")?.is_none() {
+    // While the spawner writes the maps. Everything in the box inherits it.
+    command::drop_bounding_set(&birth.plan.command)?;
+    if socket::receive(birth.ctl, &mut [0; 64]).at("maps", "")?.is_none() {
         return Err(Fault::new("maps", "spawner", libc::EPIPE));
     }
     if birth.range {
@@ -52,17 +56,20 @@ fn live(birth: &Birth) -> Outcome<()> {
     die_with_spawner(birth.spawner)?;
     root::build(&birth.plan.root, &birth.trees)?;
     let signals = process::child_signals().at("signals", "")?;
+    let (bell, rope) = socket::pair().at("bell", "")?;
     // SAFETY: the spawner, and so its copy, has one thread.
     let stem = match unsafe { process::fork() }.at("stem", "fork")? {
         None => {
-            drop(signals);
-            stem::run(birth)
+            drop((signals, bell));
+            stem::run(birth, rope)
         }
         Some(pid) => pid,
     };
-    fd::close_all_but(&mut [0, 1, 2, birth.spawner, signals.as_raw_fd()]).at("descriptors", "")?;
+    std::mem::forget(rope);
+    fd::close_all_but(&mut [0, 1, 2, birth.spawner, signals.as_raw_fd(), bell.as_raw_fd()])
+        .at("descriptors", "")?;
     hide_from_box()?;
-    reap(stem, &signals, birth.spawner)
+    reap(stem, &signals, [birth.spawner, bell.as_raw_fd()])
 }
 
 /// The kernel's signal on the parent's death is cleared by a change of credentials, so this comes after the last.
@@ -80,19 +87,24 @@ fn hide_from_box() -> Outcome<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0).at("dumpable", "").map(drop)
 }
 
-fn reap(stem: i32, signals: &OwnedFd, spawner: RawFd) -> Outcome<()> {
-    let watched = |fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    let mut watch = [watched(signals.as_raw_fd()), watched(spawner)];
+/// Ends with the stem, or with the end of what is `watched`: the spawner's life, and the stem's word that it is done,
+/// which comes sooner than its own end.
+fn reap(stem: i32, signals: &OwnedFd, watched: [RawFd; 2]) -> Outcome<()> {
+    let mut watch = [signals.as_raw_fd(), watched[0], watched[1]].map(|fd| libc::pollfd {
+        fd,
+        events: libc::POLLIN,
+        revents: 0,
+    });
     loop {
+        fd::poll(&mut watch, -1).at("poll", "")?;
+        if watch[1].revents != 0 || watch[2].revents != 0 {
+            return Ok(());
+        }
+        process::drain_signals(signals.as_raw_fd());
         while let Some((pid, _, _)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
             if pid == stem {
                 return Ok(());
             }
         }
-        fd::poll(&mut watch, -1).at("poll", "")?;
-        if watch[1].revents != 0 {
-            return Ok(());
-        }
-        process::drain_signals(signals.as_raw_fd());
     }
 }

@@ -12,6 +12,8 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 /// Commands that can run at once in one box.
 const SLOTS: usize = 4096;
 
+const STACK_BYTES: usize = 64 * 1024;
+
 /// Tokens of the poller; a command's is its number above these.
 const SIGNALS: u64 = 0;
 const ENGINE: u64 = 1;
@@ -27,37 +29,43 @@ struct Running {
 
 struct Stem<'a> {
     birth: &'a Birth<'a>,
+    /// What the witness passes on: how Landlock answered.
+    report: Vec<u8>,
     slots: *mut Slot,
     running: Vec<Running>,
     next_token: u64,
+    /// For the process that becomes a command; one at a time.
+    stack: Vec<u8>,
     signals: OwnedFd,
     poller: Poller,
     /// The first command of a one-shot box is its witness: the spawner inspects it before its execve.
     witness_due: bool,
 }
 
-pub fn run(birth: &Birth) -> ! {
-    if let Err(fault) = live(birth) {
+/// `rope` is closed when the box is to end, which is sooner noticed than this process's own end.
+pub fn run(birth: &Birth, rope: OwnedFd) -> ! {
+    if let Err(fault) = live(birth, &rope) {
         // Where the spawner no longer listens, the end of this process tells it all.
         let _ = socket::send(birth.ctl, &frame::fault(frame::FAULT, 0, &fault), &[]);
     }
     process::exit(0)
 }
 
-fn live(birth: &Birth) -> Outcome<()> {
+fn live(birth: &Birth, rope: &OwnedFd) -> Outcome<()> {
     process::set_name(c"immure-stem");
-    fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine]).at("descriptors", "")?;
-    let mut report = frame::header(frame::REPORT, 0, 0);
+    fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine, rope.as_raw_fd()]).at("descriptors", "")?;
+    let mut report = frame::header(frame::WITNESS, 0, 0);
     if let Some(rules) = &birth.plan.landlock {
         landlock::enter(rules, &mut report)?;
     }
     super::hide_from_box()?;
-    socket::send(birth.ctl, &report, &[]).at("report", "")?;
     let mut stem = Stem {
         birth,
+        report,
         slots: fd::map_shared(SLOTS * std::mem::size_of::<Slot>()).at("slots", "")?.cast(),
         running: Vec::new(),
         next_token: FIRST_COMMAND,
+        stack: vec![0; STACK_BYTES],
         poller: Poller::new().at("poll", "")?,
         signals: process::child_signals().at("signals", "")?,
         witness_due: birth.one_shot,
@@ -65,7 +73,9 @@ fn live(birth: &Birth) -> Outcome<()> {
     if !birth.one_shot {
         stem.show_witness()?;
     }
-    stem.serve()
+    stem.serve()?;
+    // The box's end begins here; what is left of this process is not waited for.
+    socket::send(rope.as_raw_fd(), b".", &[]).at("bell", "")
 }
 
 impl Stem<'_> {
@@ -99,6 +109,7 @@ impl Stem<'_> {
         self.poller.add(self.signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
         self.poller.add(self.birth.engine, ENGINE).at("poll", "engine")?;
         let mut ready = Vec::new();
+        let mut buffer = [0; frame::LIMIT];
         loop {
             self.poller.wait(&mut ready).at("poll", "")?;
             for &token in &ready {
@@ -109,7 +120,7 @@ impl Stem<'_> {
                             return Ok(());
                         }
                     }
-                    ENGINE => match socket::receive(self.birth.engine, frame::LIMIT).at("request", "")? {
+                    ENGINE => match socket::receive(self.birth.engine, &mut buffer).at("request", "")? {
                         Some(message) => self.exec(message)?,
                         None => return Ok(()),
                     },
@@ -141,8 +152,9 @@ impl Stem<'_> {
         let Some(one) = self.running.iter().find(|one| one.token == token) else {
             return;
         };
-        let message = socket::receive(one.asker.as_raw_fd(), 64).ok().flatten();
-        let request = message.as_ref().and_then(|message| frame::split(&message.data));
+        let mut buffer = [0; 64];
+        let message = socket::receive(one.asker.as_raw_fd(), &mut buffer).ok().flatten();
+        let request = message.as_ref().and_then(|message| frame::split(message.data));
         match request {
             Some((header, mut rest)) if header.kind == frame::SIGNAL => {
                 let signal = frame::take_u32(&mut rest).unwrap_or(0) as i32;
@@ -159,7 +171,7 @@ impl Stem<'_> {
     /// Descriptors: the asker's socket, standard input, output and error, and with IN_FILE the payload.
     fn exec(&mut self, message: socket::Message) -> Outcome<()> {
         let bad = |what: &str| Fault::new("request", what, libc::EBADMSG);
-        let (header, inline) = frame::split(&message.data).ok_or_else(|| bad("header"))?;
+        let (header, inline) = frame::split(message.data).ok_or_else(|| bad("header"))?;
         let in_file = header.flags & frame::IN_FILE != 0;
         if header.kind != frame::EXEC || message.fds.len() != 4 + usize::from(in_file) {
             return Err(bad("exec"));
@@ -185,10 +197,21 @@ impl Stem<'_> {
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
         let witness = std::mem::take(&mut self.witness_due);
-        // SAFETY: this process has one thread.
-        let pid = match unsafe { process::fork() } {
-            Ok(None) => self.become_command(command, stdio, witness, slot),
-            Ok(Some(pid)) => pid,
+        let mut stack = std::mem::take(&mut self.stack);
+        let mut start = Start { stem: self, command, stdio, witness, slot };
+        let argument = (&mut start as *mut Start).cast();
+        // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
+        // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
+        let started = unsafe {
+            if witness && !self.birth.privileged {
+                process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))
+            } else {
+                process::vfork_with(&mut stack, become_command, argument)
+            }
+        };
+        self.stack = stack;
+        let pid = match started {
+            Ok(pid) => pid,
             Err(errno) => {
                 tell_exit(&asker, 0, errno, 1, None);
                 return Ok(());
@@ -204,19 +227,14 @@ impl Stem<'_> {
         Ok(())
     }
 
-    fn become_command(&self, command: &Command, stdio: [RawFd; 3], witness: bool, slot: usize) -> ! {
-        let fault = match self.last_stage(command, stdio, witness) {
-            Ok(()) => command::execute(command),
-            Err(fault) => fault,
-        };
-        // SAFETY: the index is below SLOTS.
-        command::leave_word(unsafe { self.slots.add(slot) }, &fault);
-        process::exit(127)
-    }
-
     fn last_stage(&self, command: &Command, stdio: [RawFd; 3], witness: bool) -> Outcome<()> {
         let stage = &self.birth.plan.command;
-        process::reset_signals().at("signals", "")?;
+        if witness {
+            self.let_inspect()?;
+            command::announce(self.birth.ctl, &self.report)?;
+        }
+        // The dispositions are the spawner's, which made them the defaults.
+        process::unblock_signals().at("signals", "")?;
         // SAFETY: no memory is passed.
         unsafe { libc::umask(stage.umask) };
         // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
@@ -225,15 +243,23 @@ impl Stem<'_> {
         command::enter_workdir(command.workdir)?;
         command::give_up_privileges(stage, command, self.birth.range)?;
         if let Some(ctl) = ctl {
-            // Inspection by a plain user needs a dumpable process. Nothing else runs in the box yet.
-            process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "dumpable")?;
-            command::announce(ctl)?;
+            self.let_inspect()?;
+            command::wait_for_tracer(ctl)?;
         }
         command::install_filters(stage)?;
         if witness {
             command::wait_for_inspection();
         }
         Ok(())
+    }
+
+    /// Inspection by a plain user needs a dumpable process, which a change of credentials undoes. Nothing else runs in
+    /// the box yet, and the process is a copy, so that the stem stays as it is.
+    fn let_inspect(&self) -> Outcome<()> {
+        if self.birth.privileged {
+            return Ok(());
+        }
+        process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "").map(drop)
     }
 }
 
@@ -255,6 +281,27 @@ fn tell_exit(asker: &OwnedFd, status: i32, errno: i32, step: u32, usage: Option<
     data.extend(usage.map_or(0, |used| micros(used.ru_utime) + micros(used.ru_stime)).to_le_bytes());
     data.extend(usage.map_or(0, |used| used.ru_maxrss as u64).to_le_bytes());
     let _ = socket::send(asker.as_raw_fd(), &data, &[]);
+}
+
+/// What a new process needs to become a command.
+struct Start<'a> {
+    stem: &'a Stem<'a>,
+    command: &'a Command<'a>,
+    stdio: [RawFd; 3],
+    witness: bool,
+    slot: usize,
+}
+
+extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
+    // SAFETY: `start` made it, and waits or has made a copy of its memory.
+    let start = unsafe { &*argument.cast::<Start>() };
+    let fault = match start.stem.last_stage(start.command, start.stdio, start.witness) {
+        Ok(()) => command::execute(start.command),
+        Err(fault) => fault,
+    };
+    // SAFETY: the index is below SLOTS.
+    command::leave_word(unsafe { start.stem.slots.add(start.slot) }, &fault);
+    process::exit(127)
 }
 
 /// `u32 uid, gid, argc, envc`, then working directory, PATH, argv and environment, each with a NUL.

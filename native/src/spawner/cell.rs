@@ -14,6 +14,7 @@ pub struct Cell {
     pub id: u32,
     pub pid: i32,
     pub pidfd: OwnedFd,
+    pub one_shot: bool,
     /// To whoever asked for the box: evidence and end go out here, release and kill come in, and its end is the
     /// box's end.
     pub owner: OwnedFd,
@@ -21,9 +22,26 @@ pub struct Cell {
     pub ctl: Option<OwnedFd>,
     pub claim: Claim,
     pub cgroups: Cgroups,
-    pub witness: Option<i32>,
-    /// What the stem said of itself, for the readback.
+    pub witness: Option<Witness>,
+}
+
+/// The process that is inspected. It goes on as far as its execve while the engine judges it, and not an instruction
+/// further before it is released.
+pub struct Witness {
+    pub pid: i32,
+    /// What the stem said of itself.
     pub report: Vec<u8>,
+    pub at_exec: bool,
+    pub released: bool,
+}
+
+impl Witness {
+    /// It may have been killed meanwhile.
+    pub fn detach_if_due(&self) {
+        if self.at_exec && self.released {
+            let _ = trace::detach(self.pid);
+        }
+    }
 }
 
 impl Cell {
@@ -32,11 +50,11 @@ impl Cell {
         let _ = process::send_signal(self.pidfd.as_raw_fd(), libc::SIGKILL);
     }
 
-    /// Lets the witness go on. It may have been killed meanwhile.
     pub fn release(&mut self) {
         self.ctl = None;
-        if let Some(pid) = self.witness.take() {
-            let _ = trace::detach(pid);
+        if let Some(witness) = &mut self.witness {
+            witness.released = true;
+            witness.detach_if_due();
         }
     }
 }
@@ -47,7 +65,7 @@ pub struct Request<'a> {
     pub one_shot: bool,
     pub owner: OwnedFd,
     pub engine: OwnedFd,
-    pub sources: Vec<(OwnedFd, String)>,
+    pub sources: Vec<OwnedFd>,
     pub plan: &'a Plan,
 }
 
@@ -70,12 +88,12 @@ pub fn create(
             id: request.id,
             pid,
             pidfd,
+            one_shot: request.one_shot,
             owner: request.owner,
             ctl: Some(ctl),
             claim,
             cgroups,
             witness: None,
-            report: Vec::new(),
         }),
         Err(fault) => {
             ids.release(&claim);
@@ -105,6 +123,7 @@ fn clone_box(
         trees: trees.iter().map(|tree| tree.as_raw_fd()).collect(),
         range: ids.range(),
         one_shot: request.one_shot,
+        privileged: !ids.rootless(),
     };
     // SAFETY: the spawner has one thread.
     let Some((pid, pidfd)) = unsafe { process::clone(request.plan.namespaces) }.at("box", "clone")? else {
@@ -130,16 +149,23 @@ fn user_trees(
     ids: &mut Ids,
     claim: &Claim,
 ) -> Outcome<Vec<OwnedFd>> {
-    let wanted = request.plan.root.iter().filter(|op| matches!(op, RootOp::UserMount { .. })).count();
-    if wanted != request.sources.len() {
-        return Err(Fault::new("mount source", format!("{wanted} mounts"), libc::EBADMSG));
+    let paths = request.plan.root.iter().filter_map(|op| match op {
+        RootOp::UserMount { source, .. } => Some(source.as_str()),
+        _ => None,
+    });
+    if paths.clone().count() != request.sources.len() {
+        return Err(Fault::new("mount source", "descriptors", libc::EBADMSG));
     }
     if request.sources.is_empty() {
         return Ok(Vec::new());
     }
     host.enter()?;
-    let trees =
-        request.sources.iter().map(|(source, path)| user_tree(source, path, host, ids, claim)).collect();
+    let trees = request
+        .sources
+        .iter()
+        .zip(paths)
+        .map(|(source, path)| user_tree(source, path, host, ids, claim))
+        .collect();
     crate::sys::namespace::enter(template, libc::CLONE_NEWNS).at("template", "enter")?;
     trees
 }
@@ -149,7 +175,7 @@ fn user_tree(source: &OwnedFd, path: &str, host: &Host, ids: &mut Ids, claim: &C
     if ids.range() && !ids.rootless() {
         let found = fd::stat(source.as_raw_fd()).at("mount source", path)?;
         let userns = ids.idmap(host, claim, (found.st_uid, found.st_gid))?.as_raw_fd();
-        mount::set_attributes(tree.as_raw_fd(), mount::ATTR_IDMAP, true, Some(userns)).at("idmap", path)?;
+        mount::set_attributes(tree.as_raw_fd(), mount::ATTR_IDMAP, Some(userns)).at("idmap", path)?;
     }
     Ok(tree)
 }

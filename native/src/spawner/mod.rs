@@ -13,7 +13,7 @@ use crate::frame;
 use crate::plan::{Config, Plan};
 use crate::sys::poll::Poller;
 use crate::sys::{fd, namespace, process, security, socket, trace};
-use cell::{Cell, Request};
+use cell::{Cell, Request, Witness};
 use cgroup::Parents;
 use host::Host;
 use ids::Ids;
@@ -40,6 +40,9 @@ struct Spawner {
     current: Vec<u8>,
     cells: HashMap<u32, Cell>,
     next_box: u32,
+    /// This process stands in a network namespace that no box has had.
+    spare: bool,
+    host_network: bool,
 }
 
 /// Serves the socket `engine` until its other end is closed or the parent has died.
@@ -61,14 +64,17 @@ pub fn run(engine: RawFd) -> ! {
 impl Spawner {
     fn start(engine: OwnedFd) -> Outcome<Spawner> {
         process::set_name(c"immure-spawner");
+        process::default_signals().at("signals", "")?;
         // A forked child of the owner may hold the socket open, so the owner's own life is watched as well.
         // SAFETY: no memory is passed.
         let parent = process::open_pidfd(unsafe { libc::getppid() }).at("parent", "pidfd")?;
-        let first = socket::receive(engine.as_raw_fd(), frame::LIMIT).at("config", "")?;
+        let mut buffer = [0; frame::LIMIT];
+        let first = socket::receive(engine.as_raw_fd(), &mut buffer).at("config", "")?;
         let message = first.ok_or_else(|| Fault::new("config", "", libc::EPIPE))?;
-        let config: Config = decode(&message.data, "config")?;
+        let config: Config = decode(message.data, "config")?;
         // Not every kernel has keyrings, and one that refuses has none that a box could reach.
         let _ = security::new_session_keyring("immure");
+        let host_network = config.host_network;
         let cgroup_parents = Parents::open(&config.cgroups)?;
         let host = Host::open(&config)?;
         let signals = process::child_signals().at("signals", "")?;
@@ -91,6 +97,8 @@ impl Spawner {
             current: Vec::new(),
             cells: HashMap::new(),
             next_box: 1,
+            spare: false,
+            host_network,
         })
     }
 
@@ -112,7 +120,7 @@ impl Spawner {
                             return self.end_all();
                         }
                     }
-                    _ if token % 2 == 0 => self.hear_owner(((token - FIRST_BOX) / 2) as u32),
+                    _ if token % 2 == 0 => self.hear_owner(((token - FIRST_BOX) / 2) as u32)?,
                     _ => self.hear_box(((token - FIRST_BOX) / 2) as u32),
                 }
             }
@@ -121,15 +129,16 @@ impl Spawner {
 
     /// False at the end of the owner's socket.
     fn hear_engine(&mut self) -> Outcome<bool> {
-        let Some(message) = socket::receive(self.engine.as_raw_fd(), frame::LIMIT).at("request", "")? else {
+        let mut buffer = [0; frame::LIMIT];
+        let Some(message) = socket::receive(self.engine.as_raw_fd(), &mut buffer).at("request", "")? else {
             return Ok(false);
         };
-        let Some((header, rest)) = frame::split(&message.data) else {
+        let Some((header, rest)) = frame::split(message.data) else {
             return Err(Fault::new("request", "header", libc::EBADMSG));
         };
         match header.kind {
             frame::PLAN => self.load_plan(&header, rest, &message.fds)?,
-            frame::BOX => self.make_box(&header, rest, message.fds)?,
+            frame::BOX => self.make_box(&header, message.fds)?,
             kind => return Err(Fault::new("request", kind.to_string(), libc::EBADMSG)),
         }
         Ok(true)
@@ -145,18 +154,13 @@ impl Spawner {
         Ok(())
     }
 
-    /// The id is the plan's. For each mount source its path with a NUL. Descriptors: the owner's socket, the stem's
-    /// socket, the sources.
-    fn make_box(&mut self, header: &frame::Header, mut paths: &[u8], fds: Vec<OwnedFd>) -> Outcome<()> {
+    /// The id is the plan's. Descriptors: the owner's socket, the stem's socket, the mounts' sources.
+    fn make_box(&mut self, header: &frame::Header, fds: Vec<OwnedFd>) -> Outcome<()> {
         let bad = || Fault::new("request", "box", libc::EBADMSG);
         let plan = self.plans.remove(&header.id).ok_or_else(bad)?;
         let mut fds = fds.into_iter();
         let (owner, engine) = (fds.next().ok_or_else(bad)?, fds.next().ok_or_else(bad)?);
-        let mut sources = Vec::new();
-        for source in fds {
-            let path = frame::take_string(&mut paths).ok_or_else(bad)?;
-            sources.push((source, String::from_utf8_lossy(path).into_owned()));
-        }
+        let sources = fds.collect();
         let one_shot = header.flags & frame::ONE_SHOT != 0;
         let request = Request { id: self.next_box, one_shot, owner, engine, sources, plan: &plan };
         self.next_box += 1;
@@ -170,14 +174,19 @@ impl Spawner {
 
     fn make_cell(&mut self, request: Request) -> Result<(), (OwnedFd, Fault)> {
         let name = format!("immure-{}-{}", std::process::id(), request.id);
-        let cgroups = self
-            .enter_template(request.plan)
+        if request.plan.spare_network && self.host_network {
+            return Err((request.owner, Fault::new("network namespace", "spare", libc::EINVAL)));
+        }
+        let spare = if request.plan.spare_network { self.make_spare() } else { Ok(()) };
+        let cgroups = spare
+            .and_then(|()| self.enter_template(request.plan))
             .and_then(|()| self.cgroup_parents.make(&name, &request.plan.cgroup));
         let cgroups = match cgroups {
             Ok(cgroups) => cgroups,
             Err(fault) => return Err((request.owner, fault)),
         };
         let template = self.templates[&self.current].as_raw_fd();
+        self.spare &= !request.plan.spare_network;
         let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
         let token = FIRST_BOX + 2 * u64::from(made.id);
         let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
@@ -188,6 +197,18 @@ impl Spawner {
             let _ = process::send_signal(made.pidfd.as_raw_fd(), libc::SIGKILL);
         }
         self.cells.insert(made.id, made);
+        Ok(())
+    }
+
+    /// Moves into a new network namespace, for the next box to be born in. Making one is the most costly part of a box,
+    /// so it is done when a box has ended or is under way. No namespace is used twice.
+    fn make_spare(&mut self) -> Outcome<()> {
+        if self.spare || self.host_network {
+            return Ok(());
+        }
+        namespace::unshare(libc::CLONE_NEWNET).at("network namespace", "unshare")?;
+        namespace::loopback_up().at("network namespace", "lo")?;
+        self.spare = true;
         Ok(())
     }
 
@@ -208,23 +229,27 @@ impl Spawner {
         Ok(())
     }
 
-    fn hear_owner(&mut self, id: u32) {
+    fn hear_owner(&mut self, id: u32) -> Outcome<()> {
         let Some(cell) = self.cells.get_mut(&id) else {
-            return;
+            return Ok(());
         };
-        let message = socket::receive(cell.owner.as_raw_fd(), 4096).ok().flatten();
-        let kind = message.and_then(|message| frame::split(&message.data).map(|(header, _)| header.kind));
+        let mut buffer = [0; 64];
+        let message = socket::receive(cell.owner.as_raw_fd(), &mut buffer).ok().flatten();
+        let kind = message.and_then(|message| frame::split(message.data).map(|(header, _)| header.kind));
         if kind == Some(frame::RELEASE) {
             if let Some(ctl) = &cell.ctl {
                 self.poller.remove(ctl.as_raw_fd());
             }
-            return cell.release();
+            cell.release();
+            // A box for one command is gone soon, and its end should not have to wait for this.
+            return if cell.one_shot { Ok(()) } else { self.make_spare() };
         }
         if kind != Some(frame::KILL) {
             // Closed, or nonsense: the box ends and nobody listens.
             self.poller.remove(cell.owner.as_raw_fd());
         }
         cell.kill();
+        Ok(())
     }
 
     fn hear_box(&mut self, id: u32) {
@@ -234,15 +259,17 @@ impl Spawner {
         let Some(ctl) = cell.ctl.as_ref().map(|ctl| ctl.as_raw_fd()) else {
             return;
         };
-        let Ok(Some(message)) = socket::receive(ctl, 4096) else {
+        let mut buffer = [0; 8192];
+        let Ok(Some(message)) = socket::receive(ctl, &mut buffer) else {
             // The end of the box, of which reap() tells.
             self.poller.remove(ctl);
             cell.ctl = None;
             return;
         };
-        match frame::split(&message.data) {
-            Some((header, rest)) if header.kind == frame::REPORT => cell.report = rest.to_vec(),
-            Some((header, _)) if header.kind == frame::WITNESS => attach(cell, message.sender, ctl),
+        match frame::split(message.data) {
+            Some((header, rest)) if header.kind == frame::WITNESS => {
+                attach(cell, message.sender, rest.to_vec(), ctl);
+            }
             Some((header, rest)) if header.kind == frame::FAULT => {
                 let mut data = frame::header(frame::FAILED, 0, 0);
                 data.extend(rest);
@@ -257,12 +284,15 @@ impl Spawner {
         while let Some((pid, status, usage)) =
             process::wait(-1, libc::WNOHANG | libc::__WALL).at("wait", "")?
         {
-            let found = self.cells.values().find(|cell| cell.pid == pid || cell.witness == Some(pid));
+            let found = self.cells.values().find(|cell| {
+                cell.pid == pid || cell.witness.as_ref().is_some_and(|witness| witness.pid == pid)
+            });
             let Some((id, own)) = found.map(|cell| (cell.id, cell.pid == pid)) else {
                 continue;
             };
             if own {
                 self.end(id, status, &usage);
+                self.make_spare()?;
             } else {
                 self.witness_changed(id, pid, status)?;
             }
@@ -274,8 +304,16 @@ impl Spawner {
         let Some(cell) = self.cells.get_mut(&id) else {
             return Ok(());
         };
+        let Some(witness) = &mut cell.witness else {
+            return Ok(());
+        };
         if !libc::WIFSTOPPED(status) {
             cell.witness = None;
+            return Ok(());
+        }
+        if trace::stopped_by_exec(status) {
+            witness.at_exec = true;
+            witness.detach_if_due();
             return Ok(());
         }
         let signal = libc::WSTOPSIG(status);
@@ -286,11 +324,12 @@ impl Spawner {
         }
         let mut data = frame::header(frame::READY, 0, 0);
         data.extend(cell.pid.to_le_bytes());
-        data.extend(&cell.report);
+        data.extend(&witness.report);
         frame::put_item(&mut data, "map/uid", cell.claim.uid_map.as_bytes());
         frame::put_item(&mut data, "map/gid", cell.claim.gid_map.as_bytes());
         witness::read_back(pid, self.host.proc_dir(), &mut data)?;
         tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
+        let _ = trace::resume(pid, 0);
         Ok(())
     }
 
@@ -329,11 +368,11 @@ fn tell(owner: &OwnedFd, data: &[u8], fds: &[RawFd]) {
     let _ = socket::send(owner.as_raw_fd(), data, fds);
 }
 
-fn attach(cell: &mut Cell, sender: Option<i32>, ctl: RawFd) {
+fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd) {
     let attached = sender.ok_or(libc::ESRCH).and_then(|pid| trace::seize(pid).map(|()| pid));
     match attached {
         Ok(pid) => {
-            cell.witness = Some(pid);
+            cell.witness = Some(Witness { pid, report, at_exec: false, released: false });
             // Where it is gone, reap() tells.
             let _ = socket::send(ctl, &frame::header(frame::GO, 0, 0), &[]);
         }

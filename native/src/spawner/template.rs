@@ -53,7 +53,7 @@ fn carry_out(operation: &TemplateOp, image: RawFd) -> Outcome<()> {
         }
         TemplateOp::Bind { path, source, attributes } => {
             let tree = mount::open_tree(libc::AT_FDCWD, source, true).at("bind", source)?;
-            mount::set_attributes(tree.as_raw_fd(), *attributes, true, None).at("bind", source)?;
+            mount::set_attributes(tree.as_raw_fd(), *attributes, None).at("bind", source)?;
             attach(&tree, image, path)
         }
         TemplateOp::Device { path, mode, major, minor } => {

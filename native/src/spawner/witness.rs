@@ -3,23 +3,21 @@
 use crate::fault::{At, Outcome};
 use crate::frame;
 use crate::sys::{fd, trace};
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 
-const NAMESPACES: [&str; 7] = ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"];
+const NAMESPACES: [&str; 7] = ["ns/user", "ns/mnt", "ns/pid", "ns/net", "ns/ipc", "ns/uts", "ns/cgroup"];
 
 /// Named values for the engine to judge. What can't be read is `NAME.errno`.
 pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
     let dir = fd::open_at(proc_dir, &pid.to_string(), libc::O_PATH | libc::O_DIRECTORY, 0)
         .at("readback", "/proc")?;
-    let dir = std::os::fd::AsRawFd::as_raw_fd(&dir);
-    for name in ["status", "uid_map", "gid_map", "setgroups", "cgroup"] {
-        put(data, name, fd::read_file_at(dir, name));
+    let mut buffer = [0u8; 8192];
+    for name in ["status", "uid_map", "gid_map", "cgroup"] {
+        put(data, name, fd::read_small_at(dir.as_raw_fd(), name, &mut buffer));
     }
     for name in NAMESPACES {
-        let inode = fd::open_at(dir, &format!("ns/{name}"), libc::O_PATH, 0)
-            .and_then(|link| fd::stat(std::os::fd::AsRawFd::as_raw_fd(&link)))
-            .map(|found| found.st_ino.to_le_bytes().to_vec());
-        put(data, &format!("ns/{name}"), inode);
+        let inode = fd::inode_at(dir.as_raw_fd(), name).map(u64::to_le_bytes);
+        put(data, name, inode.as_ref().map(|bytes| &bytes[..]).map_err(|errno| *errno));
     }
     for index in 0.. {
         match trace::filter(pid, index) {
@@ -29,15 +27,15 @@ pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
                 put(data, &format!("filter/{index}"), Err(errno));
                 break;
             }
-            program => put(data, &format!("filter/{index}"), program),
+            Ok(program) => put(data, &format!("filter/{index}"), Ok(&program)),
         }
     }
     Ok(())
 }
 
-fn put(data: &mut Vec<u8>, name: &str, value: Result<Vec<u8>, i32>) {
+fn put(data: &mut Vec<u8>, name: &str, value: Result<&[u8], i32>) {
     match value {
-        Ok(value) => frame::put_item(data, name, &value),
+        Ok(value) => frame::put_item(data, name, value),
         Err(errno) => frame::put_item(data, &format!("{name}.errno"), &errno.to_le_bytes()),
     }
 }

@@ -92,7 +92,27 @@ pub fn read(fd: RawFd, buffer: &mut [u8]) -> Sys<usize> {
     }
 }
 
-/// The whole content. Files of /proc answer in one or two reads.
+/// The whole of a file of /proc that fits into `buffer`: a read that does not fill it has reached the end.
+pub fn read_small_at<'a>(dir: RawFd, path: &str, buffer: &'a mut [u8]) -> Sys<&'a [u8]> {
+    let file = open_at(dir, path, libc::O_RDONLY, 0)?;
+    let count = read(file.as_raw_fd(), buffer)?;
+    if count == buffer.len() {
+        return Err(libc::EMSGSIZE);
+    }
+    Ok(&buffer[..count])
+}
+
+/// The inode number of what `path` leads to.
+pub fn inode_at(dir: RawFd, path: &str) -> Sys<u64> {
+    let path = cstr(path)?;
+    // SAFETY: zero is a valid value of every field.
+    let mut found: libc::stat = unsafe { std::mem::zeroed() };
+    // SAFETY: `path` and `found` outlive the call.
+    check(unsafe { libc::fstatat(dir, path.as_ptr(), &mut found, 0) } as i64)?;
+    Ok(found.st_ino)
+}
+
+/// The whole content.
 pub fn read_all(fd: RawFd) -> Sys<Vec<u8>> {
     let mut content = vec![0; 4096];
     let mut length = 0;

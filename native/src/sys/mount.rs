@@ -1,6 +1,7 @@
 //! Mounts: the file-descriptor interface of Linux 5.2 and mount_setattr of 5.12.
 
 use super::{check, cstr, Sys};
+use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 pub const ATTR_NOSUID: u64 = 0x02;
@@ -39,25 +40,18 @@ pub fn open_tree(dir: RawFd, path: &str, recursive: bool) -> Sys<OwnedFd> {
     check(unsafe { libc::syscall(libc::SYS_open_tree, dir, path.as_ptr(), flags) }).map(own)
 }
 
-pub fn set_attributes(tree: RawFd, set: u64, recursive: bool, userns: Option<RawFd>) -> Sys<()> {
+/// Sets attributes of a detached tree; with ATTR_IDMAP `userns` gives the map.
+pub fn set_attributes(tree: RawFd, set: u64, userns: Option<RawFd>) -> Sys<()> {
+    set_attributes_of(tree, c"", libc::AT_EMPTY_PATH as u32 | AT_RECURSIVE, set, userns)
+}
+
+fn set_attributes_of(dir: RawFd, path: &CStr, flags: u32, set: u64, userns: Option<RawFd>) -> Sys<()> {
     let attributes =
         MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: userns.unwrap_or(0) as u64 };
-    let mut flags = libc::AT_EMPTY_PATH as u32;
-    if recursive {
-        flags |= AT_RECURSIVE;
-    }
+    let size = std::mem::size_of::<MountAttr>();
     // SAFETY: both pointers outlive the call.
-    check(unsafe {
-        libc::syscall(
-            libc::SYS_mount_setattr,
-            tree,
-            c"".as_ptr(),
-            flags,
-            &attributes,
-            std::mem::size_of::<MountAttr>(),
-        )
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, dir, path.as_ptr(), flags, &attributes, size) })
+        .map(drop)
 }
 
 /// Attaches a detached mount on the object that `target` refers to.
@@ -66,6 +60,31 @@ pub fn attach(tree: RawFd, target: RawFd) -> Sys<()> {
     // SAFETY: the empty strings are static.
     check(unsafe { libc::syscall(libc::SYS_move_mount, tree, c"".as_ptr(), target, c"".as_ptr(), flags) })
         .map(drop)
+}
+
+/// mount(2) of a new file system. `options` are comma-separated.
+pub fn mount_new(kind: &str, target: &str, flags: u64, options: &str) -> Sys<()> {
+    let (kind, target, options) = (cstr(kind)?, cstr(target)?, cstr(options)?);
+    // SAFETY: all strings outlive the call.
+    check(unsafe {
+        libc::mount(kind.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
+    } as i64)
+    .map(drop)
+}
+
+/// mount(2) with MS_BIND.
+pub fn bind(source: &str, target: &str, recursive: bool) -> Sys<()> {
+    let (source, target) = (cstr(source)?, cstr(target)?);
+    let flags = libc::MS_BIND | if recursive { libc::MS_REC } else { 0 };
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: both strings outlive the call.
+    check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), null, flags, null.cast()) } as i64).map(drop)
+}
+
+/// Sets attributes of an attached mount and of those below it.
+pub fn set_attributes_at(path: &str, set: u64) -> Sys<()> {
+    let path = cstr(path)?;
+    set_attributes_of(libc::AT_FDCWD, &path, AT_RECURSIVE, set, None)
 }
 
 /// A new, detached mount of a file system. An option is `key=value` or `flag`.

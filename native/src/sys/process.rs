@@ -33,6 +33,23 @@ pub unsafe fn fork() -> Sys<Option<i32>> {
     }
 }
 
+/// Runs `main` in a child that shares this memory while this process waits for its execve or exit, as vfork does:
+/// nothing is copied. `stack` is the child's. Gives the child's pid.
+///
+/// # Safety
+/// The caller is single-threaded, and `main` neither returns nor keeps memory that only a return would free.
+pub unsafe fn vfork_with(
+    stack: &mut [u8],
+    main: extern "C" fn(*mut libc::c_void) -> i32,
+    argument: *mut libc::c_void,
+) -> Sys<i32> {
+    // SAFETY: the end of the stack, aligned as the ABI wants it.
+    let top = unsafe { stack.as_mut_ptr().add(stack.len() & !63) };
+    let flags = libc::CLONE_VM | libc::CLONE_VFORK | libc::SIGCHLD;
+    // SAFETY: the stack outlives the child's use of it, since this process waits.
+    check(unsafe { libc::clone(main, top.cast(), flags, argument) } as i64).map(|pid| pid as i32)
+}
+
 pub fn open_pidfd(pid: i32) -> Sys<OwnedFd> {
     // SAFETY: no memory is passed; the descriptor is new.
     check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
@@ -85,18 +102,23 @@ pub fn drain_signals(fd: RawFd) {
     while unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
 }
 
-/// Default actions and an empty mask for every signal.
-pub fn reset_signals() -> Sys<()> {
+/// Default actions for every signal, and SIGCHLD blocked no more. Children inherit it.
+pub fn default_signals() -> Sys<()> {
     // SAFETY: a zeroed sigaction is SIG_DFL with an empty mask.
-    unsafe {
-        let default: libc::sigaction = std::mem::zeroed();
-        for signal in 1..=64 {
-            // The two that glibc keeps and the two that can't be changed answer EINVAL.
-            libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0usize, 8);
-        }
-        let empty: u64 = 0;
-        check(libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &empty, 0usize, 8)).map(drop)
+    let default: libc::sigaction = unsafe { std::mem::zeroed() };
+    for signal in 1..=64 {
+        // The two that can't be changed answer EINVAL.
+        // SAFETY: `default` outlives the call.
+        unsafe { libc::syscall(libc::SYS_rt_sigaction, signal, &default, 0usize, 8) };
     }
+    unblock_signals()
+}
+
+/// An empty signal mask.
+pub fn unblock_signals() -> Sys<()> {
+    let empty: u64 = 0;
+    // SAFETY: `empty` outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_rt_sigprocmask, libc::SIG_SETMASK, &empty, 0usize, 8) }).map(drop)
 }
 
 pub fn prctl(option: i32, argument: u64) -> Sys<i64> {

@@ -9,8 +9,8 @@ const CONTROL_BYTES: usize = 2048;
 #[repr(align(8))]
 struct Control([u8; CONTROL_BYTES]);
 
-pub struct Message {
-    pub data: Vec<u8>,
+pub struct Message<'a> {
+    pub data: &'a [u8],
     pub fds: Vec<OwnedFd>,
     /// The sender's pid in our pid namespace; only where SO_PASSCRED is set.
     pub sender: Option<i32>,
@@ -62,11 +62,10 @@ pub fn send(fd: RawFd, data: &[u8], fds: &[RawFd]) -> Sys<()> {
     }
 }
 
-/// Waits for one message. None at the end of the stream. A message longer than `limit` is EMSGSIZE.
-pub fn receive(fd: RawFd, limit: usize) -> Sys<Option<Message>> {
-    let mut data = vec![0u8; limit];
+/// Waits for one message. None at the end of the stream. A message longer than `buffer` is EMSGSIZE.
+pub fn receive(fd: RawFd, buffer: &mut [u8]) -> Sys<Option<Message<'_>>> {
     let mut control = Control([0; CONTROL_BYTES]);
-    let mut part = libc::iovec { iov_base: data.as_mut_ptr().cast(), iov_len: data.len() };
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
     // SAFETY: every pointer stays valid for the call.
     unsafe {
         let mut header: libc::msghdr = std::mem::zeroed();
@@ -87,8 +86,7 @@ pub fn receive(fd: RawFd, limit: usize) -> Sys<Option<Message>> {
         if count == 0 {
             return Ok(None);
         }
-        data.truncate(count as usize);
-        Ok(Some(Message { data, fds, sender }))
+        Ok(Some(Message { data: &buffer[..count as usize], fds, sender }))
     }
 }
 

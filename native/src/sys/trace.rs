@@ -9,9 +9,15 @@ fn request(kind: libc::c_uint, pid: i32, address: usize, data: usize) -> Sys<i64
     check(unsafe { libc::syscall(libc::SYS_ptrace, kind as u64, pid, address, data) })
 }
 
-/// Attaches without stopping. The tracee dies with us.
+/// Attaches without stopping. The tracee dies with us, and will stop once more after its execve.
 pub fn seize(pid: i32) -> Sys<()> {
-    request(libc::PTRACE_SEIZE, pid, 0, libc::PTRACE_O_EXITKILL as usize).map(drop)
+    let options = libc::PTRACE_O_EXITKILL | libc::PTRACE_O_TRACEEXEC;
+    request(libc::PTRACE_SEIZE, pid, 0, options as usize).map(drop)
+}
+
+/// Whether a wait status is the stop after an execve, before the new program's first instruction.
+pub fn stopped_by_exec(status: i32) -> bool {
+    status >> 8 == libc::SIGTRAP | libc::PTRACE_EVENT_EXEC << 8
 }
 
 /// Lets a stopped tracee go on, without the signal that stopped it.
@@ -24,7 +30,7 @@ pub fn resume(pid: i32, signal: i32) -> Sys<()> {
     request(libc::PTRACE_CONT, pid, 0, signal as usize).map(drop)
 }
 
-/// The installed filter number `index`, the newest first, as packed `struct sock_filter`s. Linux 4.4;
+/// The installed filter number `index`, the oldest first, as packed `struct sock_filter`s. Linux 4.4;
 /// needs CAP_SYS_ADMIN in the initial user namespace.
 pub fn filter(pid: i32, index: usize) -> Sys<Vec<u8>> {
     let length = request(PTRACE_SECCOMP_GET_FILTER, pid, index, 0)? as usize;

@@ -17,6 +17,16 @@ _NAMESPACE_PARTS = (
     ("ns/uts", "processes.uts_namespace"),
     ("ns/user", "identity.user_namespace"),
 )
+_STATUS_LINES = (
+    b"NoNewPrivs",
+    b"Seccomp",
+    b"Seccomp_filters",
+    b"CapInh",
+    b"CapPrm",
+    b"CapEff",
+    b"CapBnd",
+    b"CapAmb",
+)
 _CAPABILITY_LINES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
@@ -59,8 +69,14 @@ def held_parts(findings: list[Finding]) -> frozenset[str]:
 
 
 def _status(text: bytes) -> dict[str, str]:
-    lines = (line.partition(":") for line in text.decode("ascii", "replace").splitlines())
-    return {name: value.strip() for name, _, value in lines}
+    """The lines that matter, by name: the whole would cost more than all the rest of the judgement."""
+    found: dict[str, str] = {}
+    for name in _STATUS_LINES:
+        start = text.find(b"\n" + name + b":")
+        if start >= 0:
+            start += len(name) + 2
+            found[name.decode()] = text[start : text.find(b"\n", start)].decode("ascii", "replace").strip()
+    return found
 
 
 def _equals(part: str, observed: str, wanted: str) -> Finding:

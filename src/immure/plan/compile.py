@@ -20,6 +20,7 @@ from immure.plan.operations import (
     Operation,
     RootOp,
     TemplateOp,
+    UserMount,
 )
 from immure.plan.report import Clause
 from immure.plan.root import box_root, landlock_rules
@@ -58,6 +59,7 @@ class Plan(Struct, frozen=True):
     """Everything that will be done for a box, in order, and what the user gets for each clause."""
 
     namespaces: int
+    spare_network: bool
     user: int
     group: int
     template: tuple[TemplateOp, ...]
@@ -73,6 +75,8 @@ class Plan(Struct, frozen=True):
     def describe(self) -> list[str]:
         """What will be done, a line a step, for `--dry-run`."""
         made = [name for name, flag in NAMESPACES.items() if self.namespaces & flag]
+        if self.spare_network:
+            made.append("net (made ahead)")
         lines = [f"namespaces {' '.join(made)}"]
         lines += [f"image: {op.describe()}" for op in self.template]
         lines += [limit.describe() for limit in self.cgroup]
@@ -89,6 +93,7 @@ class Plan(Struct, frozen=True):
         return msgspec.msgpack.encode(
             {
                 "namespaces": self.namespaces,
+                "spare_network": self.spare_network,
                 "user": self.user,
                 "group": self.group,
                 "template_key": key,
@@ -121,7 +126,8 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, inputs)
     return Plan(
-        namespaces=_namespaces(spec),
+        namespaces=_namespaces(spec, keep),
+        spare_network=_spare_network(spec, keep),
         user=spec.processes.user,
         group=spec.processes.user,
         template=(*image, *(op for op in points if _path_of(op) not in present)),
@@ -153,27 +159,29 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.level = str(spec.level)
     launch.mac = f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
     launch.expected = {
-        # The kernel gives back the newest filter first.
-        "filters": tuple(reversed(plan.command.filters)),
+        # In the order of installation, in which the kernel gives them back.
+        "filters": plan.command.filters,
         "default_deny": plan.default_deny,
         "keep_capabilities": plan.command.keep_capabilities,
         "user": plan.user,
         "landlock_abi": facts.landlock_abi if plan.landlock is not None else 0,
     }
     launch.report = tuple((c.clause, c.wanted, c.got, c.by, c.why) for c in plan.report)
-    launch.sources = tuple((source.path, source.kind) for source in inputs.sources)
+    # In the order in which they are attached.
+    kinds = {source.path: source.kind for source in inputs.sources}
+    launch.sources = tuple((op.source, kinds[op.source]) for op in plan.root if isinstance(op, UserMount))
     launch.user = plan.user
     launch.env = {**BASE_ENV, **spec.env}
     launch.workdir = _workdir(spec)
     launch.timeout_s = spec.limits.timeout_s
     output = spec.limits.output_mib
-    launch.config = spawner_config(facts)
+    launch.config = spawner_config(facts, host_network=spec.network.mode == "host")
     launch.ranges = facts.ids.kind == "ranges"
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
     return launch
 
 
-def spawner_config(facts: HostFacts) -> bytes:
+def spawner_config(facts: HostFacts, *, host_network: bool) -> bytes:
     """The first message to a spawner on this host."""
     ids: dict[str, object] = {"kind": facts.ids.kind}
     if facts.ids.kind == "ranges":
@@ -188,6 +196,7 @@ def spawner_config(facts: HostFacts) -> bytes:
     return msgspec.msgpack.encode(
         {
             "rootless": facts.uid != 0,
+            "host_network": host_network,
             "caller_uid": facts.uid,
             "caller_gid": facts.gid,
             "ids": ids,
@@ -249,12 +258,17 @@ def _check_host(spec: SandboxSpec, facts: HostFacts) -> None:
         )
 
 
-def _namespaces(spec: SandboxSpec) -> int:
+def _namespaces(spec: SandboxSpec, keep: int) -> int:
     flags = 0
     for name, flag in NAMESPACES.items():
-        if name != "net" or spec.network.mode == "none":
+        if name != "net" or (spec.network.mode == "none" and not _spare_network(spec, keep)):
             flags |= flag
     return flags
+
+
+def _spare_network(spec: SandboxSpec, keep: int) -> bool:
+    """A network namespace made ahead belongs to the spawner's user namespace, where a box's capabilities are none."""
+    return spec.network.mode == "none" and keep == 0
 
 
 def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:

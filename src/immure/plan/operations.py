@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+# The flags of mount(2) and the attributes of mount_setattr(2) have the same values for these four.
 RDONLY, NOSUID, NODEV, NOEXEC = 0x01, 0x02, 0x04, 0x08
 _ATTRIBUTES = ((RDONLY, "ro"), (NOSUID, "nosuid"), (NODEV, "nodev"), (NOEXEC, "noexec"))
 
@@ -93,11 +94,11 @@ class MountNew(Operation, frozen=True, tag="mount"):
 
     kind: str
     path: str
-    options: tuple[str, ...]
-    attributes: int
+    options: str
+    flags: int
 
     def describe(self) -> str:
-        return f"mount {self.kind} on {self.path} ({','.join((_words(self.attributes), *self.options))})"
+        return f"mount {self.kind} on {self.path} ({_words(self.flags)},{self.options})".replace(",)", ")")
 
 
 class Folder(Struct, frozen=True):
@@ -111,13 +112,13 @@ class Folder(Struct, frozen=True):
 class Private(Operation, frozen=True, tag="private"):
     """Mount one tmpfs whose folders stand at several paths and share its size."""
 
-    options: tuple[str, ...]
-    attributes: int
+    options: str
+    flags: int
     folders: tuple[Folder, ...]
 
     def describe(self) -> str:
         places = " ".join(folder.path for folder in self.folders)
-        return f"mount one tmpfs for {places} ({','.join((_words(self.attributes), *self.options))})"
+        return f"mount one tmpfs for {places} ({_words(self.flags)},{self.options})"
 
 
 class MakeDir(Operation, frozen=True, tag="dir"):
@@ -160,14 +161,14 @@ class Freeze(Operation, frozen=True, tag="freeze"):
 
 
 class UserMount(Operation, frozen=True, tag="user_mount"):
-    """Attach the user's mount number `index`, idmapped where the box has ids of its own."""
+    """Attach a folder or file of the user's, idmapped where the box has ids of its own."""
 
-    index: int
+    source: str
     path: str
     attributes: int
 
     def describe(self) -> str:
-        return f"attach mount {self.index} on {self.path} ({_words(self.attributes)})"
+        return f"attach {self.source} on {self.path} ({_words(self.attributes)})"
 
 
 class Hostname(Operation, frozen=True, tag="hostname"):

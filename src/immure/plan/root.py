@@ -92,25 +92,24 @@ def box_root(
                 ops += _point_in_own_space(path, is_file)
             elif not _beneath(path, [folder for folder in shown if folder != path]):
                 template += _point_in_template(path, is_file, made)
-        ops.append(_place(path, mount, source, sources))
+        ops.append(_place(path, mount, source))
     ops.append(Hostname(name=hostname))
-    if spec.network.mode == "none":
+    if spec.network.mode == "none" and spec.processes.capabilities.add:
         ops.append(Loopback())
     return template, ops
 
 
-def _place(path: str, mount: Mount, source: SourceFacts | None, sources: tuple[SourceFacts, ...]) -> RootOp:
+def _place(path: str, mount: Mount, source: SourceFacts | None) -> RootOp:
     if source is None:
-        options = (f"size={mount.size_mib}m", "mode=1777") if mount.size_mib else ("mode=1777",)
-        return MountNew(kind="tmpfs", path=path, options=options, attributes=NOSUID | NODEV)
+        options = f"size={mount.size_mib}m,mode=1777" if mount.size_mib else "mode=1777"
+        return MountNew(kind="tmpfs", path=path, options=options, flags=NOSUID | NODEV)
     attributes = NOSUID | NODEV | (RDONLY if mount.access == "ro" else 0)
-    index = next(i for i, one in enumerate(sources) if one is source)
-    return UserMount(index=index, path=path, attributes=attributes)
+    return UserMount(source=source.path, path=path, attributes=attributes)
 
 
 def _proc(facts: HostFacts) -> list[RootOp]:
     ops: list[RootOp] = [
-        MountNew(kind="proc", path="/proc", options=(), attributes=NOSUID | NODEV | NOEXEC)
+        MountNew(kind="proc", path="/proc", options="", flags=NOSUID | NODEV | NOEXEC)
     ]
     ops += [Hide(path=f"/proc/{name}", cover=NULL) for name in facts.proc_hidden_files]
     ops += [Hide(path=f"/proc/{name}", cover=EMPTY) for name in facts.proc_hidden_folders]
@@ -130,11 +129,11 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
             need=f"more than the {written} MiB of all tmpfs mounts together",
             have=f"{size} MiB",
         )
-    group = (f"gid={_TTY_GROUP}",) if facts.ids.kind == "ranges" else ()
+    group = f",gid={_TTY_GROUP}" if facts.ids.kind == "ranges" else ""
     return [
         Private(
-            options=(f"size={size - written}m", "mode=0755"),
-            attributes=NOSUID | NODEV,
+            options=f"size={size - written}m,mode=0755",
+            flags=NOSUID | NODEV,
             folders=tuple(
                 Folder(path=path, name=path.rsplit("/", 1)[1], mode=0o1777) for path in PRIVATE_SPACE
             ),
@@ -142,8 +141,8 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
         MountNew(
             kind="devpts",
             path="/dev/pts",
-            options=("ptmxmode=0666", "mode=0620", *group),
-            attributes=NOSUID | NOEXEC,
+            options=f"ptmxmode=0666,mode=0620{group}",
+            flags=NOSUID | NOEXEC,
         ),
     ]
 

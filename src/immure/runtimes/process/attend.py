@@ -12,6 +12,7 @@ from time import monotonic
 from immure.errors import BoxLost
 from immure.runtimes.process import frames
 from immure.runtimes.process.box import Box
+from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, receive, send
 
 _CHUNK = 1 << 16
@@ -56,6 +57,39 @@ class Sink:
             _write_all(self.target, chunk)
         return not self.truncated
 
+    def close(self) -> None:
+        """Closes the end that is read."""
+        if self.fd >= 0:
+            os.close(self.fd)
+            self.fd = -1
+
+
+class Stdio:
+    """The standard descriptors of a command, made while its box is under way.
+
+    `theirs` are its three; those of them in `close` are ours to close once it has them.
+    """
+
+    __slots__ = ("close", "feed", "sinks", "theirs")
+
+    def __init__(self, theirs: tuple[int, int, int], close: list[int], sinks: list[Sink]) -> None:
+        self.theirs = theirs
+        self.close = close
+        self.sinks = sinks
+        #: Standard input to move: (from, to).
+        self.feed: tuple[int, int] | None = None
+
+    def given(self) -> None:
+        """Closes what only the command is to hold."""
+        while self.close:
+            os.close(self.close.pop())
+
+    def done(self) -> None:
+        """Closes everything of ours."""
+        self.given()
+        for sink in self.sinks:
+            sink.close()
+
 
 class Attendance:
     """One command under way. `run` returns when it, or in a one-shot box the whole box, has ended."""
@@ -64,29 +98,25 @@ class Attendance:
         self,
         box: Box,
         asker: Socket,
-        sinks: list[Sink],
+        stdio: Stdio,
+        request: Request,
         *,
         one_shot: bool,
-        deadline: float | None = None,
-        output_bytes: int | None = None,
-        feed: tuple[int, int] | None = None,
         wakeup: int | None = None,
     ) -> None:
         self.box = box
         self.asker = asker
-        self.sinks = sinks
+        self.sinks = stdio.sinks
         self.exit: Exit | None = None
         self.timed_out = False
         self.flooded = False
         #: Signals to pass on arrive as bytes on this descriptor.
         self.wakeup = wakeup
         self._one_shot = one_shot
-        self._deadline = deadline
-        self._room = output_bytes
-        #: Standard input to move: (from, to).
-        self._feed = feed
+        self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
+        self._room = request.output_bytes
+        self._feed = stdio.feed
         self._feeding = b""
-        self._asking = True
 
     def run(self) -> None:
         """Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
@@ -94,9 +124,9 @@ class Attendance:
         open_sinks = {sink.fd: sink for sink in self.sinks}
         for fd in open_sinks:
             poll.register(fd, _IN)
-        poll.register(self.asker.fileno(), _IN)
-        if self._one_shot:
-            poll.register(self.box.owner.fileno(), _IN)
+        # The end of a one-shot box comes with its owner's socket; the exit is then there to be read.
+        own = self.box.owner if self._one_shot else self.asker
+        poll.register(own.fileno(), _IN)
         if self.wakeup is not None:
             poll.register(self.wakeup, _IN)
         if self._feed is not None:
@@ -107,18 +137,12 @@ class Attendance:
                     if not self._move(open_sinks[fd]):
                         poll.unregister(fd)
                         del open_sinks[fd]
-                elif fd == self.asker.fileno():
-                    self._hear_asker()
-                    if not self._asking:
-                        poll.unregister(fd)
                 elif fd == self.wakeup:
                     self.forward_signals()
                 elif self._feed is not None and fd in self._feed:
                     self._move_input(poll, fd, event)
-                else:
-                    self.box.hear_owner()
-                    if self.box.ended is not None:
-                        poll.unregister(fd)
+                elif self._hear_end():
+                    poll.unregister(fd)
             self._check_time()
 
     def _finished(self, open_sinks: dict[int, Sink]) -> bool:
@@ -160,13 +184,18 @@ class Attendance:
         for number in os.read(self.wakeup, 64):
             self.signal(number, group=number in (1, 2, 3))
 
-    def _hear_asker(self) -> None:
+    def _hear_end(self) -> bool:
+        """True once the command, or the one-shot box, has ended."""
+        if self._one_shot:
+            self.box.hear_owner()
+            if self.box.ended is None:
+                return False
         message, _ = receive(self.asker)
-        self._asking = False
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
         elif not self._one_shot:
             raise BoxLost("the box ended under the command", have="its stem closed the connection")
+        return True
 
     def _move(self, sink: Sink) -> bool:
         chunk = os.read(sink.fd, _CHUNK)

@@ -14,9 +14,9 @@ ONE_SHOT = 1
 IN_FILE = 1
 GROUP = 2
 
-#: A longer payload goes into a memory file, since a datagram has to fit the socket's buffer.
-INLINE_LIMIT = 64 * 1024
-MESSAGE_LIMIT = 256 * 1024
+#: A longer payload goes into a memory file.
+INLINE_LIMIT = 12 * 1024
+MESSAGE_LIMIT = 32 * 1024
 
 #: The steps of a command's last stage, as the native program numbers them.
 STEPS = (

@@ -6,16 +6,20 @@ Standard library only, and little of that: this is on the hot path.
 from __future__ import annotations
 
 import os
-from time import monotonic, perf_counter_ns
+from time import perf_counter_ns
 
 from immure.errors import LevelNotReached
 from immure.evidence.levels import award, capped_by
 from immure.evidence.readback import Finding, held_parts, judge
-from immure.plan.launch import Launch
-from immure.runtimes.process import frames
-from immure.runtimes.process.attend import Attendance, Sink
+from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
+from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Spawner
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # An import that only annotations need has no place on the hot path.
+    from collections.abc import Callable
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _own_namespaces: dict[str, int] = {}
@@ -40,24 +44,6 @@ class Measured:
         self.awarded = award(held_parts(findings))
 
 
-class Request:
-    """A command: bytes throughout, as execve takes them."""
-
-    __slots__ = ("argv", "env", "gid", "output_bytes", "timeout_s", "uid", "workdir")
-
-    def __init__(self, launch: Launch, argv: list[bytes]) -> None:
-        self.argv = argv
-        self.env = {os.fsencode(name): os.fsencode(value) for name, value in launch.env.items()}
-        self.uid = self.gid = launch.user
-        self.workdir = launch.workdir
-        self.timeout_s = launch.timeout_s
-        self.output_bytes = launch.output_bytes
-
-    def payload(self) -> bytes:
-        """The request as the stem reads it."""
-        return frames.exec_payload(self.uid, self.gid, self.workdir, self.argv, self.env)
-
-
 def measure(box: Box) -> Measured:
     """Waits for the box and measures it. Raises LevelNotReached below the level asked for; the box is then to be closed."""
     items = box.ready()
@@ -77,7 +63,7 @@ def measure(box: Box) -> Measured:
 
 
 class Once:
-    """A box for one command. `attendance` and `measured` tell the outcome; `error` why there is none."""
+    """A box for one command. `attendance` and `measured` tell the outcome."""
 
     def __init__(self) -> None:
         self.measured: Measured | None = None
@@ -88,49 +74,31 @@ class Once:
     def run(
         self,
         spawner: Spawner,
-        launch: Launch,
         request: Request,
-        stdio: tuple[int, int, int],
+        make_stdio: Callable[[], Stdio],
         *,
-        sinks: list[Sink],
-        close: list[int],
-        feed: tuple[int, int] | None = None,
         wakeup: int | None = None,
     ) -> None:
-        """Runs it to the end. `close` are the box's ends of our pipes, closed once it has them.
-
-        Raises ImmureError; the box is gone on return, whatever happens.
-        """
-        started = perf_counter_ns()
-        payload = request.payload()
+        """Runs it to the end. Raises ImmureError; the box is gone on return, whatever happens."""
+        began = perf_counter_ns()
+        box = self.box = Box(spawner, request.launch, one_shot=True)
         try:
-            box = self.box = Box(spawner, launch, one_shot=True)
+            # The box is under way; everything until `measure` happens beside it.
+            stdio = make_stdio()
             try:
-                asker = box.start(payload, stdio)
-                _close(close)
-                self.times_us["create"] = (perf_counter_ns() - started) // 1000
+                asker = box.start(request.payload(), stdio.theirs)
+                stdio.given()
+                created = perf_counter_ns()
                 self.measured = measure(box)
-                self.times_us["ready"] = (perf_counter_ns() - started) // 1000 - self.times_us["create"]
-                deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
-                self.attendance = Attendance(
-                    box,
-                    asker,
-                    sinks,
-                    one_shot=True,
-                    deadline=deadline,
-                    output_bytes=request.output_bytes,
-                    feed=feed,
-                    wakeup=wakeup,
-                )
+                ready = perf_counter_ns()
+                self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
                 self.attendance.run()
-                total = (perf_counter_ns() - started) // 1000
-                self.times_us["exec"] = total - self.times_us["create"] - self.times_us["ready"]
+                self.times_us = {
+                    "create": (created - began) // 1000,
+                    "ready": (ready - created) // 1000,
+                    "exec": (perf_counter_ns() - ready) // 1000,
+                }
             finally:
-                box.close()
+                stdio.done()
         finally:
-            _close(close)
-
-
-def _close(fds: list[int]) -> None:
-    while fds:
-        os.close(fds.pop())
+            box.close()

@@ -92,7 +92,7 @@ class Spawner:
         ]
         try:
             return os.posix_spawn(
-                program, [program, "spawner", str(number)], {}, file_actions=actions, setsid=True
+                program, ["immure-init", "spawner", str(number)], {}, file_actions=actions, setsid=True
             )
         except OSError as error:
             raise SetupFailed(
@@ -122,8 +122,6 @@ class Spawner:
         owner, theirs = pair()
         stem, its = pair()
         message = frames.header(frames.BOX, frames.ONE_SHOT if one_shot else 0, number)
-        for path, _ in launch.sources:
-            message += os.fsencode(path) + b"\0"
         try:
             send(self._socket, message, [theirs.fileno(), its.fileno(), *sources])
         finally:

@@ -1,0 +1,122 @@
+"""What a profile means: the reference that the compiler is tested against.
+
+Read it as the definition. It knows nothing of BPF, intervals or words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+import msgspec
+
+from .abi import Abi, abi_of_call, find_abi
+from .actions import ENOSYS, EPERM, MAX_ERRNO, PERMISSIVE, Action
+from .profile import Arg, Operator, Profile, Rule
+from .resolve import Kernel, applying_rules, declared_abis, refuse_listeners
+from .syscalls import numbers
+
+# seccomp(2), "in order of precedence".
+_PRECEDENCE = (
+    Action.KILL_PROCESS,
+    Action.KILL_THREAD,
+    Action.TRAP,
+    Action.ERRNO,
+    Action.NOTIFY,
+    Action.TRACE,
+    Action.LOG,
+    Action.ALLOW,
+)
+
+
+class Call(msgspec.Struct, frozen=True):
+    """A system call: the ABI that it is made through, its number there (x32's with bit 30), up to six arguments."""
+
+    arch: str
+    nr: int
+    args: tuple[int, ...] = ()
+
+
+class Decision(msgspec.Struct, frozen=True):
+    """What happens to a call. `errno` is the number that ERRNO and TRACE carry.
+
+    `rule` is the index in `syscalls` of the rule that decided; None: the default action, a foreign ABI or a call newer
+    than the profile, as `reason` says.
+    """
+
+    action: Action
+    errno: int | None
+    rule: int | None
+    reason: str
+
+
+def evaluate(
+    profile: Profile,
+    call: Call,
+    *,
+    arch: str = "x86_64",
+    capabilities: Set[str] = frozenset(),
+    kernel: Kernel = (6, 1),
+) -> Decision:
+    """Decide `call` on a host of architecture `arch`. The keywords are those of `compile_filter`."""
+    refuse_listeners(profile)
+    abi = abi_of_call(find_abi(call.arch), call.nr)
+    if abi not in declared_abis(profile, arch):
+        return Decision(Action.ERRNO, ENOSYS, None, "foreign ABI")
+    rules = [
+        (index, rule, {numbers(abi)[name] for name in rule.calls if name in numbers(abi)})
+        for index, rule in applying_rules(profile, arch, capabilities, kernel)
+    ]
+    matching = [
+        _decision(rule.action, rule.data, index, "rule")
+        for index, rule, calls in rules
+        if call.nr in calls and _matches(rule, call.args)
+    ]
+    if matching:
+        # min() keeps the first of equals: the document's order.
+        return min(matching, key=lambda decision: _PRECEDENCE.index(decision.action))
+    named = {number for _, _, calls in rules for number in calls}
+    if _is_newer(profile, call.nr, named):
+        return Decision(Action.ERRNO, ENOSYS, None, "newer than the profile")
+    return _decision(profile.default_action, profile.default_data, None, "default")
+
+
+def _matches(rule: Rule, args: Sequence[int]) -> bool:
+    """Every condition holds; or, where two of them look at the same argument, any does (runc)."""
+    conditions = rule.args or ()
+    held = [_holds(condition, args) for condition in conditions]
+    looked_at = [condition.index for condition in conditions]
+    return any(held) if len(set(looked_at)) < len(looked_at) else all(held)
+
+
+def _holds(condition: Arg, args: Sequence[int]) -> bool:
+    argument = args[condition.index] if condition.index < len(args) else 0
+    value = condition.value
+    return {
+        Operator.NE: argument != value,
+        Operator.LT: argument < value,
+        Operator.LE: argument <= value,
+        Operator.EQ: argument == value,
+        Operator.GE: argument >= value,
+        Operator.GT: argument > value,
+        Operator.MASKED_EQ: argument & value == condition.value_two & value,
+    }[condition.op]
+
+
+def _is_newer(profile: Profile, nr: int, named: Set[int]) -> bool:
+    """runc: a call with a higher number than any that the profile names is one that the profile's author didn't know."""
+    return profile.default_action not in PERMISSIVE and max(named, default=0) > 0 and nr > max(named)
+
+
+def _decision(action: Action, data: int | None, rule: int | None, reason: str) -> Decision:
+    if action is Action.KILL:
+        action = Action.KILL_THREAD
+    if action is Action.ERRNO:
+        return Decision(action, min(EPERM if data is None else data, MAX_ERRNO), rule, reason)
+    if action is Action.TRACE:
+        return Decision(action, EPERM if data is None else data, rule, reason)
+    return Decision(action, None, rule, reason)
+
+
+def abi_named(name: str) -> Abi:
+    """The ABI of a `Call.arch`."""
+    return find_abi(name)

@@ -1,0 +1,21 @@
+"""The profiles that come with the package."""
+
+from __future__ import annotations
+
+from functools import cache
+
+from immure.errors import ProfileError
+
+from .packaged import read_packaged
+from .parse import parse_profile
+from .profile import Profile
+
+PRESETS = ("default",)
+
+
+@cache
+def load_preset(name: str) -> Profile:
+    """The preset called `name`. Raises ProfileError for a name that is none of PRESETS."""
+    if name not in PRESETS:
+        raise ProfileError(f"no such preset: {name}", need=f"one of {', '.join(PRESETS)}")
+    return parse_profile(read_packaged(f"presets/{name}.json"), source=f"{name}.json")

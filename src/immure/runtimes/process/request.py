@@ -1,0 +1,27 @@
+"""A command as it is asked for. Standard library only: this is on the hot path."""
+
+from __future__ import annotations
+
+import os
+
+from immure.plan.launch import Launch
+from immure.runtimes.process import frames
+
+
+class Request:
+    """A command: bytes throughout, as execve takes them."""
+
+    __slots__ = ("argv", "env", "gid", "launch", "output_bytes", "timeout_s", "uid", "workdir")
+
+    def __init__(self, launch: Launch, argv: list[bytes]) -> None:
+        self.launch = launch
+        self.argv = argv
+        self.env = {os.fsencode(name): os.fsencode(value) for name, value in launch.env.items()}
+        self.uid = self.gid = launch.user
+        self.workdir = launch.workdir
+        self.timeout_s = launch.timeout_s
+        self.output_bytes = launch.output_bytes
+
+    def payload(self) -> bytes:
+        """The request as the stem reads it."""
+        return frames.exec_payload(self.uid, self.gid, self.workdir, self.argv, self.env)
