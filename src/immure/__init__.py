@@ -1,1 +1,81 @@
-""""""
+"""Run code that you do not trust, at an isolation level that is measured, not promised.
+
+Everything public is here and is imported when it is first used, so that `import immure` costs nothing.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from immure.engine.local import Sandbox as Sandbox
+    from immure.engine.local import run as run
+    from immure.engine.result import Result as Result
+    from immure.errors import BoxError as BoxError
+    from immure.errors import BoxLost as BoxLost
+    from immure.errors import ExecFailed as ExecFailed
+    from immure.errors import ImmureError as ImmureError
+    from immure.errors import LevelNotReached as LevelNotReached
+    from immure.errors import ProfileError as ProfileError
+    from immure.errors import ProtectionUnavailable as ProtectionUnavailable
+    from immure.errors import RuntimeUnavailable as RuntimeUnavailable
+    from immure.errors import SetupFailed as SetupFailed
+    from immure.errors import SpecError as SpecError
+    from immure.spec.models import Level as Level
+    from immure.spec.models import SandboxSpec as SandboxSpec
+
+__version__ = "0.1.0"
+
+_ERRORS = (
+    "BoxError",
+    "BoxLost",
+    "ExecFailed",
+    "ImmureError",
+    "LevelNotReached",
+    "ProfileError",
+    "ProtectionUnavailable",
+    "RuntimeUnavailable",
+    "SetupFailed",
+    "SpecError",
+)
+_HOMES = {
+    "Level": "immure.spec.models",
+    "Result": "immure.engine.result",
+    "Sandbox": "immure.engine.local",
+    "SandboxSpec": "immure.spec.models",
+    "run": "immure.engine.local",
+    **dict.fromkeys(_ERRORS, "immure.errors"),
+}
+
+__all__ = [
+    "BoxError",
+    "BoxLost",
+    "ExecFailed",
+    "ImmureError",
+    "Level",
+    "LevelNotReached",
+    "ProfileError",
+    "ProtectionUnavailable",
+    "Result",
+    "RuntimeUnavailable",
+    "Sandbox",
+    "SandboxSpec",
+    "SetupFailed",
+    "SpecError",
+    "run",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Imports a public name when it is first asked for (PEP 562)."""
+    home = _HOMES.get(name)
+    if home is None:
+        raise AttributeError(f"module 'immure' has no attribute {name!r}")
+    import importlib
+
+    value = getattr(importlib.import_module(home), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,28 +1,55 @@
-"""System call filters: profiles read, checked, compiled and evaluated, exactly and without I/O."""
+"""System call filters: profiles read, checked, compiled and evaluated, exactly and without I/O.
+
+profile = parse_profile(text)          # or load_preset("default"), guard_profile()
+check_profile(profile)                 # what is odd about it
+compile_filter(profile).to_bytes()     # what the kernel takes
+evaluate(profile, Call("x86_64", 41, (40, 1, 0)))
+"""
 
 from __future__ import annotations
 
+from .abi import ABIS, Abi
+from .actions import Action
 from .bpf import Instruction, constant_allow, run
 from .compile import compile_filter
+from .disassemble import disassemble
 from .evaluate import Call, Decision, evaluate
-from .filter import Filter
+from .filter import MAX_INSTRUCTIONS, Filter
+from .findings import Finding, check_profile
 from .guard import guard_profile
 from .parse import parse_profile
 from .preset import PRESETS, load_preset
-from .profile import Profile
+from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
+from .syscalls import name_of, numbers
 
 __all__ = [
+    "ABIS",
+    "MAX_INSTRUCTIONS",
     "PRESETS",
+    "Abi",
+    "Action",
+    "ArchMap",
+    "Architecture",
+    "Arg",
     "Call",
     "Decision",
     "Filter",
+    "Finding",
+    "Flag",
     "Instruction",
+    "Operator",
     "Profile",
+    "Rule",
+    "Scope",
+    "check_profile",
     "compile_filter",
     "constant_allow",
+    "disassemble",
     "evaluate",
     "guard_profile",
     "load_preset",
+    "name_of",
+    "numbers",
     "parse_profile",
     "run",
 ]

@@ -51,7 +51,7 @@ ENOSYS_RETURN = RETURNS[Action.ERRNO] | ENOSYS
 
 
 def encode(action: Action, data: int | None) -> int:
-    """The filter's return value. ERRNO and TRACE carry EPERM where the profile names no number, as in runc."""
+    """The filter's return value. ERRNO and TRACE without a number carry EPERM, as in runc."""
     if action not in CARRIES_DATA:
         return RETURNS[action]
     number = EPERM if data is None else data
@@ -59,13 +59,13 @@ def encode(action: Action, data: int | None) -> int:
 
 
 def decode(value: int) -> tuple[Action, int | None]:
-    """Action and number of a filter's return value. The kernel reads an action that it doesn't know as a kill."""
+    """Action and number of a return value. An action that the kernel doesn't know is a kill to it."""
     action = _BY_RETURN.get(value & 0xFFFF_0000, Action.KILL_PROCESS)
     return action, value & 0xFFFF if action in CARRIES_DATA else None
 
 
 def severity(value: int) -> int:
-    """A key that sorts return values, the most restrictive first: the kernel compares actions as signed numbers."""
+    """A key that sorts return values, the most restrictive first: actions compare as signed numbers."""
     return (value & 0xFFFF_0000) ^ 0x8000_0000
 
 

@@ -1,13 +1,13 @@
 """Last pass: decision graph → instructions.
 
-BPF jumps forward only, and a conditional jump reaches 255 instructions. The program is written from its end: a node's
-children stand before it in the graph, so they are already placed when their distance is needed.
+BPF jumps forward only, and a conditional jump reaches 255 instructions. The program is written from its end:
+a node's children stand before it in the graph, so they are already placed when their distance is needed.
 """
 
 from __future__ import annotations
 
 from .bpf import AND, JA, LOAD, RET, Instruction
-from .graph import Graph, Node, Return, Test
+from .graph import Branch, Graph, Node, Return
 
 _REACH = 255
 
@@ -25,10 +25,10 @@ class _Tail:
         if isinstance(node, Return):
             self.reversed.append(Instruction(RET, 0, 0, node.value))
         else:
-            self._place_test(node)
+            self._place_branch(node)
         self._places[index] = len(self.reversed)
 
-    def _place_test(self, node: Test) -> None:
+    def _place_branch(self, node: Branch) -> None:
         # Bringing one target near moves the other one away by an instruction: hence the room of one.
         self._bring_near(node.yes, _REACH - 1)
         self._bring_near(node.no, _REACH)
@@ -39,7 +39,7 @@ class _Tail:
             self.reversed.append(Instruction(LOAD, 0, 0, node.load))
 
     def _bring_near(self, index: int, reach: int) -> None:
-        """Where a target is out of reach, repeat a return (as short as a jump, and a step less), or jump to it."""
+        """Give a target out of reach a stand-in: a jump, or a copy where it is a return (a step less)."""
         if self._distance(index) <= reach:
             return
         node = self._nodes[index]
@@ -70,6 +70,6 @@ def _reachable(nodes: list[Node], root: int) -> set[int]:
             continue
         found.add(index)
         node = nodes[index]
-        if isinstance(node, Test):
+        if isinstance(node, Branch):
             waiting += (node.yes, node.no)
     return found

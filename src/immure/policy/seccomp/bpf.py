@@ -48,7 +48,8 @@ def unpack(program: bytes, *, big_endian: bool = False) -> tuple[Instruction, ..
     """The inverse of `pack`. Raises ValueError for a length that is no multiple of 8."""
     if len(program) % 8:
         raise ValueError(f"a program is a multiple of 8 bytes, not {len(program)}")
-    return tuple(Instruction(*fields) for fields in struct.iter_unpack(">HBBI" if big_endian else "<HBBI", program))
+    order = ">HBBI" if big_endian else "<HBBI"
+    return tuple(Instruction(*fields) for fields in struct.iter_unpack(order, program))
 
 
 def run(
@@ -62,8 +63,8 @@ def run(
 ) -> tuple[int, int]:
     """Run a filter on one call: its return value, and the number of instructions that it took.
 
-    `arch` is an AUDIT_ARCH_*, `args` up to six numbers of 64 bits. Raises ValueError where the kernel would have
-    refused to load the program: an opcode that seccomp has no use for, a jump or a fall out of it.
+    `arch` is an AUDIT_ARCH_*, `args` up to six numbers of 64 bits. Raises ValueError where the kernel would
+    have refused to load the program: an opcode that seccomp has no use for, a jump or a fall out of it.
     """
     order = ">" if big_endian else "<"
     padded = [*args, *[0] * (6 - len(args))]
@@ -74,7 +75,7 @@ def run(
 def constant_allow(
     program: bytes | Sequence[Instruction], nr: int, arch: int, *, big_endian: bool = False
 ) -> bool:
-    """Whether the kernel would put call `nr` into its bitmap of calls that are allowed without running the filter.
+    """Whether the kernel would put call `nr` into its bitmap of calls that it allows without the filter.
 
     It runs the filter with only `nr` and `arch` known, and gives up at the first look at anything else
     (`seccomp_is_const_allow`, Linux 5.11).

@@ -1,9 +1,9 @@
 """The compiler: `Profile` → `Filter`.
 
-profile ─resolve→ clauses per call ─predicates→ graph per call ─search→ graph per ABI ─assemble→ instructions
+    profile ─resolve→ clauses per call ─predicates→ graph per call ─search→ graph per ABI ─assemble→ instructions
 
-Which rule wins: of those that match, the one with the most restrictive action (seccomp(2)'s order); of equals, the first
-in the document. Where none matches, the default action. `evaluate.py` is the definition.
+Of the rules that match a call the one with the most restrictive action wins (seccomp(2)'s order), of equals
+the first in the document; where none matches, the default action. `evaluate.py` is the definition.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from collections.abc import Iterable, Sequence, Set
 
 from immure.errors import ProfileError
 
-from .abi import X32_BIT, family
+from .abi import X32_BIT
 from .actions import ENOSYS_RETURN, severity
 from .assemble import assemble
-from .bpf import ARCH_OFFSET, JEQ, NR_OFFSET
+from .bpf import ARCH_OFFSET, JEQ, NR_OFFSET, Instruction
 from .filter import MAX_INSTRUCTIONS, Filter
 from .graph import Graph
 from .predicates import Predicates
@@ -33,14 +33,14 @@ def compile_filter(
 ) -> Filter:
     """Compile `profile` for a host.
 
-    `arch` is the kernel's architecture; the filter serves every ABI of it that the profile declares, and answers
-    ENOSYS on the others. `capabilities` (`CAP_…`) and `kernel` decide `includes` and `excludes`. Raises ProfileError
-    for a profile that needs a listener, or more instructions than the kernel takes.
+    `arch` is the kernel's architecture; the filter serves every ABI of it that the profile declares, and
+    answers ENOSYS on the others. `capabilities` (`CAP_…`) and `kernel` decide `includes` and `excludes`.
+    Raises ProfileError for a profile that needs a listener, or more instructions than the kernel takes.
     """
-    graph = Graph()
-    predicates = Predicates(graph, big_endian=family(arch)[0].big_endian)
     policies = resolve(profile, arch, capabilities, kernel)
-    instructions = assemble(graph, _by_arch(graph, predicates, policies))
+    instructions = _compile(policies, one_by_one=False)
+    if len(instructions) > MAX_INSTRUCTIONS:
+        instructions = _compile(policies, one_by_one=True)
     if len(instructions) > MAX_INSTRUCTIONS:
         raise _too_large(profile, len(instructions))
     flags = sum({FLAG_BITS[flag] for flag in profile.flags or ()})
@@ -48,13 +48,19 @@ def compile_filter(
     return Filter(instructions, native.name, flags, native.big_endian)
 
 
+def _compile(policies: Sequence[AbiPolicy], *, one_by_one: bool) -> tuple[Instruction, ...]:
+    graph = Graph()
+    predicates = Predicates(graph, big_endian=policies[0].abi.big_endian, one_by_one=one_by_one)
+    return assemble(graph, _by_arch(graph, predicates, policies))
+
+
 def _by_arch(graph: Graph, predicates: Predicates, policies: Sequence[AbiPolicy]) -> int:
-    """Tell the ABIs apart, the native one first. A foreign one gets ENOSYS, so that nothing is killed for asking."""
+    """Tell the ABIs apart, the native one first. A foreign one gets ENOSYS: asking must not kill."""
     by_audit: dict[int, list[AbiPolicy]] = {}
     for policy in policies:
         by_audit.setdefault(policy.abi.audit, []).append(policy)
-    node = graph.ret(ENOSYS_RETURN)
     native = policies[0].abi.audit
+    node = graph.ret(ENOSYS_RETURN)
     for audit, group in reversed(by_audit.items()):
         calls = search(graph, _intervals(graph, predicates, group), load=NR_OFFSET)
         node = graph.test(JEQ, audit, calls, node, load=ARCH_OFFSET if audit == native else None)
@@ -64,7 +70,7 @@ def _by_arch(graph: Graph, predicates: Predicates, policies: Sequence[AbiPolicy]
 def _intervals(graph: Graph, predicates: Predicates, group: Sequence[AbiPolicy]) -> list[Interval]:
     """All call numbers of one AUDIT_ARCH, in order: x86_64's, and above them x32's."""
     intervals = [interval for policy in group for interval in _calls(graph, predicates, policy)]
-    if group[0].abi.name == "x86_64" and len(group) == 1:
+    if [policy.abi.name for policy in group] == ["x86_64"]:
         intervals.append((X32_BIT, graph.ret(ENOSYS_RETURN)))
     return intervals
 
@@ -81,16 +87,17 @@ def _calls(graph: Graph, predicates: Predicates, policy: AbiPolicy) -> Iterable[
 
 
 def _call(graph: Graph, predicates: Predicates, clauses: Sequence[Clause], default: int) -> int:
-    if len(clauses) == 1 and not clauses[0].conditions:
-        return graph.ret(clauses[0].value)
     ordered = sorted(clauses, key=lambda clause: severity(clause.value))
     return predicates.decide([(clause.conditions, graph.ret(clause.value)) for clause in ordered], default)
 
 
 def _too_large(profile: Profile, size: int) -> ProfileError:
-    index, rule = max(enumerate(profile.rules), key=lambda pair: len(pair[1].calls) * (1 + len(pair[1].args or ())))
+    index, rule = max(
+        enumerate(profile.rules),
+        key=lambda numbered: len(numbered[1].calls) * (1 + len(numbered[1].args or ())),
+    )
     return ProfileError(
-        f"the filter has {size} instructions; its largest rule is this one, for {rule.calls[0]}",
+        f"the filter has {size} instructions; this rule, for {rule.calls[0]}, is the largest",
         path=f"$.syscalls[{index}]",
         need=f"at most {MAX_INSTRUCTIONS} instructions",
         hint="compare fewer argument values",

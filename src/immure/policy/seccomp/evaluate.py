@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from .abi import Abi, abi_of_call, find_abi
+from .abi import abi_of_call, find_abi
 from .actions import ENOSYS, EPERM, MAX_ERRNO, PERMISSIVE, Action
 from .profile import Arg, Operator, Profile, Rule
 from .resolve import Kernel, applying_rules, declared_abis, refuse_listeners
@@ -29,7 +29,7 @@ _PRECEDENCE = (
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A system call: the ABI that it is made through, its number there (x32's with bit 30), up to six arguments."""
+    """A system call: its ABI, its number there (x32's with bit 30), up to six arguments (0 where left out)."""
 
     arch: str
     nr: int
@@ -39,8 +39,8 @@ class Call(msgspec.Struct, frozen=True):
 class Decision(msgspec.Struct, frozen=True):
     """What happens to a call. `errno` is the number that ERRNO and TRACE carry.
 
-    `rule` is the index in `syscalls` of the rule that decided; None: the default action, a foreign ABI or a call newer
-    than the profile, as `reason` says.
+    `rule` is the index in `syscalls` of the rule that decided; None: the default action, a foreign ABI or a
+    call newer than the profile, as `reason` says.
     """
 
     action: Action
@@ -103,7 +103,7 @@ def _holds(condition: Arg, args: Sequence[int]) -> bool:
 
 
 def _is_newer(profile: Profile, nr: int, named: Set[int]) -> bool:
-    """runc: a call with a higher number than any that the profile names is one that the profile's author didn't know."""
+    """runc: a number above all that the profile names is a call that its author didn't know."""
     return profile.default_action not in PERMISSIVE and max(named, default=0) > 0 and nr > max(named)
 
 
@@ -115,8 +115,3 @@ def _decision(action: Action, data: int | None, rule: int | None, reason: str) -
     if action is Action.TRACE:
         return Decision(action, EPERM if data is None else data, rule, reason)
     return Decision(action, None, rule, reason)
-
-
-def abi_named(name: str) -> Abi:
-    """The ABI of a `Call.arch`."""
-    return find_abi(name)

@@ -9,14 +9,15 @@ from typing import NamedTuple
 
 from .bpf import JSET
 
+
 class Return(NamedTuple):
     """End with a return value."""
 
     value: int
 
 
-class Test(NamedTuple):
-    """Compare the accumulator with `k`, after loading the word at `load` and masking it, where these are given."""
+class Branch(NamedTuple):
+    """Compare the accumulator with `k`; before, load the word at `load` and mask it, where these are given."""
 
     op: int
     k: int
@@ -26,7 +27,7 @@ class Test(NamedTuple):
     mask: int | None = None
 
 
-Node = Return | Test
+Node = Return | Branch
 
 
 class Graph:
@@ -40,18 +41,20 @@ class Graph:
         """A node that returns `value`."""
         return self._intern(Return(value))
 
-    def test(self, op: int, k: int, yes: int, no: int, *, load: int | None = None, mask: int | None = None) -> int:
+    def test(
+        self, op: int, k: int, yes: int, no: int, *, load: int | None = None, mask: int | None = None
+    ) -> int:
         """A node that goes to `yes` where the comparison holds, else to `no`."""
         if yes == no:
             return yes
         if op == JSET and mask is None:
             k, yes, no = self._widen(k, yes, no)
-        return self._intern(Test(op, k, yes, no, load, mask))
+        return self._intern(Branch(op, k, yes, no, load, mask))
 
     def _widen(self, k: int, yes: int, no: int) -> tuple[int, int, int]:
         """`any of these bits, else any of those` is one test of all of them."""
         below = self.nodes[no]
-        if isinstance(below, Test) and below[:1] == (JSET,) and below.yes == yes and below[4:] == (None, None):
+        if isinstance(below, Branch) and below == Branch(JSET, below.k, yes, below.no):
             return k | below.k, yes, below.no
         return k, yes, no
 

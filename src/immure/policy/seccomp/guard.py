@@ -1,9 +1,9 @@
 """The guard: the filter that every box has beside its profile's.
 
-A box may have an idmapped, writable mount of the caller's files. A setuid file made there belongs to the caller on the
-host, whatever `nosuid` says inside. So no call may set S_ISUID or S_ISGID, and calls whose mode a filter can't see
-(openat2's is behind a pointer, io_uring makes calls without entering the kernel) look missing, so that programs fall
-back on those that it can.
+A box may have an idmapped, writable mount of the caller's files. A setuid file made there belongs to the
+caller on the host, whatever `nosuid` says inside. So no call may set S_ISUID or S_ISGID, and calls whose mode
+a filter can't see (openat2's is behind a pointer, io_uring makes calls without entering the kernel) look
+missing, so that programs fall back on those that it can.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from functools import cache
 
 from .actions import ENOSYS, EPERM, Action
-from .profile import Arg, Architecture, ArchMap, Operator, Profile, Rule
+from .profile import Architecture, ArchMap, Arg, Operator, Profile, Rule
 
 S_ISUID = 0o4000
 S_ISGID = 0o2000

@@ -8,8 +8,8 @@ _PACKAGE = "immure.policy.seccomp"
 
 
 def read_packaged(name: str) -> bytes:
-    """The bytes of `name`, such as `presets/default.json`. Raises FileNotFoundError for a name that isn't there."""
-    # pkgutil, not importlib.resources: the latter pulls in tempfile, zipfile and inspect, 16 ms of a cold start.
+    """The bytes of `name`, such as `presets/default.json`. Raises FileNotFoundError."""
+    # Not importlib.resources: it pulls in tempfile, zipfile and inspect, 16 ms of a cold start.
     data = pkgutil.get_data(_PACKAGE, name)
     if data is None:
         raise FileNotFoundError(name)

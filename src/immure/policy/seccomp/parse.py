@@ -9,7 +9,7 @@ import msgspec
 from immure.errors import ProfileError
 
 from .actions import Action, errno_names
-from .profile import Arg, Architecture, ArchMap, Flag, Operator, Profile, Rule, Scope
+from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
 
 _decoder = msgspec.json.Decoder(Profile)
 
@@ -27,9 +27,9 @@ _MODELS: tuple[tuple[str, type[msgspec.Struct]], ...] = (
 def parse_profile(data: bytes | str, *, source: str = "$") -> Profile:
     """Read a profile from JSON.
 
-    `source` takes the place of `$` in the paths of errors. Raises ProfileError: for what isn't JSON, an unknown key,
-    action, operator, architecture or flag (with the nearest known one), a value out of range, a missing field.
-    Names of system calls are not checked here: see `check_profile`.
+    `source` takes the place of `$` in the paths of errors. Raises ProfileError: for what isn't JSON, an
+    unknown key, action, operator, architecture or flag (with the nearest known one), a value out of range, a
+    missing field. Names of system calls are not checked here: see `check_profile`.
     """
     text = _to_bytes(data, source)
     try:
@@ -62,7 +62,8 @@ def _explain(fault: str, source: str) -> ProfileError:
         message, hint = f"unknown name {word!r}", _nearest(word, _WORDS)
     else:
         hint = _nearest(error, errno_names()) if error is not None else None
-    return ProfileError(re.sub(r"^[A-Z](?=[a-z])", lambda first: first[0].lower(), message), path=source + path[1:], hint=hint)
+    lowered = re.sub(r"^[A-Z](?=[a-z])", lambda first: first[0].lower(), message)
+    return ProfileError(lowered, path=source + path[1:], hint=hint)
 
 
 def _keys_at(path: str) -> list[str]:

@@ -1,8 +1,8 @@
-"""The seccomp profile as users write it: the OCI runtime-spec's `linux.seccomp`, with Docker's and Podman's additions.
+"""The profile as users write it: the OCI runtime-spec's `linux.seccomp`, with Docker's and Podman's additions.
 
-The models are the document, unresolved: which rules apply on which host is `resolve.py`'s work. Sources of the
-semantics: the runtime-spec's config-linux.md#seccomp, moby/profiles (`name`, `archMap`, `includes`, `excludes`)
-and containers/common (`errno`, `defaultErrno`).
+The models are the document, unresolved: which rules apply on which host is `resolve.py`'s work. Sources of
+the semantics: the runtime-spec's config-linux.md#seccomp, moby/profiles (`name`, `archMap`, `includes`,
+`excludes`) and containers/common (`errno`, `defaultErrno`).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_U64 = 2**64 - 1
 
 
 class Operator(Enum):
-    """How an argument is compared, as an unsigned 64-bit number. MASKED_EQ: `arg & value == valueTwo & value`."""
+    """How an argument of 64 bits, unsigned, is compared. MASKED_EQ: `arg & value == valueTwo & value`."""
 
     NE = "SCMP_CMP_NE"
     LT = "SCMP_CMP_LT"
@@ -94,7 +94,7 @@ class Arg(_Strict, frozen=True):
 
 
 class Scope(_Strict, frozen=True):
-    """Where a rule applies (`includes`) or doesn't (`excludes`). `arches` are Docker's names of the native one."""
+    """Where a rule applies (`includes`) or doesn't (`excludes`). `arches`: Docker's names of native ones."""
 
     caps: tuple[str, ...] | None = None
     arches: tuple[str, ...] | None = None
@@ -182,7 +182,7 @@ def parse_kernel(text: str) -> tuple[int, int]:
 
 
 def read_errno(action: Action, number: int | None, name: str | None) -> int | None:
-    """The number that `errnoRet` and Podman's `errno` agree on. Raises ValueError where they can't be honoured."""
+    """What `errnoRet` and Podman's `errno` agree on. Raises ValueError where that can't be honoured."""
     if name:
         named = errno_number(name)
         if named is None:

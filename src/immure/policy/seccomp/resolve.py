@@ -21,7 +21,7 @@ Kernel = tuple[int, int]
 
 
 class Clause(msgspec.Struct, frozen=True):
-    """Conditions that must all hold, the filter's return value then, and the rule (index in `syscalls`) it is from."""
+    """Conditions that must all hold, and the filter's return value then. `rule` is an index in `syscalls`."""
 
     conditions: tuple[Arg, ...]
     value: int
@@ -38,7 +38,7 @@ class AbiPolicy(msgspec.Struct, frozen=True):
 
 
 def resolve(profile: Profile, arch: str, capabilities: Set[str], kernel: Kernel) -> tuple[AbiPolicy, ...]:
-    """The policy of each ABI that `profile` declares for a host. Raises ProfileError for what we can't compile."""
+    """The policy of each ABI that `profile` declares for a host. Raises ProfileError for SCMP_ACT_NOTIFY."""
     refuse_listeners(profile)
     rules = applying_rules(profile, arch, capabilities, kernel)
     return tuple(_resolve_abi(profile, abi, rules) for abi in declared_abis(profile, arch))
@@ -61,8 +61,8 @@ def refuse_listeners(profile: Profile) -> None:
 def declared_abis(profile: Profile, arch: str) -> tuple[Abi, ...]:
     """The ABIs of `arch`'s kernel that the profile is for, the native one first.
 
-    The native ABI is always among them, as libseccomp and runc have it; of `archMap` the native entry counts, as in
-    Docker. Architectures that a kernel of `arch` never serves are left out.
+    The native ABI is always among them, as libseccomp and runc have it; of `archMap` the native entry counts,
+    as in Docker. Architectures that a kernel of `arch` never serves are left out.
     """
     native, *others = family(arch)
     oci_names = {architecture.value for architecture in profile.architectures or ()}
@@ -126,11 +126,12 @@ def _clauses(rule: Rule, index: int) -> list[Clause]:
 
 
 def newest_named(profile: Profile, named: Set[int]) -> int | None:
-    """The highest call number that an applying rule names, or None where newer calls get the default action too.
+    """The highest call number that an applying rule names; None where newer calls get the default action.
 
-    runc's reading (libcontainer/seccomp/patchbpf): a C library probes for new calls and falls back on ENOSYS, not on
-    EPERM, so a call newer than the profile must look like one that the kernel lacks, unless the default action lets
-    it through anyway. A profile that names no call, or number 0 alone, has nothing to go by.
+    runc's reading (libcontainer/seccomp/patchbpf): a C library probes for new calls and falls back on ENOSYS,
+    not on EPERM, so a call newer than the profile must look like one that the kernel lacks, unless the
+    default action lets it through anyway. A profile that names no call, or number 0 alone, has nothing to go
+    by.
     """
     newest = max(named, default=0)
     permissive = profile.default_action in PERMISSIVE

@@ -1,8 +1,9 @@
 """Decision tree over the values of one word: intervals of values → comparisons, balanced.
 
-Used for call numbers and for the words of arguments alike. With n intervals a plain search tree needs n - 1 JGE
-tests. A value that stands alone between equal neighbours is cheaper with one JEQ in front of them, so intervals are
-first grouped into clusters `A b A c A`, each a few JEQ tests and one rest, such that the total is least.
+Used for call numbers and for the words of arguments alike. With n intervals a plain search tree needs n - 1
+JGE tests. A value that stands alone between equal neighbours is cheaper with one JEQ in front of them, so
+intervals are first grouped into clusters `A b A c A`, each a few JEQ tests and one rest, such that the total
+is least.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from .bpf import FULL, JEQ, JGE
 from .graph import Graph
 
 Interval = tuple[int, int]
-"""The first value and the node that it and its successors lead to; intervals are in order and the first begins at 0."""
+"""The first value, and the node for it and its successors. A list of them is in order and begins at 0."""
 
 _END = FULL + 1
 _MOST_SINGLES = 3
@@ -59,7 +60,7 @@ def _leaf(graph: Graph, cluster: _Cluster, load: int | None) -> int:
 
 
 def _middle(clusters: Sequence[_Cluster]) -> int:
-    """Where to split, so that leaves with long chains of JEQ end up nearer to the root (Kraft's sum halved)."""
+    """Where to split so that clusters with many JEQ end up nearer to the root: half of Kraft's sum."""
     weights = [1 << len(cluster.singles) for cluster in clusters]
     total, seen = sum(weights), 0
     best, best_gap = 1, total

@@ -1,4 +1,4 @@
-"""Names and numbers of system calls, per ABI, from `data/syscalls.json` (written by `tools/generate_syscalls.py`)."""
+"""Names and numbers of system calls, per ABI. `tools/generate_syscalls.py` writes the table."""
 
 from __future__ import annotations
 

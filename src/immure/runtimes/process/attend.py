@@ -203,7 +203,12 @@ class Attendance:
             return False
         if self.flooded:
             return True
-        fits = sink.take(chunk, self._room)
+        try:
+            fits = sink.take(chunk, self._room)
+        except BrokenPipeError:
+            # Nobody reads ours any more: the command is to learn it from its own.
+            sink.close()
+            return False
         if self._room is not None:
             self._room -= min(len(chunk), self._room)
         if not fits:

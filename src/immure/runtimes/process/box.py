@@ -55,7 +55,7 @@ class Box:
             self._pidfd = fds[0]
             return frames.items(message, 12)
         if kind == frames.FAILED:
-            raise explain(message, self.launch)
+            raise explain(message)
         if kind == frames.ENDED:
             self.ended = Ended(message)
             raise BoxLost(
@@ -63,7 +63,7 @@ class Box:
             )
         said = self._spawner.last_word()
         if said and frames.kind_of(said) == frames.FAILED:
-            raise explain(said, self.launch)
+            raise explain(said)
         raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
 
     def release(self) -> None:
@@ -107,7 +107,7 @@ class Box:
         if kind == frames.ENDED:
             self.ended = Ended(message)
         elif kind == frames.FAILED:
-            self.failure = explain(message, self.launch)
+            self.failure = explain(message)
         elif not message:
             raise BoxLost("the spawner is gone", have="its socket was closed", hint="try again")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 
-from immure.errors import SetupFailed
-from immure.plan.launch import Launch
+from immure.errors import ExecFailed, SetupFailed
 from immure.runtimes.process import frames
+from immure.runtimes.process.request import Request
 
-_EPERM, _ENOENT, _EACCES, _EINVAL, _ENOSPC, _EUSERS, _ESTALE, _EOPNOTSUPP = 1, 2, 13, 22, 28, 87, 116, 95
+_EPERM, _ENOENT, _ENOTDIR, _EINVAL, _ENOSPC, _EUSERS, _ESTALE, _EOPNOTSUPP = 1, 2, 20, 22, 28, 87, 116, 95
+_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ("idmap", _EINVAL): (
@@ -32,14 +33,13 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
 }
 
 
-def explain(message: bytes, launch: Launch) -> SetupFailed:
+def explain(message: bytes) -> SetupFailed:
     """The error of a FAILED message."""
     number = frames.i32(message, 8)
     step, _, rest = message[12:].partition(b"\0")
     name = step.decode(errors="replace")
     thing = rest.rstrip(b"\0").decode(errors="backslashreplace")
     need, hint = _HINTS.get((name, number), (None, None))
-    del launch
     return SetupFailed(
         f"the box could not be made: {name} {thing}".rstrip(),
         step=name,
@@ -48,3 +48,44 @@ def explain(message: bytes, launch: Launch) -> SetupFailed:
         have=os.strerror(number),
         hint=hint,
     )
+
+
+def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
+    """The error of a command that never started."""
+    command = os.fsdecode(request.argv[0])
+    if step == "workdir":
+        return ExecFailed(
+            f"the working directory {request.workdir} can't be entered",
+            exit_status=_NOT_EXECUTABLE,
+            need="a folder of the box that its user may enter",
+            have=os.strerror(number),
+            hint="mount one there, or choose another with -w",
+        )
+    if step != "exec":
+        return ExecFailed(
+            f"{command} was not started: {step}", exit_status=_NOT_EXECUTABLE, have=os.strerror(number)
+        )
+    if number in (_ENOENT, _ENOTDIR):
+        return ExecFailed(
+            f"{command} was not found in the box",
+            exit_status=_NOT_FOUND,
+            need="a command of the image or of a mount",
+            have=os.strerror(number),
+            hint=_mount_hint(command),
+        )
+    return ExecFailed(
+        f"{command} can't be executed in the box", exit_status=_NOT_EXECUTABLE, have=os.strerror(number)
+    )
+
+
+def _mount_hint(command: str) -> str | None:
+    """The mount that would bring a command that this host has."""
+    import shutil
+
+    found = shutil.which(command)
+    if found is None:
+        return None
+    real = os.path.realpath(found)
+    folder = os.path.dirname(real)  # noqa: PTH120
+    prefix = os.path.dirname(folder) if os.path.basename(folder) in ("bin", "sbin", "shims") else folder  # noqa: PTH119, PTH120
+    return f"the host has {real}: mount it with -v {prefix}:{prefix}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 import os
 from time import perf_counter_ns
 
-from immure.errors import LevelNotReached
+from immure.errors import BoxLost, LevelNotReached
 from immure.evidence.levels import award, capped_by
 from immure.evidence.readback import Finding, held_parts, judge
-from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.attend import Attendance, Exit, Stdio
 from immure.runtimes.process.box import Box
+from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.process.spawner import Socket, Spawner, receive
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,6 +63,18 @@ def measure(box: Box) -> Measured:
     return measured
 
 
+def _measure_with(box: Box, asker: Socket, request: Request) -> Measured:
+    """Measures a one-shot box. Its command is the witness, and may fail before there is anything to inspect."""
+    try:
+        return measure(box)
+    except BoxLost:
+        message = receive(asker)[0] if box.ended is not None else b""
+        seen = Exit(message) if message else None
+        if seen is not None and seen.errno:
+            raise exec_failed(request, seen.errno, seen.step) from None
+        raise
+
+
 class Once:
     """A box for one command. `attendance` and `measured` tell the outcome."""
 
@@ -78,8 +91,9 @@ class Once:
         make_stdio: Callable[[], Stdio],
         *,
         wakeup: int | None = None,
+        attending: Callable[[], None] | None = None,
     ) -> None:
-        """Runs it to the end. Raises ImmureError; the box is gone on return, whatever happens."""
+        """Runs it to the end; `attending` is called once signals on `wakeup` are heard. Raises ImmureError; the box is gone on return, whatever happens."""
         began = perf_counter_ns()
         box = self.box = Box(spawner, request.launch, one_shot=True)
         try:
@@ -89,9 +103,11 @@ class Once:
                 asker = box.start(request.payload(), stdio.theirs)
                 stdio.given()
                 created = perf_counter_ns()
-                self.measured = measure(box)
+                self.measured = _measure_with(box, asker, request)
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
+                if attending is not None:
+                    attending()
                 self.attendance.run()
                 self.times_us = {
                     "create": (created - began) // 1000,

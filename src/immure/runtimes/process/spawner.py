@@ -52,9 +52,9 @@ def receive(socket: Socket) -> tuple[bytes, list[int]]:
     return data, fds
 
 
-def memory_file(content: bytes) -> int:
+def memory_file(content: bytes, *, sealable: bool = False) -> int:
     """A descriptor of a file in memory, at its beginning."""
-    fd = os.memfd_create("immure", os.MFD_CLOEXEC)
+    fd = os.memfd_create("immure", os.MFD_CLOEXEC | (os.MFD_ALLOW_SEALING if sealable else 0))
     try:
         view = memoryview(content)
         while view:

@@ -1,0 +1,5 @@
+"""`python -m immure`."""
+
+from immure.cli.main import run_and_exit
+
+run_and_exit()

@@ -1,0 +1,55 @@
+"""What each command does. Thin: everything is in the engine."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+
+from immure.cli.execute import REFUSED, complain
+from immure.cli.parser import RUN_USAGE, USAGE, make_parser
+from immure.errors import ImmureError
+
+
+def dispatch(argv: list[str]) -> int:
+    """Parses and carries out; gives the exit status."""
+    command: list[str] = []
+    if argv and argv[0] == "run" and "--" in argv:
+        # The command is nobody's business but its own: argparse never sees it.
+        end = argv.index("--")
+        argv, command = argv[:end], argv[end + 1 :]
+    parser = make_parser()
+    try:
+        options = parser.parse_args(argv)
+    except SystemExit as stop:
+        return stop.code if isinstance(stop.code, int) else USAGE
+    if options.version:
+        from immure import __version__
+
+        sys.stdout.write(f"immure {__version__}\n")
+        return 0
+    if options.verb is None:
+        parser.print_help()
+        return USAGE
+    try:
+        return _VERBS[options.verb](options, argv, command)
+    except ImmureError as error:
+        complain(error)
+        return RUN_USAGE if options.verb == "run" else USAGE
+
+
+def _run(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.run import run_command
+
+    if options.command and command:
+        complain(ImmureError(f"unexpected argument {options.command[0]!r}", need="options, then --, then the command"))
+        return REFUSED
+    return run_command(options, argv[1:], command or options.command)
+
+
+def _doctor(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.doctor import doctor
+
+    return doctor(level=options.level, json=options.json)
+
+
+_VERBS = {"run": _run, "doctor": _doctor}

@@ -1,0 +1,177 @@
+"""Carries out `immure run`: this process's standard descriptors, its signals, and the exit status.
+
+Standard library only, and little of that: this is on the hot path. `_signal` is the built-in module below `signal`.
+"""
+
+from __future__ import annotations
+
+import _signal
+import os
+import stat
+import sys
+
+from immure.engine.spawners import spawner_for
+from immure.engine.verdict import Verdict, judge_end
+from immure.errors import ExecFailed, ImmureError
+from immure.plan.launch import Launch
+from immure.runtimes.process.attend import Sink, Stdio
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.session import Once
+
+REFUSED = 125
+_FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18)
+_NULL_DEVICE = (1, 3)
+
+
+class Interrupted(BaseException):
+    """A signal came before there was a command to pass it to."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+class Outcome:
+    """What there is to report, for `--result`."""
+
+    __slots__ = ("error", "once", "request", "verdict")
+
+    def __init__(self, request: Request) -> None:
+        self.request = request
+        self.once = Once()
+        self.verdict: Verdict | None = None
+        self.error: ImmureError | None = None
+
+
+def execute(launch: Launch, command: list[str], *, interactive: bool, quiet: bool) -> int:
+    """Runs the command and gives the exit status: its own, 128+N, 124, 125, 126, 127 or 137."""
+    outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
+    return execute_into(outcome, interactive=interactive, quiet=quiet)
+
+
+def execute_into(outcome: Outcome, *, interactive: bool, quiet: bool) -> int:
+    """The same, with everything that is known kept in `outcome`."""
+    signals = Signals()
+    request = outcome.request
+    limited = request.output_bytes is not None
+    try:
+        outcome.once.run(
+            spawner_for(request.launch),
+            request,
+            lambda: pass_on(interactive=interactive, limited=limited),
+            wakeup=signals.wakeup,
+            attending=signals.attend,
+        )
+        assert outcome.once.attendance is not None
+        ended = outcome.once.box.ended if outcome.once.box is not None else None
+        verdict = outcome.verdict = judge_end(request, outcome.once.attendance, ended)
+    except Interrupted as interrupted:
+        return 128 + interrupted.number
+    except ExecFailed as error:
+        outcome.error = error
+        complain(error)
+        return error.exit_status
+    except ImmureError as error:
+        outcome.error = error
+        complain(error)
+        return REFUSED
+    if not quiet:
+        _remark(verdict, request)
+    return verdict.exit_status()
+
+
+def complain(error: ImmureError) -> None:
+    """An error as the command line prints it. Text of a box is escaped before a terminal sees it."""
+    lines = [f"immure: {error.message}"]
+    lines += [f"  {name}: {text}" for name, text in (("needed", error.need), ("have", error.have)) if text]
+    if error.hint:
+        lines.append(f"  to do: {error.hint}")
+    sys.stderr.write("".join(printable(line) + "\n" for line in lines))
+
+
+def printable(text: str) -> str:
+    """Text without control characters, which a terminal would obey."""
+    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+
+
+def _remark(verdict: Verdict, request: Request) -> None:
+    remarks = {
+        "timeout": f"ended after {request.timeout_s} s (timeout_s)",
+        "oom": "ended by the kernel: out of memory (memory_mib)",
+        "output": f"ended: more than {request.output_bytes} bytes of output (output_mib)",
+    }
+    if verdict.kind in remarks:
+        sys.stderr.write(f"immure: {remarks[verdict.kind]}\n")
+
+
+class Signals:
+    """Signals to this process go on to the command; before there is one they end the box."""
+
+    def __init__(self) -> None:
+        self.wakeup, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        self._attending = False
+        for number in _FORWARDED:
+            if _signal.getsignal(number) is not _signal.SIG_IGN:
+                _signal.signal(number, self._handle)
+
+    def attend(self) -> None:
+        """From now on signals arrive on `wakeup`."""
+        self._attending = True
+
+    def _handle(self, number: int, _frame: object) -> None:
+        if not self._attending:
+            raise Interrupted(number)
+        try:
+            os.write(self._writer, bytes([number]))
+        except BlockingIOError:
+            # So many are waiting that one more changes nothing.
+            pass
+
+
+def pass_on(*, interactive: bool, limited: bool) -> Stdio:
+    """This process's own descriptors where the box may have them as they are, else pipes that we pump.
+
+    Pipes, the null device, and regular files opened in the matching mode are given; terminals, and any output under
+    a limit, are pumped. A folder, socket or other device never enters: a folder on stdin would be a way out.
+    """
+    close: list[int] = []
+    sinks: list[Sink] = []
+    feed: tuple[int, int] | None = None
+    if not interactive:
+        first = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+        close.append(first)
+    elif _may_enter(0, os.O_RDONLY):
+        first = 0
+    else:
+        first, writer = os.pipe2(os.O_CLOEXEC)
+        close.append(first)
+        feed = (0, writer)
+    outs: list[int] = []
+    for number in (1, 2):
+        if not limited and _may_enter(number, os.O_WRONLY):
+            outs.append(number)
+        else:
+            reader, writer = os.pipe2(os.O_CLOEXEC)
+            close.append(writer)
+            sinks.append(Sink(reader, number))
+            outs.append(writer)
+    stdio = Stdio((first, outs[0], outs[1]), close, sinks)
+    stdio.feed = feed
+    return stdio
+
+
+def _may_enter(fd: int, mode: int) -> bool:
+    import fcntl
+
+    try:
+        found = os.fstat(fd)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    except OSError:
+        return False
+    if flags & os.O_ACCMODE != mode:
+        return stat.S_ISCHR(found.st_mode) and _is_null(found)
+    return stat.S_ISFIFO(found.st_mode) or stat.S_ISREG(found.st_mode) or _is_null(found)
+
+
+def _is_null(found: os.stat_result) -> bool:
+    return stat.S_ISCHR(found.st_mode) and (os.major(found.st_rdev), os.minor(found.st_rdev)) == _NULL_DEVICE

@@ -1,0 +1,100 @@
+"""The command line's grammar (DESIGN, public surface)."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn
+
+from immure.spec.models import PROTECTIONS
+
+#: A usage error of `run` is 125, since 2 may be the command's own status.
+RUN_USAGE, USAGE = 125, 2
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with our exit statuses and without abbreviations of long options."""
+
+    usage_status = USAGE
+
+    def __init__(self, *args: object, **keywords: object) -> None:
+        keywords["allow_abbrev"] = False
+        super().__init__(*args, **keywords)  # type: ignore[arg-type]
+
+    def error(self, message: str) -> NoReturn:
+        """Prints what is wrong, with the usage, and exits."""
+        self.print_usage()
+        self.exit(self.usage_status, f"{self.prog}: {message}\n")
+
+
+class _RunParser(Parser):
+    usage_status = RUN_USAGE
+
+
+def make_parser() -> Parser:
+    """The whole grammar."""
+    parser = Parser(prog="immure", description="Run code that you do not trust, at an isolation level that is measured.")
+    parser.add_argument("--version", action="store_true", help="print the version and exit")
+    commands = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
+    _add_run(commands)
+    doctor = commands.add_parser("doctor", help="what this host can do, and what would change that")
+    doctor.add_argument("--level", choices=["L1", "L2", "L3", "L4"], help="exit 0 only where this level is reachable")
+    doctor.add_argument("--json", action="store_true", help="print JSON")
+    return parser
+
+
+def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
+    commands._parser_class = _RunParser  # pyright: ignore[reportPrivateUsage]
+    run = commands.add_parser(
+        "run", help="run one command in a box of its own", usage="immure run [OPTIONS] -- COMMAND [ARG…]"
+    )
+    commands._parser_class = Parser  # pyright: ignore[reportPrivateUsage]
+    _add_spec_options(run)
+    _add_limits(run)
+    run.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
+    run.add_argument("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
+    run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    run.add_argument("--result", metavar="PATH|fd:N", help="write the result as JSON")
+    run.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
+    run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
+
+
+def _add_spec_options(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add("-f", "--file", metavar="SPEC", help="a sandbox document (YAML, TOML or JSON); options add to it")
+    add("--preset", metavar="P", help="python: show the calling interpreter's prefix")
+    add("--level", metavar="L", help="the least level that is accepted (L2)")
+    add("--runtime", metavar="R", help="auto or process (auto)")
+    add("--image", metavar="I", help="host (host)")
+    add(
+        "-v",
+        "--mount",
+        action="append",
+        default=[],
+        metavar="SRC:DST[:ro|rw]",
+        help="show a folder or file of this host; read-only unless rw",
+    )
+    add("--tmpfs", action="append", default=[], metavar="DST[:MiB]", help="memory-backed space of its own")
+    add("-e", "--env", action="append", default=[], metavar="K[=V]", help="a variable; without = this process's")
+    add("-w", "--workdir", metavar="DIR", help="where to start (the first mount, else /tmp)")
+    add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
+    add("--net", metavar="MODE", help="none or host (none)")
+    add("--seccomp", metavar="FILE", help="an OCI seccomp profile in place of the default one")
+    add(
+        "--best-effort",
+        action="append",
+        default=[],
+        choices=PROTECTIONS,
+        metavar="PROTECTION",
+        help="do without a protection where this host lacks it: " + ", ".join(PROTECTIONS),
+    )
+    add("--name", metavar="N", help="the box's name and host name (immure)")
+
+
+def _add_limits(run: argparse.ArgumentParser) -> None:
+    add = run.add_argument
+    add("--memory", type=int, metavar="MiB", help="memory limit")
+    add("--cpus", type=float, metavar="N", help="CPU limit, in processors")
+    add("--pids", type=int, metavar="N", help="how many processes and threads")
+    add("--disk", type=int, metavar="MiB", help="private writable space")
+    add("--timeout", type=float, metavar="S", help="end after so many seconds (exit status 124)")
+    add("--max-output", type=float, metavar="MiB", help="end when more than this is written")

@@ -1,0 +1,163 @@
+"""`immure run` without a cached launch: options to spec, spec to launch."""
+
+from __future__ import annotations
+
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from immure.cli.execute import REFUSED, Outcome, complain, execute_into
+from immure.cli.fast import Dependencies, remember
+from immure.cli.show import write_dry_run, write_result
+from immure.engine.prepare import plan_of, prepare
+from immure.engine.presets import preset_mounts
+from immure.errors import ImmureError, SpecError
+from immure.runtimes.process.request import Request
+from immure.spec.keywords import spec_from_keywords
+from immure.spec.loading import load_document
+from immure.spec.models import Document, SandboxSpec
+
+
+def run_command(options: Namespace, typed: list[str], command: list[str]) -> int:
+    """Carries it out. `typed` are the options as they were typed, under which the launch is remembered."""
+    dependencies = Dependencies()
+    name = options.name or "immure"
+    try:
+        if options.tty:
+            raise SpecError("-t can't be used yet", path="-t", need="a command without a terminal", hint="leave -t out")
+        spec, base, name = _spec(options, dependencies)
+        command = command or list(spec.command)
+        if not command:
+            raise SpecError("there is no command", path="COMMAND", need="one after --, or `command` in the file")
+        if options.dry_run:
+            write_dry_run(plan_of(spec, base=base, hostname=name))
+            return 0
+        launch = prepare(spec, base=base, hostname=name)
+    except ImmureError as error:
+        complain(error)
+        if options.result:
+            write_result(options.result, None, error, name)
+        return REFUSED
+    dependencies.interactive, dependencies.quiet = options.interactive, options.quiet
+    remember(typed, launch, dependencies)
+    outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
+    status = execute_into(outcome, interactive=options.interactive, quiet=options.quiet)
+    if options.result:
+        write_result(options.result, outcome, outcome.error, name)
+    return status
+
+
+def _spec(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, Path, str]:
+    document = _document(options.file, dependencies)
+    base = Path(options.file).absolute().parent if options.file else Path.cwd()
+    given = _keywords(options, dependencies)
+    spec = document.spec if document is not None else SandboxSpec()
+    mounts = _mounts(options)
+    if mounts:
+        given["mounts"] = [*_absolute(spec, base), *mounts]
+    if options.seccomp:
+        path = Path(options.seccomp).absolute()
+        given["seccomp"] = str(path)
+    spec = spec_from_keywords(given, spec)
+    profile = spec.syscalls.profile
+    if isinstance(profile, str) and profile != "default":
+        _read(base / Path(profile).expanduser(), dependencies)
+    return spec, base, options.name or (document.metadata.name if document is not None else "immure")
+
+
+def _document(path: str | None, dependencies: Dependencies) -> Document | None:
+    if path is None:
+        return None
+    content = _read(Path(path).absolute(), dependencies)
+    if content is None:
+        raise SpecError(f"{path} can't be read", path="-f", need="a sandbox document", have=_why(path))
+    return load_document(content, name=path)
+
+
+def _read(path: Path, dependencies: Dependencies) -> bytes | None:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    dependencies.files.append((str(path), content))
+    return content
+
+
+def _why(path: str) -> str:
+    try:
+        Path(path).read_bytes()
+    except OSError as error:
+        return error.strerror or str(error)
+    return "unknown"
+
+
+def _absolute(spec: SandboxSpec, base: Path) -> list[Any]:
+    """The document's mounts with sources that no longer depend on where it lies."""
+    mounts: list[Any] = []
+    for mount in spec.files.mounts:
+        if mount.source is not None:
+            mount = msgspec.structs.replace(mount, source=str(base / Path(mount.source).expanduser()))
+        mounts.append(mount)
+    return mounts
+
+
+def _keywords(options: Namespace, dependencies: Dependencies) -> dict[str, Any]:
+    given: dict[str, Any] = {
+        "level": options.level,
+        "runtime": options.runtime,
+        "image": options.image,
+        "workdir": options.workdir,
+        "user": options.user,
+        "network": options.net,
+        "memory_mib": options.memory,
+        "cpus": options.cpus,
+        "pids": options.pids,
+        "disk_mib": options.disk,
+        "timeout_s": options.timeout,
+        "output_mib": options.max_output,
+    }
+    if options.env:
+        given["env"] = _environment(options.env, dependencies)
+    if options.best_effort:
+        given["protections"] = dict.fromkeys(options.best_effort, "best_effort")
+    return given
+
+
+def _environment(wanted: list[str], dependencies: Dependencies) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for item in wanted:
+        name, equals, value = item.partition("=")
+        if not name:
+            raise SpecError("a variable needs a name", path="-e", need="K=V or K", have=repr(item))
+        if equals:
+            found[name] = value
+            continue
+        own = os.environ.get(name)
+        dependencies.environment.append((name, own))
+        if own is None:
+            raise SpecError(f"{name} is not set here", path="-e", need=f"{name}=VALUE, or a variable that is set")
+        found[name] = own
+    return found
+
+
+def _mounts(options: Namespace) -> list[Any]:
+    mounts: list[Any] = list(preset_mounts(options.preset)) if options.preset else []
+    for item in options.mount:
+        mounts.append(_mount(item))
+    for item in options.tmpfs:
+        target, _, size = item.partition(":")
+        if size and not size.isdigit():
+            raise SpecError("a size is a whole number of MiB", path="--tmpfs", need="DST[:MiB]", have=repr(item))
+        mounts.append({"tmpfs": target, **({"size_mib": int(size)} if size else {})})
+    return mounts
+
+
+def _mount(item: str) -> tuple[str, str, str]:
+    parts = item.split(":")
+    access = parts.pop() if len(parts) == 3 else "ro"
+    if len(parts) != 2 or not all(parts):
+        raise SpecError("a mount has a source and a target", path="-v", need="SRC:DST[:ro|rw]", have=repr(item))
+    return str(Path(parts[0]).absolute()), parts[1], access

@@ -1,0 +1,111 @@
+"""The cache of facts and launches: `$XDG_CACHE_HOME/immure`, private to its user.
+
+What it holds is read back without further checks, so a folder or file that somebody else owns or may write is not
+used at all. Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import marshal
+import os
+import stat
+from _blake2 import blake2b
+
+from immure.plan.launch import FORM
+
+_PRIVATE = stat.S_IRWXG | stat.S_IRWXO
+
+
+def key_of(*parts: object) -> str:
+    """A file name for what was made from `parts`, which marshal can write."""
+    return blake2b(marshal.dumps((FORM, parts)), digest_size=16).hexdigest()
+
+
+def host_key() -> tuple[object, ...]:
+    """What facts depend on: the boot, the user, the native program, our cgroups, and what `image: host` shows."""
+    program = os.environ.get("IMMURE_INIT") or _own_program()
+    return (
+        _read("/proc/sys/kernel/random/boot_id"),
+        os.geteuid(),
+        os.getegid(),
+        _identity(program),
+        _read("/proc/self/cgroup"),
+        tuple(_identity(path) for path in ("/", "/etc", "/etc/subuid", "/etc/subgid")),
+    )
+
+
+def _own_program() -> str:
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/_native/immure-init"  # noqa: PTH100, PTH120
+
+
+def _identity(path: str) -> tuple[str, int, int, int, int] | None:
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return path, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
+
+
+def _read(path: str) -> bytes:
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return b""
+    try:
+        return os.read(fd, 4096)
+    finally:
+        os.close(fd)
+
+
+def folder() -> str | None:
+    """The cache's folder, made where it is missing; None where it can't be trusted or made."""
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    path = base + "/immure"
+    try:
+        try:
+            found = os.lstat(path)
+        except FileNotFoundError:
+            os.makedirs(base, exist_ok=True)  # noqa: PTH103
+            os.mkdir(path, 0o700)  # noqa: PTH102
+            found = os.lstat(path)
+    except OSError:
+        return None
+    private = stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & _PRIVATE
+    return path if private else None
+
+
+def load(name: str) -> object | None:
+    """What `store` wrote under this name, or None."""
+    place = folder()
+    if place is None:
+        return None
+    try:
+        fd = os.open(f"{place}/{name}", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        found = os.fstat(fd)
+        if found.st_uid != os.geteuid() or found.st_mode & _PRIVATE:
+            return None
+        return marshal.loads(os.read(fd, found.st_size))
+    except (OSError, EOFError, ValueError, TypeError):
+        return None
+    finally:
+        os.close(fd)
+
+
+def store(name: str, value: object) -> None:
+    """Writes a value of plain types. A cache that can't be written is no error."""
+    place = folder()
+    if place is None:
+        return
+    temporary = f"{place}/.{name}.{os.getpid()}"
+    try:
+        fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(fd, marshal.dumps(value))
+        finally:
+            os.close(fd)
+        os.rename(temporary, f"{place}/{name}")  # noqa: PTH104
+    except OSError:
+        return

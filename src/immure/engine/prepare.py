@@ -1,0 +1,119 @@
+"""From a spec to a launch on this host: reads what the pure compiler needs, and remembers what it made."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+from immure.engine import cache
+from immure.errors import SpecError
+from immure.host.facts import HostFacts, SourceFacts
+from immure.host.probe import probe
+from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
+from immure.plan.launch import Launch
+from immure.policy.seccomp import Profile, load_preset, parse_profile
+from immure.spec.models import SandboxSpec
+
+_facts: dict[str, HostFacts] = {}
+_launches: dict[str, Launch] = {}
+
+
+def host_facts() -> HostFacts:
+    """This host's facts, tried out once per boot. What was refused is tried again every time."""
+    key = "facts-" + cache.key_of(cache.host_key())
+    facts = _facts.get(key) or _stored_facts(key)
+    if facts is None:
+        facts = probe()
+        if not (facts.user_namespaces or facts.new_proc or facts.ptrace):
+            cache.store(key, msgspec.msgpack.encode(facts))
+    _facts[key] = facts
+    return facts
+
+
+def _stored_facts(key: str) -> HostFacts | None:
+    content = cache.load(key)
+    if not isinstance(content, bytes):
+        return None
+    try:
+        return msgspec.msgpack.decode(content, type=HostFacts)
+    except msgspec.DecodeError:
+        return None
+
+
+def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Launch:
+    """The launch of a spec whose relative paths start at `base`. Remembered by content within this process.
+
+    Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
+    """
+    inputs = read_inputs(spec, base=base, hostname=hostname)
+    key = cache.key_of(
+        cache.host_key(),
+        msgspec.msgpack.encode((spec, inputs.sources, hostname)),
+        msgspec.msgpack.encode(inputs.profile),
+    )
+    launch = _launches.get(key)
+    if launch is None:
+        facts = host_facts()
+        launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
+        _launches[key] = launch
+    return launch
+
+
+def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
+    """The plan alone, for `--dry-run`."""
+    return compile_plan(spec, host_facts(), read_inputs(spec, base=base, hostname=hostname))
+
+
+def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
+    """Looks at the mounts' sources and reads the seccomp profile."""
+    return Inputs(sources=_sources(spec, base), profile=_profile(spec, base), hostname=hostname)
+
+
+def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
+    found: list[SourceFacts] = []
+    for index, mount in enumerate(spec.files.mounts):
+        if mount.source is None:
+            continue
+        path = os.path.normpath(base / Path(mount.source).expanduser())
+        where = f"$.spec.files.mounts[{index}].source"
+        try:
+            real = Path(path).stat()
+        except OSError as error:
+            raise SpecError(
+                f"the mount source {path} can't be used",
+                path=where,
+                need="a folder or file that exists",
+                have=error.strerror,
+                hint="create it, or mount another path",
+            ) from error
+        mode = real.st_mode
+        if not (mode & 0o170000) in (0o040000, 0o100000):
+            raise SpecError(
+                f"the mount source {path} can't be used",
+                path=where,
+                need="a folder or a regular file",
+                have="a socket, pipe or device",
+            )
+        found.append(SourceFacts(path=path, kind="folder" if mode & 0o170000 == 0o040000 else "file"))
+    return tuple(found)
+
+
+def _profile(spec: SandboxSpec, base: Path) -> Profile:
+    wanted = spec.syscalls.profile
+    if wanted == "default":
+        return load_preset("default")
+    if not isinstance(wanted, str):
+        return parse_profile(msgspec.json.encode(wanted), source="$.spec.syscalls.profile")
+    path = base / Path(wanted).expanduser()
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise SpecError(
+            f"the seccomp profile {path} can't be read",
+            path="$.spec.syscalls.profile",
+            need="`default`, an OCI profile, or a path to one",
+            have=error.strerror,
+        ) from error
+    return parse_profile(text, source=str(path))

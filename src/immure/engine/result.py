@@ -1,0 +1,99 @@
+"""The result of a command, as users get it (schema `immure.result/v1`)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from msgspec import Struct
+
+from immure.plan.report import Clause
+
+ExitKind = Literal["exited", "signaled", "timeout", "oom", "output", "refused"]
+
+
+class Output(bytes):
+    """What a command wrote: bytes, since nobody promised that it is text."""
+
+    def text(self, encoding: str = "utf-8", errors: str = "replace") -> str:
+        """The bytes as text."""
+        return self.decode(encoding, errors)
+
+
+class Exit(Struct, frozen=True):
+    """How a command ended. `code` is None unless it exited, `signal` unless one ended it."""
+
+    kind: ExitKind
+    code: int | None
+    signal: int | None
+
+
+class Levels(Struct, frozen=True):
+    """The level asked for, and the one awarded from what was measured."""
+
+    asked: str
+    awarded: str
+
+
+class Usage(Struct, frozen=True):
+    """What a command used. None where this host can't say."""
+
+    wall_ms: int
+    cpu_ms: int
+    memory_peak_bytes: int
+    pids_peak: int | None
+    stdout_bytes: int
+    stderr_bytes: int
+
+
+class Truncated(Struct, frozen=True):
+    """Whether a stream is shorter than what the command wrote."""
+
+    stdout: bool
+    stderr: bool
+
+
+class Denial(Struct, frozen=True):
+    """Something that a protection refused (DESIGN, denials)."""
+
+    code: str
+    layer: str
+    call: str
+    target: str
+    rule: str
+    count: int
+    fix: str
+
+
+class Result(Struct, frozen=True):
+    """One command in a box. `stdout` and `stderr` are empty where they were passed on."""
+
+    id: str
+    name: str
+    runtime: str
+    argv: tuple[str, ...]
+    exit: Exit
+    level: Levels
+    report: tuple[Clause, ...]
+    denials: tuple[Denial, ...]
+    denials_complete: bool
+    usage: Usage
+    truncated: Truncated
+    times_us: dict[str, int]
+    plan_sha256: str
+    host_sha256: str
+    stdout: Output
+    stderr: Output
+
+    @property
+    def ok(self) -> bool:
+        """Whether the command exited with status 0."""
+        return self.exit.kind == "exited" and self.exit.code == 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON document, without the streams."""
+        fields: dict[str, Any] = {"schema": "immure.result/v1"}
+        for name in self.__struct_fields__:
+            if name not in ("stdout", "stderr"):
+                fields[name] = getattr(self, name)
+        fields["error"] = None
+        return fields

@@ -1,0 +1,64 @@
+"""The spawners of this process: one for each way of making boxes, started when first needed.
+
+Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import _thread
+import os
+
+from immure.errors import BoxLost, SetupFailed
+from immure.host.native import native_program
+from immure.plan.launch import Launch
+from immure.runtimes.process.spawner import Spawner
+
+_spawners: dict[tuple[str, bytes], Spawner] = {}
+_lock = _thread.allocate_lock()
+
+
+def spawner_for(launch: Launch) -> Spawner:
+    """A living spawner for this launch. A forked child starts its own; the parent's are not touched."""
+    program = native_program()
+    key = (program, launch.config)
+    with _lock:
+        spawner = _spawners.get(key)
+        if spawner is None or not spawner.alive():
+            lock = _open_lock() if launch.ranges else None
+            try:
+                spawner = Spawner(program, launch.config, lock)
+            finally:
+                if lock is not None:
+                    os.close(lock)
+            _spawners[key] = spawner
+        return spawner
+
+
+def close_all() -> None:
+    """Ends the spawners that this process started, and with them their boxes."""
+    with _lock:
+        for spawner in _spawners.values():
+            if spawner.owner == os.getpid():
+                spawner.close()
+        _spawners.clear()
+
+
+def _open_lock() -> int:
+    """The file whose bytes stand for ranges of ids. All spawners of one user share it."""
+    if os.geteuid() == 0:
+        place = "/run/immure"
+    else:
+        base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+        place = f"{base}/immure"
+    try:
+        os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103
+        if os.lstat(place).st_uid != os.geteuid():
+            raise BoxLost(f"{place} belongs to somebody else", need="a folder of this user", hint=f"remove {place}")
+        return os.open(f"{place}/ids.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise SetupFailed(
+            f"the lock file of the id ranges can't be opened: {error.filename}",
+            step="id range",
+            errno=error.errno or 0,
+            have=error.strerror,
+        ) from error

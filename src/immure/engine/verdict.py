@@ -1,0 +1,82 @@
+"""How a command ended, from what the host saw: the kernel's counters, the host's clock, the reader's count.
+
+A box's own word counts only for its exit status. Standard library only: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from immure.errors import BoxLost, ImmureError
+from immure.runtimes.process.attend import Attendance
+from immure.runtimes.process.box import Ended
+from immure.runtimes.process.faults import exec_failed
+from immure.runtimes.process.request import Request
+
+
+class Verdict:
+    """`kind` as in the result's `exit`; `code` or `signal` where the command had one."""
+
+    __slots__ = ("code", "kind", "signal")
+
+    def __init__(self, kind: str, code: int | None, signal: int | None) -> None:
+        self.kind = kind
+        self.code = code
+        self.signal = signal
+
+    def exit_status(self) -> int:
+        """What the command line ends with."""
+        if self.kind == "timeout":
+            return 124
+        if self.kind == "oom":
+            return 137
+        if self.kind == "output":
+            return 125
+        return self.code if self.code is not None else 128 + (self.signal or 0)
+
+
+def judge_end(request: Request, attendance: Attendance, ended: Ended | None) -> Verdict:
+    """Raises ExecFailed where the command never started, and BoxLost where the box fell under it."""
+    seen = attendance.exit
+    if seen is not None and seen.errno:
+        raise exec_failed(request, seen.errno, seen.step)
+    code, signal = (None, None) if seen is None else _split(seen.status)
+    if attendance.timed_out:
+        return Verdict("timeout", code, signal)
+    if attendance.flooded:
+        return Verdict("output", code, signal)
+    if ended is not None and code is None and oom_kills(ended.counters):
+        return Verdict("oom", None, signal)
+    if seen is None:
+        failure: ImmureError | None = attendance.box.failure
+        raise failure or BoxLost(
+            "the box ended under the command",
+            have="its stem was killed",
+            hint="with one mapped id a command can kill the stem: give the user a range in /etc/subuid",
+        )
+    return Verdict("exited" if code is not None else "signaled", code, signal)
+
+
+def _split(status: int) -> tuple[int | None, int | None]:
+    if os.WIFEXITED(status):
+        return os.WEXITSTATUS(status), None
+    return None, os.WTERMSIG(status)
+
+
+def oom_kills(counters: dict[str, bytes]) -> int:
+    """How often the kernel killed for memory: `oom_kill` of memory.events (v2) or memory.oom_control (v1)."""
+    for name in ("memory.events", "memory.oom_control"):
+        for line in counters.get(name, b"").splitlines():
+            words = line.split()
+            if len(words) == 2 and words[0] == b"oom_kill":
+                return int(words[1])
+    return 0
+
+
+def memory_peak(ended: Ended) -> int:
+    """The cgroup's peak where there is one, else the largest process's."""
+    for name in ("memory.peak", "memory.max_usage_in_bytes"):
+        content = ended.counters.get(name, b"").strip()
+        if content.isdigit():
+            return int(content)
+    return ended.memory_peak_bytes

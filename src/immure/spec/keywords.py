@@ -1,0 +1,83 @@
+"""Keywords of `run()` and `Sandbox()` to a spec: the short forms that a person types."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from immure.errors import SpecError
+from immure.spec.loading import convert
+from immure.spec.models import SandboxSpec
+
+#: Keywords, and where each goes in the spec.
+_PLACES: dict[str, tuple[str, ...]] = {
+    "level": ("level",),
+    "runtime": ("runtime",),
+    "image": ("image",),
+    "env": ("env",),
+    "workdir": ("workdir",),
+    "mounts": ("files", "mounts"),
+    "landlock": ("files", "landlock"),
+    "seccomp": ("syscalls", "profile"),
+    "network": ("network", "mode"),
+    "user": ("processes", "user"),
+    "capabilities": ("processes", "capabilities"),
+    "namespaces": ("processes", "namespaces"),
+    "limits": ("limits",),
+    "protections": ("protections",),
+}
+#: Limits may be given by themselves as well: `run(…, timeout_s=5)`.
+_LIMITS = ("memory_mib", "cpus", "pids", "disk_mib", "timeout_s", "output_mib")
+
+
+def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = None) -> SandboxSpec:
+    """`base`, or the defaults, with the keywords put in. Raises SpecError naming the keyword."""
+    raw: dict[str, Any] = msgspec.to_builtins(base) if base is not None else {}
+    for name, value in keywords.items():
+        if value is None:
+            continue
+        if name in _LIMITS:
+            raw.setdefault("limits", {})[name] = value
+            continue
+        place = _PLACES.get(name)
+        if place is None:
+            raise SpecError(
+                f"unknown keyword {name!r}", path="keywords", need="one of " + ", ".join((*_PLACES, *_LIMITS))
+            )
+        _put(raw, place, _long_form(name, value))
+    return convert(raw, SandboxSpec, path="$.spec")
+
+
+def _put(raw: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
+    for step in place[:-1]:
+        raw = raw.setdefault(step, {})
+    if place[-1] == "limits":
+        raw.setdefault("limits", {}).update(value)
+    else:
+        raw[place[-1]] = value
+
+
+def _long_form(name: str, value: Any) -> Any:
+    if name == "mounts":
+        return [_mount(one) for one in value]
+    if name == "level":
+        return str(value)
+    if name == "env":
+        return {key: str(text) for key, text in dict(value).items()}
+    if name == "capabilities" and not isinstance(value, Mapping):
+        return {"add": list(value)}
+    return value
+
+
+def _mount(value: Any) -> Any:
+    """A tuple `(source, target)` or `(source, target, access)`, or the mapping of the spec."""
+    if isinstance(value, Mapping | msgspec.Struct):
+        return msgspec.to_builtins(value)
+    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (2, 3):
+        parts = [str(part) for part in value]
+        return {"source": parts[0], "target": parts[1], "access": parts[2] if len(parts) == 3 else "ro"}
+    raise SpecError(
+        "a mount is a tuple (source, target[, access]) or a mapping", path="$.spec.files.mounts", have=repr(value)
+    )

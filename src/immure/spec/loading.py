@@ -1,0 +1,112 @@
+"""Text to spec: YAML, TOML, JSON and keywords. Unknown keys are refused with the nearest known one."""
+
+from __future__ import annotations
+
+import difflib
+import re
+import types
+from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from immure.errors import SpecError
+from immure.spec.models import Document
+
+T = TypeVar("T")
+_UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_PATH = re.compile(r" - at `([^`]*)`$")
+
+
+def load_document(text: bytes, *, name: str) -> Document:
+    """A document of `apiVersion: immure.dev/v1`; the form follows the name's suffix, YAML where it has none.
+
+    Raises SpecError with the path in the document.
+    """
+    try:
+        if name.endswith(".json"):
+            raw: Any = msgspec.json.decode(text)
+        elif name.endswith(".toml"):
+            raw = msgspec.toml.decode(text)
+        else:
+            raw = msgspec.yaml.decode(text)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise SpecError(f"{name} can't be read: {error}", need="YAML, TOML or JSON") from error
+    if not isinstance(raw, dict):
+        raise SpecError(f"{name} holds no sandbox", need="apiVersion, kind and spec", have=type(raw).__name__)
+    return convert(cast("dict[str, Any]", raw), Document)
+
+
+def convert(raw: object, model: type[T], *, path: str = "$") -> T:
+    """`msgspec.convert` with our errors: the path, what was needed, what was there, the nearest known key."""
+    try:
+        return msgspec.convert(raw, model, strict=True)
+    except msgspec.ValidationError as error:
+        raise _explain(str(error), raw, model, path) from error
+
+
+def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
+    found = _PATH.search(message)
+    inner = found.group(1) if found else "$"
+    text = message[: found.start()] if found else message
+    path = root + inner.removeprefix("$")
+    unknown = _UNKNOWN.search(text)
+    if unknown is not None:
+        known = _keys_at(model, inner)
+        near = difflib.get_close_matches(unknown.group(1), known, n=1)
+        return SpecError(
+            f"unknown key {unknown.group(1)!r}",
+            path=path,
+            need="one of " + ", ".join(known) if known else None,
+            hint=f"did you mean {near[0]!r}?" if near else None,
+        )
+    text = text[:1].lower() + text[1:].rstrip(".")
+    have = _value_at(raw, inner)
+    return SpecError(text, path=path, have=None if have is _ABSENT else _short(have))
+
+
+_ABSENT = object()
+_STEP = re.compile(r"\.([^.\[]+)|\[(\d+|\.\.\.)\]")
+
+
+def _steps(path: str) -> list[str]:
+    return [name or index for name, index in _STEP.findall(path)]
+
+
+def _value_at(raw: object, path: str) -> object:
+    for step in _steps(path):
+        if isinstance(raw, dict):
+            raw = cast("dict[str, object]", raw).get(step, _ABSENT)
+        elif isinstance(raw, list | tuple) and step.isdigit():
+            items = cast("list[object]", raw)
+            raw = items[int(step)] if int(step) < len(items) else _ABSENT
+        else:
+            return _ABSENT
+    return raw
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def _keys_at(model: Any, path: str) -> list[str]:
+    """The keys of the model that `path` leads to."""
+    for step in _steps(path):
+        model = _strip_optional(model)
+        if isinstance(model, type) and issubclass(model, msgspec.Struct):
+            names = {field.encode_name: field.name for field in msgspec.structs.fields(model)}
+            model = get_type_hints(model).get(names.get(step, ""), None)
+        else:
+            arguments = [one for one in get_args(model) if one is not Ellipsis]
+            model = arguments[-1] if arguments else None
+    model = _strip_optional(model)
+    if isinstance(model, type) and issubclass(model, msgspec.Struct):
+        return [field.encode_name for field in msgspec.structs.fields(model)]
+    return []
+
+
+def _strip_optional(model: Any) -> Any:
+    if get_origin(model) in (Union, types.UnionType):
+        structs = [one for one in get_args(model) if isinstance(one, type) and issubclass(one, msgspec.Struct)]
+        return structs[0] if structs else model
+    return model
