@@ -21,7 +21,8 @@ def dispatch(argv: list[str]) -> int:
     try:
         options = parser.parse_args(argv)
     except SystemExit as stop:
-        return stop.code if isinstance(stop.code, int) else USAGE
+        failed = stop.code not in (0, None)
+        return RUN_USAGE if failed and argv[:1] == ["run"] else USAGE if failed else 0
     if options.version:
         from immure import __version__
 

@@ -1,6 +1,6 @@
 """The compiler: `Profile` → `Filter`.
 
-    profile ─resolve→ clauses per call ─predicates→ graph per call ─search→ graph per ABI ─assemble→ instructions
+    profile ─resolve→ clauses per call ─predicates→ graph per call ─search→ graph ─assemble→ instructions
 
 Of the rules that match a call the one with the most restrictive action wins (seccomp(2)'s order), of equals
 the first in the document; where none matches, the default action. `evaluate.py` is the definition.
@@ -88,16 +88,16 @@ def _calls(graph: Graph, predicates: Predicates, policy: AbiPolicy) -> Iterable[
 
 def _call(graph: Graph, predicates: Predicates, clauses: Sequence[Clause], default: int) -> int:
     ordered = sorted(clauses, key=lambda clause: severity(clause.value))
+    if not ordered[0].conditions:
+        return graph.ret(ordered[0].value)
     return predicates.decide([(clause.conditions, graph.ret(clause.value)) for clause in ordered], default)
 
 
 def _too_large(profile: Profile, size: int) -> ProfileError:
-    index, rule = max(
-        enumerate(profile.rules),
-        key=lambda numbered: len(numbered[1].calls) * (1 + len(numbered[1].args or ())),
-    )
+    sizes = [len(rule.calls) * (1 + len(rule.args or ())) for rule in profile.rules]
+    index = sizes.index(max(sizes))
     return ProfileError(
-        f"the filter has {size} instructions; this rule, for {rule.calls[0]}, is the largest",
+        f"the filter has {size} instructions; this rule, for {profile.rules[index].calls[0]}, is the largest",
         path=f"$.syscalls[{index}]",
         need=f"at most {MAX_INSTRUCTIONS} instructions",
         hint="compare fewer argument values",

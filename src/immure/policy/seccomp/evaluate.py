@@ -29,7 +29,7 @@ _PRECEDENCE = (
 
 
 class Call(msgspec.Struct, frozen=True):
-    """A system call: its ABI, its number there (x32's with bit 30), up to six arguments (0 where left out)."""
+    """A system call: its ABI, its number there (x32's with bit 30), up to six arguments (else 0)."""
 
     arch: str
     nr: int

@@ -37,54 +37,6 @@ _ARCHES = frozenset({abi.docker for abi in ABIS.values()}) | {
     "parisc64",
 }
 
-_CAPABILITIES = frozenset(
-    f"CAP_{name}"
-    for name in [
-        "CHOWN",
-        "DAC_OVERRIDE",
-        "DAC_READ_SEARCH",
-        "FOWNER",
-        "FSETID",
-        "KILL",
-        "SETGID",
-        "SETUID",
-        "SETPCAP",
-        "LINUX_IMMUTABLE",
-        "NET_BIND_SERVICE",
-        "NET_BROADCAST",
-        "NET_ADMIN",
-        "NET_RAW",
-        "IPC_LOCK",
-        "IPC_OWNER",
-        "SYS_MODULE",
-        "SYS_RAWIO",
-        "SYS_CHROOT",
-        "SYS_PTRACE",
-        "SYS_PACCT",
-        "SYS_ADMIN",
-        "SYS_BOOT",
-        "SYS_NICE",
-        "SYS_RESOURCE",
-        "SYS_TIME",
-        "SYS_TTY_CONFIG",
-        "MKNOD",
-        "LEASE",
-        "AUDIT_WRITE",
-        "AUDIT_CONTROL",
-        "SETFCAP",
-        "MAC_OVERRIDE",
-        "MAC_ADMIN",
-        "SYSLOG",
-        "WAKE_ALARM",
-        "BLOCK_SUSPEND",
-        "AUDIT_READ",
-        "PERFMON",
-        "BPF",
-        "CHECKPOINT_RESTORE",
-    ]
-)
-
-
 def check_profile(profile: Profile) -> tuple[Finding, ...]:
     """All findings, in the document's order."""
     return tuple(_check(profile))
@@ -114,7 +66,7 @@ def _repeated_index(where: str, rule: Rule) -> Iterator[Finding]:
     repeated = sorted(index for index, count in counts.items() if count > 1)
     if repeated:
         message = (
-            f"argument {repeated[0]} has several conditions: any single condition of this rule is enough then, "
+            f"argument {repeated[0]} has several conditions: then any one condition of the rule is enough, "
             "also one on another argument"
         )
         yield Finding("repeated-index", "warning", f"{where}.args", message, "write one rule per alternative")
@@ -129,7 +81,7 @@ def _errno(where: str, action: Action, data: int | None) -> Iterator[Finding]:
 def _scope(where: str, scope: Scope | None) -> Iterator[Finding]:
     if scope is None:
         return
-    for key, words, known in (("caps", scope.caps, _CAPABILITIES), ("arches", scope.arches, _ARCHES)):
+    for key, words, known in (("caps", scope.caps, ALL_CAPABILITIES), ("arches", scope.arches, _ARCHES)):
         for position, word in enumerate(words or ()):
             if word not in known:
                 message = f"{word!r} is not known, so the condition is never met"
@@ -140,5 +92,5 @@ def _scope(where: str, scope: Scope | None) -> Iterator[Finding]:
 def _nearest(word: str, known: Iterable[str]) -> str | None:
     from difflib import get_close_matches
 
-    near = get_close_matches(word, sorted(known), n=1, cutoff=0.7)
+    near = get_close_matches(word, sorted(known), n=1, cutoff=0.8)
     return near[0] if near else None

@@ -17,7 +17,7 @@ class Return(NamedTuple):
 
 
 class Branch(NamedTuple):
-    """Compare the accumulator with `k`; before, load the word at `load` and mask it, where these are given."""
+    """Compare the accumulator with `k`; before, load the word at `load` and mask it, where given."""
 
     op: int
     k: int

@@ -139,7 +139,7 @@ def _given_match(one: Literal, matches: bool) -> Truth:
 
 
 def simplify(clauses: Iterable[Fixed], final: int) -> Clauses:
-    """Drop what can't hold, what always holds, what an earlier clause covers, and last ones that change nothing."""
+    """Drop what can't hold, always holds, is covered by an earlier clause, or comes last and changes nothing."""
     kept: list[Clause] = []
     for conditions, node in clauses:
         if any(one is False for one in conditions):
@@ -160,7 +160,7 @@ def _covered(earlier: Sequence[Clause], literals: tuple[Literal, ...]) -> bool:
 
 
 def cells(clauses: Clauses, word: Word) -> Iterable[tuple[int, bool, list[Clause]]]:
-    """The intervals of `word` within which no interval literal changes: start, whether it is one value, clauses.
+    """The intervals of `word` within which no interval literal changes: start, whether one value, clauses.
 
     A clause that needs one certain value is only listed there, so that a list of n values costs n, not n².
     """

@@ -1,4 +1,4 @@
-"""The profile as users write it: the OCI runtime-spec's `linux.seccomp`, with Docker's and Podman's additions.
+"""The profile as users write it: the OCI runtime-spec's `linux.seccomp`, with Docker's and Podman's keys.
 
 The models are the document, unresolved: which rules apply on which host is `resolve.py`'s work. Sources of
 the semantics: the runtime-spec's config-linux.md#seccomp, moby/profiles (`name`, `archMap`, `includes`,

@@ -1,0 +1,43 @@
+# Everything that a developer or CI does. `make demo` and `make test` work on a fresh Debian machine with Python 3.11+
+# and Rust; they install what they lack.
+
+VENV := .venv
+PYTHON := $(VENV)/bin/python
+STAMP := $(VENV)/.installed
+SOURCES := pyproject.toml native/Cargo.toml native/Cargo.lock native/hatch_build.py $(wildcard native/src/*.rs native/src/*/*.rs)
+
+.PHONY: demo test check bench format clean
+
+demo: $(STAMP)
+	$(PYTHON) examples/demo.py
+
+test: $(STAMP)
+	tools/install_test_packages.sh
+	$(PYTHON) -m pytest -q
+	tools/test_as_plain_user.sh
+
+check: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/pyright
+	$(VENV)/bin/lint-imports
+	cd native && cargo fmt --check && cargo clippy --release --locked -- -D warnings
+
+bench: $(STAMP)
+	tools/install_test_packages.sh
+	$(PYTHON) -m bench
+
+format: $(STAMP)
+	$(VENV)/bin/ruff format .
+	$(VENV)/bin/ruff check --fix .
+	cd native && cargo fmt
+
+$(STAMP): $(SOURCES)
+	tools/prepare.sh
+	test -x $(PYTHON) || python3 -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet --upgrade pip
+	$(VENV)/bin/pip install --quiet --editable '.[dev]'
+	touch $@
+
+clean:
+	rm -rf $(VENV) native/target src/immure/_native bench/build

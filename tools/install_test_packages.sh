@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Installs, as root on Debian, the programs that tests and benchmarks run: bubblewrap as a peer, newuidmap, compilers and
+# git as workloads, CPython's own tests. What is there already is left alone.
+set -euo pipefail
+
+packages=(bubblewrap uidmap gcc libc6-dev git python3 libpython3-testsuite strace libcap2-bin iproute2)
+missing=()
+for package in "${packages[@]}"; do
+  dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||
+    missing+=("$package")
+done
+[ ${#missing[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+  echo "not installed, and the tests that need them will say so: ${missing[*]}" >&2
+  exit 0
+fi
+apt-get update -q >/dev/null
+apt-get install -y -q --no-install-recommends "${missing[@]}" >/dev/null
