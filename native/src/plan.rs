@@ -9,6 +9,8 @@ pub struct Plan {
     pub namespaces: i32,
     /// The network namespace is one that the spawner made ahead, for one box alone.
     pub spare_network: bool,
+    /// No namespaces and no root of its own: Landlock and the filters alone stand between a command and the host.
+    pub bare: bool,
     /// The user and group in the box that own the user's mounts, and that commands run as by default.
     pub user: u32,
     pub group: u32,
@@ -130,6 +132,8 @@ pub struct CgroupLimit {
 pub struct Config {
     /// Plain user: a user namespace of the spawner's own is needed first.
     pub rootless: bool,
+    /// Make no namespaces at all; this host refuses them.
+    pub bare: bool,
     /// Stay in the host's network: boxes of this spawner share it.
     pub host_network: bool,
     pub caller_uid: u32,

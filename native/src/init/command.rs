@@ -98,7 +98,9 @@ pub fn give_up_privileges(stage: &CommandStage, command: &Command, drop_groups: 
     for &(resource, soft, hard) in &stage.rlimits {
         process::set_limit(resource, soft, hard).at("rlimit", "")?;
     }
-    process::prctl(libc::PR_SET_SECUREBITS, stage.securebits).at("capabilities", "securebits")?;
+    if stage.securebits != 0 {
+        process::prctl(libc::PR_SET_SECUREBITS, stage.securebits).at("capabilities", "securebits")?;
+    }
     raise_ambient(stage)?;
     if drop_groups {
         process::drop_groups().at("identity", "groups")?;

@@ -67,7 +67,7 @@ fn live(birth: &Birth, rope: &OwnedFd) -> Outcome<()> {
         next_token: FIRST_COMMAND,
         stack: vec![0; STACK_BYTES],
         poller: Poller::new().at("poll", "")?,
-        signals: process::child_signals().at("signals", "")?,
+        signals: process::watch_signals().at("signals", "")?,
         witness_due: birth.one_shot,
     };
     if !birth.one_shot {
@@ -82,8 +82,8 @@ impl Stem<'_> {
     /// A process that passes the last stage only to be inspected.
     fn show_witness(&mut self) -> Outcome<()> {
         let command = Command {
-            uid: self.birth.plan.user,
-            gid: self.birth.plan.group,
+            uid: self.birth.bare_user.map_or(self.birth.plan.user, |ids| ids.0),
+            gid: self.birth.bare_user.map_or(self.birth.plan.group, |ids| ids.1),
             workdir: c"/",
             argv: Vec::new(),
             env: Vec::new(),
@@ -183,7 +183,10 @@ impl Stem<'_> {
         } else {
             inline
         };
-        let command = parse(payload).ok_or_else(|| bad("command"))?;
+        let mut command = parse(payload).ok_or_else(|| bad("command"))?;
+        if let Some((uid, gid)) = self.birth.bare_user {
+            (command.uid, command.gid) = (uid, gid);
+        }
         let stdio = [1, 2, 3].map(|index: usize| message.fds[index].as_raw_fd());
         let asker = message.fds[0].try_clone().map_err(|_| bad("asker"))?;
         self.start(&command, stdio, asker)

@@ -15,6 +15,7 @@ pub struct Cell {
     pub pid: i32,
     pub pidfd: OwnedFd,
     pub one_shot: bool,
+    pub bare: bool,
     /// To whoever asked for the box: evidence and end go out here, release and kill come in, and its end is the
     /// box's end.
     pub owner: OwnedFd,
@@ -45,9 +46,11 @@ impl Witness {
 }
 
 impl Cell {
-    /// It may have ended by itself; reaping tells.
+    /// It may have ended by itself; reaping tells. The kernel ends a pid namespace with its init; a bare box's init has
+    /// to do that itself.
     pub fn kill(&self) {
-        let _ = process::send_signal(self.pidfd.as_raw_fd(), libc::SIGKILL);
+        let signal = if self.bare { libc::SIGTERM } else { libc::SIGKILL };
+        let _ = process::send_signal(self.pidfd.as_raw_fd(), signal);
     }
 
     pub fn release(&mut self) {
@@ -74,7 +77,7 @@ pub struct Request<'a> {
 pub fn create(
     request: Request,
     host: &Host,
-    template: RawFd,
+    template: Option<RawFd>,
     ids: &mut Ids,
     spawner: RawFd,
     cgroups: Cgroups,
@@ -89,6 +92,7 @@ pub fn create(
             pid,
             pidfd,
             one_shot: request.one_shot,
+            bare: request.plan.bare,
             owner: request.owner,
             ctl: Some(ctl),
             claim,
@@ -106,7 +110,7 @@ pub fn create(
 fn clone_box(
     request: &Request,
     host: &Host,
-    template: RawFd,
+    template: Option<RawFd>,
     ids: &mut Ids,
     spawner: RawFd,
     claim: &Claim,
@@ -123,14 +127,16 @@ fn clone_box(
         trees: trees.iter().map(|tree| tree.as_raw_fd()).collect(),
         range: ids.range(),
         one_shot: request.one_shot,
+        bare_user: request.plan.bare.then(|| claim.host_ids()),
         privileged: !ids.rootless(),
     };
     // SAFETY: the spawner has one thread.
     let Some((pid, pidfd)) = unsafe { process::clone(request.plan.namespaces) }.at("box", "clone")? else {
         init::run(birth)
     };
-    let prepared = host
-        .write_maps(pid, &claim.uid_map, &claim.gid_map)
+    let mapped =
+        if request.plan.bare { Ok(()) } else { host.write_maps(pid, &claim.uid_map, &claim.gid_map) };
+    let prepared = mapped
         .and_then(|()| cgroups.add(pid))
         .and_then(|()| socket::send(ours.as_raw_fd(), &frame::header(frame::GO, 0, 0), &[]).at("box", "go"));
     if let Err(fault) = prepared {
@@ -145,7 +151,7 @@ fn clone_box(
 fn user_trees(
     request: &Request,
     host: &Host,
-    template: RawFd,
+    template: Option<RawFd>,
     ids: &mut Ids,
     claim: &Claim,
 ) -> Outcome<Vec<OwnedFd>> {
@@ -166,7 +172,9 @@ fn user_trees(
         .zip(paths)
         .map(|(source, path)| user_tree(source, path, host, ids, claim))
         .collect();
-    crate::sys::namespace::enter(template, libc::CLONE_NEWNS).at("template", "enter")?;
+    if let Some(template) = template {
+        crate::sys::namespace::enter(template, libc::CLONE_NEWNS).at("template", "enter")?;
+    }
     trees
 }
 

@@ -16,7 +16,7 @@ impl Host {
     /// As a plain user this makes the user namespace in which everything else happens.
     pub fn open(config: &Config) -> Outcome<Host> {
         let proc_dir = fd::open("/proc", libc::O_RDONLY | libc::O_DIRECTORY).at("host", "/proc")?;
-        if config.rootless {
+        if config.rootless && !config.bare {
             become_root_of_own_namespace(config, proc_dir.as_raw_fd())?;
             mount::set_propagation(libc::MS_SLAVE).at("host", "/")?;
         }

@@ -28,6 +28,13 @@ pub struct Claim {
     host_group: u32,
 }
 
+impl Claim {
+    /// What the box's user and group are on the host.
+    pub fn host_ids(&self) -> (u32, u32) {
+        (self.host_user, self.host_group)
+    }
+}
+
 impl Ids {
     pub fn new(config: Config, lock: Option<OwnedFd>) -> Ids {
         Ids {

@@ -77,7 +77,7 @@ impl Spawner {
         let host_network = config.host_network;
         let cgroup_parents = Parents::open(&config.cgroups)?;
         let host = Host::open(&config)?;
-        let signals = process::child_signals().at("signals", "")?;
+        let signals = process::watch_signals().at("signals", "")?;
         let poller = Poller::new().at("poll", "")?;
         poller.add(engine.as_raw_fd(), ENGINE).at("poll", "engine")?;
         poller.add(signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
@@ -178,14 +178,15 @@ impl Spawner {
             return Err((request.owner, Fault::new("network namespace", "spare", libc::EINVAL)));
         }
         let spare = if request.plan.spare_network { self.make_spare() } else { Ok(()) };
+        let bare = request.plan.bare;
         let cgroups = spare
-            .and_then(|()| self.enter_template(request.plan))
+            .and_then(|()| if bare { Ok(()) } else { self.enter_template(request.plan) })
             .and_then(|()| self.cgroup_parents.make(&name, &request.plan.cgroup));
         let cgroups = match cgroups {
             Ok(cgroups) => cgroups,
             Err(fault) => return Err((request.owner, fault)),
         };
-        let template = self.templates[&self.current].as_raw_fd();
+        let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
         self.spare &= !request.plan.spare_network;
         let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
         let token = FIRST_BOX + 2 * u64::from(made.id);

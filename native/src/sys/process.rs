@@ -82,24 +82,38 @@ pub fn wait(pid: i32, options: i32) -> Sys<Option<(i32, i32, libc::rusage)>> {
     }
 }
 
-/// Blocks SIGCHLD and gives a descriptor that becomes readable in its place.
-pub fn child_signals() -> Sys<OwnedFd> {
+/// Blocks SIGCHLD and SIGTERM and gives a descriptor that becomes readable in their place.
+pub fn watch_signals() -> Sys<OwnedFd> {
     // SAFETY: the set is initialised before it is used.
     unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&mut set);
         libc::sigaddset(&mut set, libc::SIGCHLD);
+        libc::sigaddset(&mut set, libc::SIGTERM);
         check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) as i64)?;
         check(libc::signalfd(-1, &set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) as i64)
             .map(|fd| OwnedFd::from_raw_fd(fd as RawFd))
     }
 }
 
-/// Empties a descriptor of `child_signals`.
-pub fn drain_signals(fd: RawFd) {
-    let mut buffer = [0u8; 1024];
-    // SAFETY: `buffer` is valid for writing; the descriptor does not block.
-    while unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) } > 0 {}
+/// Empties a descriptor of `watch_signals`. True where SIGTERM was among them.
+pub fn drain_signals(fd: RawFd) -> bool {
+    const SIZE: usize = std::mem::size_of::<libc::signalfd_siginfo>();
+    let mut buffer = [0u8; SIZE * 8];
+    let mut asked = false;
+    loop {
+        // SAFETY: `buffer` is valid for writing; the descriptor does not block.
+        let count = unsafe { libc::read(fd, buffer.as_mut_ptr().cast(), buffer.len()) };
+        if count <= 0 {
+            return asked;
+        }
+        // The signal's number is the first field of each record.
+        let records = buffer[..count as usize].chunks_exact(SIZE);
+        asked |= records.into_iter().any(|record| record[..4] == (libc::SIGTERM as u32).to_ne_bytes());
+        if (count as usize) < buffer.len() {
+            return asked;
+        }
+    }
 }
 
 /// Default actions for every signal, and SIGCHLD blocked no more. Children inherit it.

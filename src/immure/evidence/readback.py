@@ -117,11 +117,18 @@ def _capabilities(
         masks = [int(value, 16) for value in seen.values()]
     except ValueError:
         return Finding(part, False, repr(seen), "the capability sets can't be read")
-    within = all(mask & ~keep == 0 for mask in masks)
-    observed = f"effective {masks[2]:#x}, bounding {masks[3]:#x}"
+    inheritable, permitted, effective, bounding, ambient = masks
+    have = inheritable | permitted | effective | ambient
+    # In the host's own user namespace nothing may be held; the bounding set, which a plain user can't lower, gives
+    # nothing to a process with no_new_privs.
+    if own:
+        held = (have | bounding) & ~keep == 0
+    else:
+        held = have == 0 and (bounding == 0 or status.get("NoNewPrivs") == "1")
+    observed = f"effective {effective:#x}, bounding {bounding:#x}"
     return Finding(
         part,
-        within and (own or not any(masks)),
+        held,
         observed,
         f"wanted at most {keep:#x}, and none in the host's user namespace",
     )

@@ -8,7 +8,8 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, SourceFacts
+from immure.host.facts import HostFacts, Missing, SourceFacts
+from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.image import SENTINEL, host_image
 from immure.plan.launch import Launch
 from immure.plan.limits import plan_limits
@@ -40,6 +41,11 @@ NAMESPACES = {
 }
 #: Actions of a default that let a call through.
 _OPEN_ACTIONS = frozenset({"SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"})
+BARE_ENV = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "HOME": "/",
+    "LANG": "C.UTF-8",
+}
 BASE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/tmp",
@@ -59,6 +65,7 @@ class Plan(Struct, frozen=True):
     """Everything that will be done for a box, in order, and what the user gets for each clause."""
 
     namespaces: int
+    bare: bool
     spare_network: bool
     user: int
     group: int
@@ -93,6 +100,7 @@ class Plan(Struct, frozen=True):
         return msgspec.msgpack.encode(
             {
                 "namespaces": self.namespaces,
+                "bare": self.bare,
                 "spare_network": self.spare_network,
                 "user": self.user,
                 "group": self.group,
@@ -113,20 +121,19 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     host lacks, and RuntimeUnavailable for a level that no runtime here reaches.
     """
     _check_level(spec)
-    _check_host(spec, facts)
+    bare = is_bare(spec, facts)
+    _check_host(spec, facts, bare=bare)
+    if bare:
+        return _compile_bare(spec, facts, inputs)
     points, root = box_root(spec, facts, inputs.sources, inputs.hostname)
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode)
     present = {_path_of(op) for op in image}
-    keep = capabilities.resolve(
-        spec.processes.capabilities.add,
-        spec.processes.capabilities.drop,
-        last=facts.last_capability,
-        path="$.spec.processes.capabilities",
-    )
+    keep = _kept_capabilities(spec, facts)
     limits = plan_limits(spec, facts)
-    ruleset = _landlock(spec, facts, inputs)
+    ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
         namespaces=_namespaces(spec, keep),
+        bare=False,
         spare_network=_spare_network(spec, keep),
         user=spec.processes.user,
         group=spec.processes.user,
@@ -145,8 +152,56 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         report=(*_clauses(spec, facts, ruleset, keep), *limits.clauses),
         level=spec.level,
         default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
-        host_sha256=hashlib.sha256(msgspec.msgpack.encode(facts)).hexdigest(),
+        host_sha256=_host_sha256(facts),
     )
+
+
+def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
+    """A box without namespaces: L1, for hosts that refuse them."""
+    limits = plan_limits(spec, facts)
+    ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
+    root = facts.uid == 0
+    return Plan(
+        namespaces=0,
+        bare=True,
+        spare_network=False,
+        user=spec.processes.user if root else facts.uid,
+        group=spec.processes.user if root else facts.gid,
+        template=(),
+        root=(),
+        landlock=ruleset,
+        command=CommandStage(
+            rlimits=limits.rlimits,
+            # A plain user has none, and may not touch the bounding set.
+            known_capabilities=capabilities.known(facts.last_capability) if root else 0,
+            keep_capabilities=0,
+            securebits=capabilities.securebits(0) if root else 0,
+            umask=0o022,
+            filters=_filters(facts, inputs, 0),
+        ),
+        cgroup=limits.cgroup,
+        report=(
+            *bare_clauses(spec, facts),
+            *_clauses(spec, facts, ruleset, 0, bare=True),
+            *(one for one in limits.clauses if one.clause != "limits.disk_mib"),
+        ),
+        level=spec.level,
+        default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
+        host_sha256=_host_sha256(facts),
+    )
+
+
+def _kept_capabilities(spec: SandboxSpec, facts: HostFacts) -> int:
+    return capabilities.resolve(
+        spec.processes.capabilities.add,
+        spec.processes.capabilities.drop,
+        last=facts.last_capability,
+        path="$.spec.processes.capabilities",
+    )
+
+
+def _host_sha256(facts: HostFacts) -> str:
+    return hashlib.sha256(msgspec.msgpack.encode(facts)).hexdigest()
 
 
 def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Launch:
@@ -171,20 +226,21 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     kinds = {source.path: source.kind for source in inputs.sources}
     launch.sources = tuple((op.source, kinds[op.source]) for op in plan.root if isinstance(op, UserMount))
     launch.user = plan.user
-    launch.env = {**BASE_ENV, **spec.env}
-    launch.workdir = _workdir(spec)
+    launch.env = {**(BARE_ENV if plan.bare else BASE_ENV), **spec.env}
+    launch.workdir = _workdir(spec, "/" if plan.bare else "/tmp")
     launch.timeout_s = spec.limits.timeout_s
     output = spec.limits.output_mib
-    launch.config = spawner_config(facts, host_network=spec.network.mode == "host")
-    launch.ranges = facts.ids.kind == "ranges"
+    launch.config = spawner_config(facts, host_network=spec.network.mode == "host" or plan.bare, bare=plan.bare)
+    launch.ranges = facts.ids.kind == "ranges" and (facts.uid == 0 or not plan.bare)
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
     return launch
 
 
-def spawner_config(facts: HostFacts, *, host_network: bool) -> bytes:
+def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes:
     """The first message to a spawner on this host."""
-    ids: dict[str, object] = {"kind": facts.ids.kind}
-    if facts.ids.kind == "ranges":
+    ids: dict[str, object] = {"kind": "single"}
+    if facts.ids.kind == "ranges" and (facts.uid == 0 or not bare):
+        ids["kind"] = "ranges"
         ids.update(
             base_uid=facts.ids.base_uid,
             base_gid=facts.ids.base_gid,
@@ -196,6 +252,7 @@ def spawner_config(facts: HostFacts, *, host_network: bool) -> bytes:
     return msgspec.msgpack.encode(
         {
             "rootless": facts.uid != 0,
+            "bare": bare,
             "host_network": host_network,
             "caller_uid": facts.uid,
             "caller_gid": facts.gid,
@@ -209,11 +266,11 @@ def _path_of(op: Operation) -> str:
     return str(getattr(op, "path", ""))
 
 
-def _workdir(spec: SandboxSpec) -> str:
+def _workdir(spec: SandboxSpec, default: str) -> str:
     if spec.workdir is not None:
         return spec.workdir
     mounts = [mount.target for mount in spec.files.mounts if mount.target is not None]
-    return mounts[0] if mounts else "/tmp"
+    return mounts[0] if mounts else default
 
 
 def _check_level(spec: SandboxSpec) -> None:
@@ -244,14 +301,19 @@ def _refuse_at_l2(refused: bool, path: str, need: str, have: str) -> None:
         )
 
 
-def _check_host(spec: SandboxSpec, facts: HostFacts) -> None:
-    for name, missing in (
-        ("processes.namespaces", facts.user_namespaces),
-        ("processes.namespaces (a new /proc)", facts.new_proc),
-        ("evidence", facts.ptrace),
-    ):
+def _check_host(spec: SandboxSpec, facts: HostFacts, *, bare: bool) -> None:
+    needs: list[tuple[str, Missing | None]] = [("evidence", facts.ptrace)]
+    if not bare:
+        needs += [
+            ("processes.namespaces", facts.user_namespaces),
+            ("processes.namespaces (a new /proc)", facts.new_proc),
+        ]
+    for name, missing in needs:
         if missing is not None:
-            raise ProtectionUnavailable(name, need=missing.need, have=missing.have, hint=missing.command)
+            hint = missing.command or ""
+            if name != "evidence":
+                hint += "; or ask for level L1 with --best-effort namespaces"
+            raise ProtectionUnavailable(name, need=missing.need, have=missing.have, hint=hint.lstrip("; ") or None)
     if not facts.seccomp:
         raise ProtectionUnavailable(
             "syscalls", need="a kernel with CONFIG_SECCOMP_FILTER", have="none", hint="use another kernel"
@@ -279,7 +341,9 @@ def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:
     return guard.to_bytes(), profile.to_bytes()
 
 
-def _landlock(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Landlock | None:
+def _landlock(
+    spec: SandboxSpec, facts: HostFacts, rules: tuple[tuple[str, landlock.Fs], ...]
+) -> Landlock | None:
     if spec.files.landlock == "off":
         return None
     if facts.landlock_abi < landlock.LEAST_ABI:
@@ -293,17 +357,20 @@ def _landlock(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Landlock |
             )
         if facts.landlock_abi == 0:
             return None
-    ruleset = landlock.compile_ruleset(facts.landlock_abi, landlock_rules(spec, facts, inputs.sources))
+    bare = is_bare(spec, facts)
+    ruleset = landlock.compile_ruleset(facts.landlock_abi, rules)
     return Landlock(
         handled_fs=ruleset.handled_fs,
-        handled_net=0,
+        handled_net=landlock.handled_tcp(facts.landlock_abi) if bare and spec.network.mode == "none" else 0,
         scoped=ruleset.scoped,
         rules=tuple(LandlockRule(path=path, access=access) for path, access in ruleset.rules),
-        sentinel="/" + SENTINEL,
+        sentinel=BARE_SENTINEL if bare else "/" + SENTINEL,
     )
 
 
-def _clauses(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None, keep: int) -> list[Clause]:
+def _clauses(
+    spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None, keep: int, *, bare: bool = False
+) -> list[Clause]:
     profile = spec.syscalls.profile
     clauses = [
         Clause(
@@ -313,6 +380,10 @@ def _clauses(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None, keep
             by="seccomp",
         ),
         _landlock_clause(spec, facts, ruleset),
+    ]
+    if bare:
+        return clauses
+    clauses += [
         Clause(clause="network.mode", wanted=spec.network.mode, got="exact", by=_network_by(spec)),
         Clause(clause="processes.namespaces", wanted=spec.processes.namespaces, got="exact", by="clone"),
         Clause(

@@ -50,6 +50,9 @@ _RIGHTS_SINCE: tuple[tuple[int, Fs], ...] = (
     (9, Fs.RESOLVE_UNIX),
 )
 _SCOPES_SINCE = 6
+_TCP_SINCE = 4
+#: LANDLOCK_ACCESS_NET_BIND_TCP and _CONNECT_TCP.
+TCP = 0b11
 
 #: The least ABI that counts as file control: before it, truncation is out of its reach.
 LEAST_ABI = 3
@@ -96,6 +99,11 @@ def handled_fs(abi: int) -> Fs:
 def scopes(abi: int) -> Scope:
     """Every scope that `abi` knows: from ABI 6 on, signals and abstract sockets stay inside the domain."""
     return Scope.ABSTRACT_UNIX_SOCKET | Scope.SIGNAL if abi >= _SCOPES_SINCE else Scope(0)
+
+
+def handled_tcp(abi: int) -> int:
+    """The TCP rights, for a box that has no network namespace; 0 where this ABI has none."""
+    return TCP if abi >= _TCP_SINCE else 0
 
 
 def compile_ruleset(abi: int, wanted: tuple[tuple[str, Fs], ...]) -> Ruleset:

@@ -26,7 +26,7 @@ Access = Literal["ro", "rw", "review"]
 Need = Literal["required", "best_effort"]
 
 #: Protections that `SandboxSpec.protections` can opt down, one by one.
-PROTECTIONS = ("landlock", "groups", "memory", "cpus", "pids", "disk")
+PROTECTIONS = ("landlock", "namespaces", "memory", "cpus", "pids")
 
 Positive = Annotated[int, Meta(ge=1)]
 Id = Annotated[int, Meta(ge=0, le=65_535)]
@@ -112,9 +112,9 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     processes: Processes = Processes()
     limits: Limits = Limits()
-    protections: dict[
-        Literal["landlock", "groups", "memory", "cpus", "pids", "disk"], Need
-    ] = field(default_factory=dict[Any, Need])
+    protections: dict[Literal["landlock", "namespaces", "memory", "cpus", "pids"], Need] = field(
+        default_factory=dict[Any, Need]
+    )
 
 
 class Metadata(Struct, frozen=True, forbid_unknown_fields=True):

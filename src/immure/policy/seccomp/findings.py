@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
+from immure.policy.capabilities import NAMES
+
 from .abi import ABIS
 from .actions import MAX_ERRNO, Action
 from .profile import Profile, Rule, Scope
@@ -36,6 +38,9 @@ _ARCHES = frozenset({abi.docker for abi in ABIS.values()}) | {
     "parisc",
     "parisc64",
 }
+
+_CAPABILITIES = frozenset(f"CAP_{name}" for name in NAMES)
+
 
 def check_profile(profile: Profile) -> tuple[Finding, ...]:
     """All findings, in the document's order."""
@@ -81,7 +86,7 @@ def _errno(where: str, action: Action, data: int | None) -> Iterator[Finding]:
 def _scope(where: str, scope: Scope | None) -> Iterator[Finding]:
     if scope is None:
         return
-    for key, words, known in (("caps", scope.caps, ALL_CAPABILITIES), ("arches", scope.arches, _ARCHES)):
+    for key, words, known in (("caps", scope.caps, _CAPABILITIES), ("arches", scope.arches, _ARCHES)):
         for position, word in enumerate(words or ()):
             if word not in known:
                 message = f"{word!r} is not known, so the condition is never met"

@@ -139,7 +139,7 @@ def _given_match(one: Literal, matches: bool) -> Truth:
 
 
 def simplify(clauses: Iterable[Fixed], final: int) -> Clauses:
-    """Drop what can't hold, always holds, is covered by an earlier clause, or comes last and changes nothing."""
+    """Drop what can't hold, always holds, is covered by an earlier clause, or is last and changes nothing."""
     kept: list[Clause] = []
     for conditions, node in clauses:
         if any(one is False for one in conditions):
@@ -164,10 +164,9 @@ def cells(clauses: Clauses, word: Word) -> Iterable[tuple[int, bool, list[Clause
 
     A clause that needs one certain value is only listed there, so that a list of n values costs n, not n².
     """
-    intervals = [
-        one for conditions, _ in clauses for one in conditions if one.word == word and one.is_interval
-    ]
-    starts = sorted({0, *(cut for one in intervals for cut in cuts(one) if cut <= FULL)})
+    literals = [one for conditions, _ in clauses for one in conditions if one.word == word]
+    edges = {cut for one in literals if one.is_interval for cut in cuts(one) if cut <= FULL}
+    starts = sorted({0} | edges)
     pinned: dict[int, list[int]] = {}
     anywhere: list[int] = []
     for position, (conditions, _) in enumerate(clauses):

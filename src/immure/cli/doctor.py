@@ -1,0 +1,47 @@
+"""`immure doctor`: which levels this host reaches, what is missing, and the command that would change it."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import msgspec
+
+from immure.cli.execute import printable
+from immure.engine.doctor import Diagnosis, diagnose
+
+
+def doctor(*, level: str | None, json: bool) -> int:
+    """Prints the diagnosis. 0 where `level`, or L2, is reachable, else 1."""
+    diagnosis = diagnose()
+    if json:
+        document: dict[str, Any] = {"schema": "immure.doctor/v1", **msgspec.to_builtins(diagnosis), "error": None}
+        sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
+    else:
+        _print(diagnosis)
+    return 0 if diagnosis.levels[level or "L2"].reachable else 1
+
+
+def _print(diagnosis: Diagnosis) -> None:
+    lines: list[str] = []
+    for name, state in diagnosis.levels.items():
+        lines.append(f"{name}  {'reachable, by ' + str(state.runtime) if state.reachable else 'not reachable'}")
+        for missing in state.missing:
+            lines.append(f"      needs {missing.need}")
+            lines.append(f"      have  {missing.have}")
+            if missing.command:
+                lines.append(f"      to do {missing.command}")
+    facts = diagnosis.facts
+    lines.append("")
+    lines.append(f"kernel {facts.kernel[0]}.{facts.kernel[1]} {facts.arch}, Landlock ABI {facts.landlock_abi}")
+    lines.append(f"user {facts.uid}: {_ids(diagnosis)}")
+    groups = ", ".join(f"{' '.join(one.controllers)} (v{one.version})" for one in facts.cgroups)
+    lines.append(f"cgroups that can be written: {groups or 'none'}")
+    sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+
+
+def _ids(diagnosis: Diagnosis) -> str:
+    ids = diagnosis.facts.ids
+    if ids.kind == "single":
+        return "boxes map one id (install newuidmap and add a range to /etc/subuid for more)"
+    return f"boxes have {ids.size} ids each"

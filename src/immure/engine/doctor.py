@@ -1,0 +1,68 @@
+"""What this host can do, level by level."""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from immure.engine.prepare import host_facts
+from immure.host.facts import HostFacts, Missing
+from immure.policy.landlock import LEAST_ABI
+
+
+class LevelState(Struct, frozen=True):
+    """Whether a level is reachable here, by which runtime, and what is missing."""
+
+    reachable: bool
+    runtime: str | None
+    missing: tuple[Missing, ...]
+
+
+class Diagnosis(Struct, frozen=True):
+    """Everything that `immure doctor` knows."""
+
+    levels: dict[str, LevelState]
+    facts: HostFacts
+
+
+def diagnose() -> Diagnosis:
+    """Looks at this host as this user."""
+    facts = host_facts()
+    first = _missing_for_l1(facts)
+    second = (*first, *_missing_for_l2(facts))
+    kernel = Missing(need="a runtime with a user-space kernel", have="none in this version")
+    machine = Missing(need="a runtime with virtual machines", have="none in this version")
+    return Diagnosis(
+        levels={
+            "L1": _state(first, "process"),
+            "L2": _state(second, "process"),
+            "L3": _state((*second, kernel), None),
+            "L4": _state((*second, machine), None),
+        },
+        facts=facts,
+    )
+
+
+def _state(missing: tuple[Missing, ...], runtime: str | None) -> LevelState:
+    return LevelState(reachable=not missing, runtime=None if missing else runtime, missing=missing)
+
+
+def _missing_for_l1(facts: HostFacts) -> tuple[Missing, ...]:
+    found: list[Missing] = []
+    if not facts.seccomp:
+        found.append(Missing(need="seccomp filters", have="refused", command="use a kernel with CONFIG_SECCOMP_FILTER"))
+    if facts.ptrace is not None:
+        found.append(facts.ptrace)
+    return tuple(found)
+
+
+def _missing_for_l2(facts: HostFacts) -> tuple[Missing, ...]:
+    found = [one for one in (facts.user_namespaces, facts.new_proc) if one is not None]
+    if facts.landlock_abi < LEAST_ABI:
+        found.append(
+            Missing(
+                need=f"Landlock ABI {LEAST_ABI} (Linux 6.2)",
+                have=f"ABI {facts.landlock_abi}",
+                command="add landlock to lsm= on the kernel's command line, or use a newer kernel",
+            )
+        )
+    return tuple(found)
