@@ -66,9 +66,7 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="few samples: does it work, not how fast is it")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--walls", action="store_true", help="show what holds, measure nothing")
-    parser.add_argument(
-        "--only", type=_names, default=list(CONTENDERS), metavar="NAME,…", help=", ".join(CONTENDERS)
-    )
+    parser.add_argument("--only", type=_names, default=list(CONTENDERS), metavar="NAME,…", help=", ".join(CONTENDERS))
     parser.add_argument(
         "--filters",
         nargs=2,

@@ -40,9 +40,7 @@ def _compile(sources: list[Path], output: Path) -> None:
     BUILD.mkdir(exist_ok=True)
     unfinished = output.with_suffix(f".{os.getpid()}")
     try:
-        done = subprocess.run(
-            [*COMMAND, "-o", unfinished, *sources], capture_output=True, text=True, check=False
-        )
+        done = subprocess.run([*COMMAND, "-o", unfinished, *sources], capture_output=True, text=True, check=False)
     except FileNotFoundError:
         raise BuildError("cc is missing; install it: apt-get install gcc libc6-dev") from None
     if done.returncode:

@@ -24,9 +24,7 @@ class Measured:
         return [sample.total_ns for sample in self.samples.get(name, ())]
 
 
-def measure(
-    contenders: Sequence[Contender], *, rounds: int, warmup: int, segments: int, segment_ms: int
-) -> Measured:
+def measure(contenders: Sequence[Contender], *, rounds: int, warmup: int, segments: int, segment_ms: int) -> Measured:
     measured = Measured()
     _time(contenders, rounds, warmup, measured)
     _rate([c for c in contenders if c.rated], segments, segment_ms, measured)

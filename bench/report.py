@@ -171,9 +171,7 @@ def gates_table(verdicts: Sequence[Verdict]) -> str:
         stretch = "·" if gate.stretch is None else f"{gate.stretch:g}"
         value = f"{ratio.value:.2f}" if ratio else "·"
         interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else ""
-        lines.append(
-            f"{gate.what:44} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}"
-        )
+        lines.append(f"{gate.what:44} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}")
     return "\n".join(lines)
 
 

@@ -47,10 +47,7 @@ def ratio_of_medians(
     """The interval is a bootstrap's: both series are drawn again with replacement."""
     draw = random.Random(seed)
     spread = sorted(
-        median(draw.choices(numerator, k=len(numerator)))
-        / median(draw.choices(denominator, k=len(denominator)))
+        median(draw.choices(numerator, k=len(numerator))) / median(draw.choices(denominator, k=len(denominator)))
         for _ in range(resamples)
     )
-    return Ratio(
-        median(numerator) / median(denominator), percentile(spread, 0.025), percentile(spread, 0.975)
-    )
+    return Ratio(median(numerator) / median(denominator), percentile(spread, 0.025), percentile(spread, 0.975))

@@ -157,9 +157,7 @@ def verdicts(box: Mapping[str, str], host: Mapping[str, str]) -> dict[str, str]:
 
 
 def _verdict(wall: Wall, box: Mapping[str, str], host: Mapping[str, str]) -> str:
-    controls_hold = box.get(wall.control_inside) == "open" and (
-        wall.control is None or host[wall.control] == "open"
-    )
+    controls_hold = box.get(wall.control_inside) == "open" and (wall.control is None or host[wall.control] == "open")
     if not controls_hold:
         return "indeterminate"
     return "held" if wall.stands(box, host) else "open"
@@ -169,11 +167,7 @@ def inspect(filters: Filters, names: set[str]) -> dict[str, dict[str, str]]:
     """Verdicts by contender, of those named that have walls at all."""
     with bait() as host_bait:
         host = read(_output(host_bait, host_bait.script(host_bait.secret_file)))
-        return {
-            name: verdicts(read(run(host_bait, filters)), host)
-            for name, run in INSPECTED.items()
-            if name in names
-        }
+        return {name: verdicts(read(run(host_bait, filters)), host) for name, run in INSPECTED.items() if name in names}
 
 
 def _output(bait: Bait, argv: list[str], *pass_fds: int) -> str:

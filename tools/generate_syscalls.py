@@ -133,9 +133,7 @@ def main() -> None:
         for abi, table in by_abi.items()
     ]
     body = ",\n".join(rows)
-    TARGET.write_text(
-        f'{{\n  "linux": {linux},\n  "names": {json.dumps(names)},\n  "numbers": {{\n{body}\n  }}\n}}\n'
-    )
+    TARGET.write_text(f'{{\n  "linux": {linux},\n  "names": {json.dumps(names)},\n  "numbers": {{\n{body}\n  }}\n}}\n')
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 use crate::sys::{self, fd, mount, namespace, process, security, trace, Sys};
 use std::os::fd::AsRawFd;
 
+type Trial = fn() -> Sys<()>;
+
 pub fn run() {
-    let trials: [(&str, fn() -> Sys<()>); 4] = [
+    let trials: [(&str, Trial); 4] = [
         ("seccomp", try_seccomp),
         ("user_namespaces", try_user_namespace),
         ("new_proc", try_new_proc),
@@ -15,7 +17,7 @@ pub fn run() {
     }
 }
 
-fn in_child(trial: fn() -> Sys<()>) -> i32 {
+fn in_child(trial: Trial) -> i32 {
     // SAFETY: this program has one thread.
     match unsafe { process::fork() } {
         Ok(None) => process::exit(trial().err().unwrap_or(0)),

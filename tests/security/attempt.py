@@ -13,8 +13,8 @@ from typing import Any
 # A box out of processes or memory says nothing about its walls.
 NEVER_A_DENIAL = frozenset({"EAGAIN", "ENOMEM", "EINTR", "ETIMEDOUT", "EMFILE", "ENFILE"})
 
-# What a denial is called where there is no error: the call did nothing, or showed nothing.
-WITHOUT_ERROR = frozenset({"ABSENT", "EMPTY", "KEPT", "NO_GAIN", "STRIPPED"})
+# What a denial is called where there is no error: the call did nothing, showed nothing, or no box was made for it.
+WITHOUT_ERROR = frozenset({"ABSENT", "EMPTY", "KEPT", "NO_GAIN", "REFUSED", "STRIPPED"})
 
 
 class Outside(Enum):
@@ -79,7 +79,13 @@ def attempt(
             if name in ATTEMPTS:
                 raise ValueError(f"two attempts are called {name}")
             ATTEMPTS[name] = Attempt(
-                name, function, words, (*scenes.split(), *filter(None, [scene])), arguments, outside, needs_root
+                name,
+                function,
+                words,
+                (*scenes.split(), *filter(None, [scene])),
+                arguments,
+                outside,
+                needs_root,
             )
         return function
 

@@ -55,6 +55,10 @@ fn live(birth: &Birth, rope: &OwnedFd) -> Outcome<()> {
     process::set_name(c"immure-stem");
     fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine, rope.as_raw_fd()]).at("descriptors", "")?;
     let mut report = frame::header(frame::WITNESS, 0, 0);
+    if birth.bare_user.is_some() {
+        // Without a user namespace it may be all that entitles a process to confine itself.
+        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("no_new_privs", "")?;
+    }
     if let Some(rules) = &birth.plan.landlock {
         landlock::enter(rules, &mut report)?;
     }

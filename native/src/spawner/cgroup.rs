@@ -94,6 +94,11 @@ impl Cgroups {
         Ok(())
     }
 
+    /// The name below each parent, where there are any.
+    pub fn name(&self) -> Option<&str> {
+        self.groups.first().map(|group| group.name.as_str())
+    }
+
     /// Appends the kernel's counters as named values.
     pub fn put_counters(&self, data: &mut Vec<u8>) {
         for group in &self.groups {

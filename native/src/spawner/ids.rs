@@ -4,6 +4,7 @@ use super::host::Host;
 use crate::fault::{At, Fault, Outcome};
 use crate::plan::{Config, IdSource};
 use crate::sys::{fd, process};
+use std::collections::hash_map::Entry;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -106,12 +107,14 @@ impl Ids {
     /// A user namespace for an idmapped mount: the owner on disk is the box's user, and nobody else is anybody.
     pub fn idmap(&mut self, host: &Host, claim: &Claim, disk: (u32, u32)) -> Outcome<&OwnedFd> {
         let key = (claim.host_user, claim.host_group, disk.0, disk.1, claim.slot.unwrap_or(0));
-        if !self.idmaps.contains_key(&key) {
-            let uid_map = format!("{} {} 1", disk.0, claim.host_user);
-            let gid_map = format!("{} {} 1", disk.1, claim.host_group);
-            self.idmaps.insert(key, make_namespace(host, &uid_map, &gid_map)?);
+        match self.idmaps.entry(key) {
+            Entry::Occupied(found) => Ok(found.into_mut()),
+            Entry::Vacant(place) => {
+                let uid_map = format!("{} {} 1", disk.0, claim.host_user);
+                let gid_map = format!("{} {} 1", disk.1, claim.host_group);
+                Ok(place.insert(make_namespace(host, &uid_map, &gid_map)?))
+            }
         }
-        Ok(&self.idmaps[&key])
     }
 }
 

@@ -328,6 +328,9 @@ impl Spawner {
         data.extend(&witness.report);
         frame::put_item(&mut data, "map/uid", cell.claim.uid_map.as_bytes());
         frame::put_item(&mut data, "map/gid", cell.claim.gid_map.as_bytes());
+        if let Some(name) = cell.cgroups.name() {
+            frame::put_item(&mut data, "cgroup.name", name.as_bytes());
+        }
         witness::read_back(pid, self.host.proc_dir(), &mut data)?;
         tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
         let _ = trace::resume(pid, 0);

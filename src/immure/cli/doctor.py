@@ -15,7 +15,11 @@ def doctor(*, level: str | None, json: bool) -> int:
     """Prints the diagnosis. 0 where `level`, or L2, is reachable, else 1."""
     diagnosis = diagnose()
     if json:
-        document: dict[str, Any] = {"schema": "immure.doctor/v1", **msgspec.to_builtins(diagnosis), "error": None}
+        document: dict[str, Any] = {
+            "schema": "immure.doctor/v1",
+            **msgspec.to_builtins(diagnosis),
+            "error": None,
+        }
         sys.stdout.write(msgspec.json.format(msgspec.json.encode(document), indent=2).decode() + "\n")
     else:
         _print(diagnosis)

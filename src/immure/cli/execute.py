@@ -5,7 +5,6 @@ Standard library only, and little of that: this is on the hot path. `_signal` is
 
 from __future__ import annotations
 
-import _signal
 import os
 import stat
 import sys
@@ -17,6 +16,12 @@ from immure.plan.launch import Launch
 from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Once
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import signal as _signal
+else:
+    import _signal
 
 REFUSED = 125
 _FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18)

@@ -11,6 +11,11 @@ import os
 from immure.engine import cache
 from immure.plan.launch import Launch
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # What only annotations need has no place on the hot path.
+    from typing import Any
+
 #: Options after which nothing is cached: they print or write what takes the models to make.
 _SLOW = ("--dry-run", "--result", "-t", "--tty", "-h", "--help")
 
@@ -67,10 +72,11 @@ def _name(options: list[str]) -> str:
     return "run-" + cache.key_of(options, place, cache.host_key())
 
 
-def _valid(entry: object) -> tuple[Launch, bool, bool] | None:
-    if not isinstance(entry, tuple) or len(entry) != 5:  # pyright: ignore[reportUnknownArgumentType]
+def _valid(entry: Any) -> tuple[Launch, bool, bool] | None:
+    try:
+        files, environment, values, interactive, quiet = entry
+    except (TypeError, ValueError):
         return None
-    files, environment, values, interactive, quiet = entry  # pyright: ignore[reportUnknownVariableType]
     for path, content in files:
         if _content(path) != content:
             return None

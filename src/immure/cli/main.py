@@ -20,10 +20,13 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_and_exit() -> None:
-    """Ends the process without Python's clean-up, which takes longer than it is worth: nothing is left to flush."""
+    """Ends the process without Python's clean-up, which takes longer than it is worth."""
     import os
 
     status = main()
+    spawners = sys.modules.get("immure.engine.spawners")
+    if spawners is not None:
+        spawners.close_all()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(status)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from immure.spec.models import PROTECTIONS
 
@@ -12,9 +12,7 @@ RUN_USAGE, USAGE = 125, 2
 
 
 class Parser(argparse.ArgumentParser):
-    """argparse, with our exit statuses and without abbreviations of long options."""
-
-    usage_status = USAGE
+    """argparse without abbreviations of long options, and with one form of message."""
 
     def __init__(self, *args: object, **keywords: object) -> None:
         keywords["allow_abbrev"] = False
@@ -23,16 +21,14 @@ class Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong, with the usage, and exits."""
         self.print_usage()
-        self.exit(self.usage_status, f"{self.prog}: {message}\n")
-
-
-class _RunParser(Parser):
-    usage_status = RUN_USAGE
+        self.exit(USAGE, f"{self.prog}: {message}\n")
 
 
 def make_parser() -> Parser:
     """The whole grammar."""
-    parser = Parser(prog="immure", description="Run code that you do not trust, at an isolation level that is measured.")
+    parser = Parser(
+        prog="immure", description="Run code that you do not trust, at an isolation level that is measured."
+    )
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
@@ -42,12 +38,10 @@ def make_parser() -> Parser:
     return parser
 
 
-def _add_run(commands: argparse._SubParsersAction[Parser]) -> None:
-    commands._parser_class = _RunParser  # pyright: ignore[reportPrivateUsage]
+def _add_run(commands: Any) -> None:
     run = commands.add_parser(
         "run", help="run one command in a box of its own", usage="immure run [OPTIONS] -- COMMAND [ARG…]"
     )
-    commands._parser_class = Parser  # pyright: ignore[reportPrivateUsage]
     _add_spec_options(run)
     _add_limits(run)
     run.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
@@ -74,7 +68,14 @@ def _add_spec_options(run: argparse.ArgumentParser) -> None:
         help="show a folder or file of this host; read-only unless rw",
     )
     add("--tmpfs", action="append", default=[], metavar="DST[:MiB]", help="memory-backed space of its own")
-    add("-e", "--env", action="append", default=[], metavar="K[=V]", help="a variable; without = this process's")
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="K[=V]",
+        help="a variable; without = this process's",
+    )
     add("-w", "--workdir", metavar="DIR", help="where to start (the first mount, else /tmp)")
     add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
     add("--net", metavar="MODE", help="none or host (none)")

@@ -13,10 +13,17 @@ from _blake2 import blake2b
 
 from immure.plan.launch import FORM
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # What only annotations need has no place on the hot path.
+    from typing import Any
+
+#: The namespaces stand for the container that we may be in.
+_LOOKED_AT = ("/proc/self/ns/user", "/proc/self/ns/mnt", "/", "/etc", "/etc/subuid", "/etc/subgid")
 _PRIVATE = stat.S_IRWXG | stat.S_IRWXO
 
 
-def key_of(*parts: object) -> str:
+def key_of(*parts: Any) -> str:
     """A file name for what was made from `parts`, which marshal can write."""
     return blake2b(marshal.dumps((FORM, parts)), digest_size=16).hexdigest()
 
@@ -30,7 +37,7 @@ def host_key() -> tuple[object, ...]:
         os.getegid(),
         _identity(program),
         _read("/proc/self/cgroup"),
-        tuple(_identity(path) for path in ("/", "/etc", "/etc/subuid", "/etc/subgid")),
+        tuple(_identity(path) for path in _LOOKED_AT),
     )
 
 
@@ -94,7 +101,7 @@ def load(name: str) -> object | None:
         os.close(fd)
 
 
-def store(name: str, value: object) -> None:
+def store(name: str, value: Any) -> None:
     """Writes a value of plain types. A cache that can't be written is no error."""
     place = folder()
     if place is None:

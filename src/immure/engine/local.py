@@ -25,6 +25,7 @@ from immure.plan.limits import DEFAULT_OUTPUT_MIB
 from immure.plan.report import Clause
 from immure.runtimes.process.attend import Attendance, Sink
 from immure.runtimes.process.box import Box, Ended
+from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, Once, measure
 from immure.spec.keywords import spec_from_keywords
@@ -56,9 +57,7 @@ def run(
     planned = perf_counter_ns()
     once = Once()
     once.run(spawner_for(launch), request, lambda: captured(stdin))
-    return make_result(
-        request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000
-    )
+    return make_result(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
 
 
 def make_result(request: Request, once: Once, *, name: str, box: str, planned_us: int) -> Result:
@@ -89,6 +88,7 @@ class Sandbox:
         self._owner = os.getpid()
         self._launch = _prepare(spec, preset, keywords, name)
         self._closing = threading.Lock()
+        self._oom_kills = 0
         self._box = Box(spawner_for(self._launch), self._launch, one_shot=False)
         try:
             self._measured = measure(self._box)
@@ -134,7 +134,13 @@ class Sandbox:
         finally:
             stdio.done()
         times = {"exec": (perf_counter_ns() - began) // 1000}
-        return _result(request, attendance, None, self._measured, times, self.name, self.id)
+        return _result(request, attendance, None, self._measured, times, self.name, self.id, oom=self._new_oom_kills())
+
+    def _new_oom_kills(self) -> int:
+        """Kills since the last look. Of two commands at once either may be told of the other's."""
+        seen = oom_kills(self._launch, self._measured.items.get("cgroup.name"))
+        new, self._oom_kills = seen - self._oom_kills, seen
+        return new
 
     def evidence(self) -> Evidence:
         """What was measured of the box before its first command."""
@@ -183,7 +189,11 @@ def make_request(launch: Launch, argv: Sequence[Argument]) -> Request:
     if isinstance(argv, str | bytes) or not argv:
         hint = f"did you mean {shlex.split(argv)!r}?" if isinstance(argv, str) and argv else None
         raise SpecError(
-            "a command is a list of arguments", path="$.spec.command", need="at least one", have=repr(argv), hint=hint
+            "a command is a list of arguments",
+            path="$.spec.command",
+            need="at least one",
+            have=repr(argv),
+            hint=hint,
         )
     request = Request(launch, [os.fsencode(one) for one in argv])
     if request.output_bytes is None:
@@ -206,9 +216,11 @@ def _result(
     times_us: dict[str, int],
     name: str,
     box: str,
+    *,
+    oom: int = 0,
 ) -> Result:
     launch = request.launch
-    verdict = judge_end(request, attendance, ended)
+    verdict = judge_end(request, attendance, ended, oom=oom)
     out, err = attendance.sinks if len(attendance.sinks) == 2 else (Sink(-1, None), Sink(-1, None))
     seen = attendance.exit
     return Result(

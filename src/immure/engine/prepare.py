@@ -89,7 +89,7 @@ def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
                 hint="create it, or mount another path",
             ) from error
         mode = real.st_mode
-        if not (mode & 0o170000) in (0o040000, 0o100000):
+        if (mode & 0o170000) not in (0o040000, 0o100000):
             raise SpecError(
                 f"the mount source {path} can't be used",
                 path=where,

@@ -6,15 +6,21 @@ Standard library only, and little of that: this is on the hot path.
 from __future__ import annotations
 
 import _thread
+import atexit
 import os
 
 from immure.errors import BoxLost, SetupFailed
 from immure.host.native import native_program
 from immure.plan.launch import Launch
+from immure.runtimes.process.cgroups import sweep
 from immure.runtimes.process.spawner import Spawner
 
 _spawners: dict[tuple[str, bytes], Spawner] = {}
 _lock = _thread.allocate_lock()
+
+
+# A zombie for each spawner is not what a process should leave behind.
+atexit.register(lambda: close_all())
 
 
 def spawner_for(launch: Launch) -> Spawner:
@@ -24,13 +30,15 @@ def spawner_for(launch: Launch) -> Spawner:
     with _lock:
         spawner = _spawners.get(key)
         if spawner is None or not spawner.alive():
-            lock = _open_lock() if launch.ranges else None
+            lock = _open_lock(launch) if launch.ranges else None
             try:
                 spawner = Spawner(program, launch.config, lock)
             finally:
                 if lock is not None:
                     os.close(lock)
             _spawners[key] = spawner
+            # What an earlier one that was killed together with its owner left behind.
+            sweep(launch)
         return spawner
 
 
@@ -43,9 +51,9 @@ def close_all() -> None:
         _spawners.clear()
 
 
-def _open_lock() -> int:
+def _open_lock(launch: Launch) -> int:
     """The file whose bytes stand for ranges of ids. All spawners of one user share it."""
-    if os.geteuid() == 0:
+    if launch.root:
         place = "/run/immure"
     else:
         base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111

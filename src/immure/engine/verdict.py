@@ -10,6 +10,7 @@ import os
 from immure.errors import BoxLost, ImmureError
 from immure.runtimes.process.attend import Attendance
 from immure.runtimes.process.box import Ended
+from immure.runtimes.process.cgroups import count_of
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 
@@ -35,8 +36,11 @@ class Verdict:
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
 
-def judge_end(request: Request, attendance: Attendance, ended: Ended | None) -> Verdict:
-    """Raises ExecFailed where the command never started, and BoxLost where the box fell under it."""
+def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, oom: int = 0) -> Verdict:
+    """`oom` counts the kernel's kills for memory in a box that lives on.
+
+    Raises ExecFailed where the command never started, and BoxLost where the box fell under it.
+    """
     seen = attendance.exit
     if seen is not None and seen.errno:
         raise exec_failed(request, seen.errno, seen.step)
@@ -45,7 +49,7 @@ def judge_end(request: Request, attendance: Attendance, ended: Ended | None) -> 
         return Verdict("timeout", code, signal)
     if attendance.flooded:
         return Verdict("output", code, signal)
-    if ended is not None and code is None and oom_kills(ended.counters):
+    if code is None and (oom or (ended is not None and oom_kills(ended.counters))):
         return Verdict("oom", None, signal)
     if seen is None:
         failure: ImmureError | None = attendance.box.failure
@@ -64,13 +68,8 @@ def _split(status: int) -> tuple[int | None, int | None]:
 
 
 def oom_kills(counters: dict[str, bytes]) -> int:
-    """How often the kernel killed for memory: `oom_kill` of memory.events (v2) or memory.oom_control (v1)."""
-    for name in ("memory.events", "memory.oom_control"):
-        for line in counters.get(name, b"").splitlines():
-            words = line.split()
-            if len(words) == 2 and words[0] == b"oom_kill":
-                return int(words[1])
-    return 0
+    """How often the kernel killed for memory in a box that has ended."""
+    return sum(count_of(counters.get(name, b"")) or 0 for name in ("memory.events", "memory.oom_control"))
 
 
 def memory_peak(ended: Ended) -> int:

@@ -54,6 +54,8 @@ class HostFacts(Struct, frozen=True):
     kernel: tuple[int, int]
     arch: str
     boot_id: str
+    #: Root of the initial user namespace, with CAP_SYS_ADMIN. A container's root may be neither.
+    root: bool
     uid: int
     gid: int
     groups: tuple[int, ...]
@@ -69,6 +71,7 @@ class HostFacts(Struct, frozen=True):
     cgroups: tuple[CgroupParent, ...]
     #: Hard RLIMIT_NPROC, which can't be raised; None where it is unlimited.
     nproc_hard: int | None = None
+    initial_user_namespace: bool = True
     seccomp: bool = True
     user_namespaces: Missing | None = None
     new_proc: Missing | None = None

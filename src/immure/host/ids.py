@@ -14,14 +14,28 @@ _ROOT_BASE = 0x7000_0000
 _ROOT_SIZE = 65_536
 _ROOT_SLOTS = 4_000
 _PLAIN_SIZE = 1_024
+_CAP_SYS_ADMIN = 21
+
+
+def in_initial_user_namespace() -> bool:
+    """Whether ids here are the host's own: the whole range is mapped on itself."""
+    return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
+
+
+def is_root() -> bool:
+    """Whether this is root of the initial user namespace, and has not lost CAP_SYS_ADMIN."""
+    if os.geteuid() != 0 or not in_initial_user_namespace():
+        return False
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapEff:"):
+            return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+    return False
 
 
 def find_ids() -> IdRange:
     """Ranges of 65,536 ids as root, of 1,024 out of /etc/subuid as a plain user, else the caller's id alone."""
-    if os.geteuid() == 0:
-        return IdRange(
-            kind="ranges", base_uid=_ROOT_BASE, base_gid=_ROOT_BASE, size=_ROOT_SIZE, slots=_ROOT_SLOTS
-        )
+    if is_root():
+        return IdRange(kind="ranges", base_uid=_ROOT_BASE, base_gid=_ROOT_BASE, size=_ROOT_SIZE, slots=_ROOT_SLOTS)
     tools = shutil.which("newuidmap"), shutil.which("newgidmap")
     uids, gids = _subordinate("/etc/subuid"), _subordinate("/etc/subgid")
     if None in tools or uids is None or gids is None:

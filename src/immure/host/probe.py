@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immure.host.cgroups import find_parents
 from immure.host.facts import HostFacts, HostImage
-from immure.host.ids import find_ids
+from immure.host.ids import find_ids, in_initial_user_namespace, is_root
 from immure.host.trials import landlock_abi, try_host
 
 _ROOT_NAMES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -21,7 +21,18 @@ _ETC_COPIES = (
     "pki/tls/certs/ca-bundle.crt",
 )
 # As the OCI runtimes do; a folder or file that this kernel lacks is no work for a box.
-_HIDDEN = ("acpi", "asound", "interrupts", "kcore", "keys", "latency_stats", "sched_debug", "scsi", "timer_list", "timer_stats")
+_HIDDEN = (
+    "acpi",
+    "asound",
+    "interrupts",
+    "kcore",
+    "keys",
+    "latency_stats",
+    "sched_debug",
+    "scsi",
+    "timer_list",
+    "timer_stats",
+)
 _FROZEN = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _ARCH = {"x86_64": "x86_64", "aarch64": "aarch64"}
 
@@ -38,6 +49,7 @@ def probe() -> HostFacts:
         kernel=(major, minor),
         arch=_ARCH.get(name.machine, name.machine),
         boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
+        root=is_root(),
         uid=os.geteuid(),
         gid=os.getegid(),
         groups=tuple(os.getgroups()),
@@ -50,6 +62,7 @@ def probe() -> HostFacts:
         ids=ids,
         cgroups=find_parents(),
         nproc_hard=_nproc_hard(),
+        initial_user_namespace=in_initial_user_namespace(),
         seccomp=tried.seccomp,
         user_namespaces=tried.user_namespaces,
         new_proc=tried.new_proc,
@@ -59,9 +72,7 @@ def probe() -> HostFacts:
 
 def _image() -> HostImage:
     root = Path("/")
-    links = tuple(
-        (entry, os.readlink(root / entry)) for entry in _ROOT_NAMES if (root / entry).is_symlink()
-    )
+    links = tuple((entry, str((root / entry).readlink())) for entry in _ROOT_NAMES if (root / entry).is_symlink())
     folders = ["/usr"]
     folders += [f"/{entry}" for entry in _ROOT_NAMES if (root / entry).is_dir() and not (root / entry).is_symlink()]
     if Path("/etc/alternatives").is_dir():
@@ -72,7 +83,7 @@ def _image() -> HostImage:
         links=links,
         folders=tuple(folders),
         copies=copies,
-        localtime=os.readlink(localtime) if localtime.is_symlink() else None,
+        localtime=str(localtime.readlink()) if localtime.is_symlink() else None,
     )
 
 
@@ -81,5 +92,3 @@ def _nproc_hard() -> int | None:
 
     hard = resource.getrlimit(resource.RLIMIT_NPROC)[1]
     return None if hard == resource.RLIM_INFINITY else hard
-
-

@@ -31,9 +31,7 @@ class Tried(Struct, frozen=True):
 def landlock_abi() -> int:
     """The kernel's Landlock ABI, 0 where there is none."""
     libc = ctypes.CDLL(None, use_errno=True)
-    answer = libc.syscall(
-        ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET), None, 0, _LANDLOCK_CREATE_RULESET_VERSION
-    )
+    answer = libc.syscall(ctypes.c_long(_SYS_LANDLOCK_CREATE_RULESET), None, 0, _LANDLOCK_CREATE_RULESET_VERSION)
     return max(0, int(answer))
 
 
@@ -65,9 +63,7 @@ def _user_namespaces(number: int) -> Missing | None:
         errno.ENOSYS: "use a kernel with CONFIG_USER_NS",
         errno.EINVAL: "use a kernel with CONFIG_USER_NS",
     }
-    return Missing(
-        need="user namespaces for this user", have=os.strerror(number), command=commands.get(number)
-    )
+    return Missing(need="user namespaces for this user", have=os.strerror(number), command=commands.get(number))
 
 
 def _new_proc(number: int) -> Missing | None:

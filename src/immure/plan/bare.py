@@ -25,9 +25,7 @@ def is_bare(spec: SandboxSpec, facts: HostFacts) -> bool:
     return refused and spec.level == "L1" and spec.protections.get("namespaces") == "best_effort"
 
 
-def bare_rules(
-    spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]
-) -> tuple[tuple[str, Fs], ...]:
+def bare_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]) -> tuple[tuple[str, Fs], ...]:
     """What is allowed of the host: the allowlist of `image: host`, and mounts that need not be moved.
 
     Raises SpecError for a mount whose target is not its source, and for a tmpfs.
@@ -54,7 +52,7 @@ def bare_clauses(spec: SandboxSpec, facts: HostFacts) -> tuple[Clause, ...]:
     """What a box without namespaces does not have."""
     missing = facts.user_namespaces or facts.new_proc
     why = f"{missing.need}: {missing.have}" if missing is not None else "asked for"
-    user = "an id of its own" if facts.uid == 0 else "the caller's id"
+    user = "an id of its own" if facts.root else "the caller's id"
     return (
         Clause(
             clause="processes.namespaces",

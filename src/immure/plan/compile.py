@@ -10,6 +10,7 @@ from msgspec import Struct
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
+from immure.plan.clauses import spec_clauses
 from immure.plan.image import SENTINEL, host_image
 from immure.plan.launch import Launch
 from immure.plan.limits import plan_limits
@@ -149,7 +150,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             filters=_filters(facts, inputs, keep),
         ),
         cgroup=limits.cgroup,
-        report=(*_clauses(spec, facts, ruleset, keep), *limits.clauses),
+        report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
         level=spec.level,
         default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
         host_sha256=_host_sha256(facts),
@@ -160,7 +161,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     """A box without namespaces: L1, for hosts that refuse them."""
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
-    root = facts.uid == 0
+    root = facts.root
     return Plan(
         namespaces=0,
         bare=True,
@@ -182,7 +183,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         cgroup=limits.cgroup,
         report=(
             *bare_clauses(spec, facts),
-            *_clauses(spec, facts, ruleset, 0, bare=True),
+            *spec_clauses(spec, facts, ruleset, 0, bare=True),
             *(one for one in limits.clauses if one.clause != "limits.disk_mib"),
         ),
         level=spec.level,
@@ -219,6 +220,8 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
         "default_deny": plan.default_deny,
         "keep_capabilities": plan.command.keep_capabilities,
         "user": plan.user,
+        # Elsewhere id 0 is a container's root, and not the host's.
+        "initial_user_namespace": facts.initial_user_namespace,
         "landlock_abi": facts.landlock_abi if plan.landlock is not None else 0,
     }
     launch.report = tuple((c.clause, c.wanted, c.got, c.by, c.why) for c in plan.report)
@@ -231,7 +234,10 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.timeout_s = spec.limits.timeout_s
     output = spec.limits.output_mib
     launch.config = spawner_config(facts, host_network=spec.network.mode == "host" or plan.bare, bare=plan.bare)
-    launch.ranges = facts.ids.kind == "ranges" and (facts.uid == 0 or not plan.bare)
+    launch.root = facts.root
+    used = {limit.controller for limit in plan.cgroup}
+    launch.cgroups = tuple(one.path for one in facts.cgroups if used & set(one.controllers))
+    launch.ranges = facts.ids.kind == "ranges" and (facts.root or not plan.bare)
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
     return launch
 
@@ -239,7 +245,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
 def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes:
     """The first message to a spawner on this host."""
     ids: dict[str, object] = {"kind": "single"}
-    if facts.ids.kind == "ranges" and (facts.uid == 0 or not bare):
+    if facts.ids.kind == "ranges" and (facts.root or not bare):
         ids["kind"] = "ranges"
         ids.update(
             base_uid=facts.ids.base_uid,
@@ -251,7 +257,7 @@ def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes
         )
     return msgspec.msgpack.encode(
         {
-            "rootless": facts.uid != 0,
+            "rootless": not facts.root,
             "bare": bare,
             "host_network": host_network,
             "caller_uid": facts.uid,
@@ -341,9 +347,7 @@ def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:
     return guard.to_bytes(), profile.to_bytes()
 
 
-def _landlock(
-    spec: SandboxSpec, facts: HostFacts, rules: tuple[tuple[str, landlock.Fs], ...]
-) -> Landlock | None:
+def _landlock(spec: SandboxSpec, facts: HostFacts, rules: tuple[tuple[str, landlock.Fs], ...]) -> Landlock | None:
     if spec.files.landlock == "off":
         return None
     if facts.landlock_abi < landlock.LEAST_ABI:
@@ -366,83 +370,3 @@ def _landlock(
         rules=tuple(LandlockRule(path=path, access=access) for path, access in ruleset.rules),
         sentinel=BARE_SENTINEL if bare else "/" + SENTINEL,
     )
-
-
-def _clauses(
-    spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None, keep: int, *, bare: bool = False
-) -> list[Clause]:
-    profile = spec.syscalls.profile
-    clauses = [
-        Clause(
-            clause="syscalls.profile",
-            wanted=profile if isinstance(profile, str) else "inline",
-            got="exact",
-            by="seccomp",
-        ),
-        _landlock_clause(spec, facts, ruleset),
-    ]
-    if bare:
-        return clauses
-    clauses += [
-        Clause(clause="network.mode", wanted=spec.network.mode, got="exact", by=_network_by(spec)),
-        Clause(clause="processes.namespaces", wanted=spec.processes.namespaces, got="exact", by="clone"),
-        Clause(
-            clause="processes.capabilities",
-            wanted=" ".join(spec.processes.capabilities.add) or "none",
-            got="exact",
-            by=f"capability sets {keep:#x} in the box's own user namespace",
-        ),
-        *_identity_clauses(spec, facts),
-    ]
-    for index, mount in enumerate(spec.files.mounts):
-        what = f"tmpfs {mount.tmpfs}" if mount.tmpfs else f"{mount.source} {mount.target} {mount.access}"
-        clauses.append(Clause(clause=f"files.mounts[{index}]", wanted=what, got="exact", by=_mount_by(facts)))
-    return clauses
-
-
-def _mount_by(facts: HostFacts) -> str:
-    return "idmapped mount" if facts.uid == 0 else "bind mount"
-
-
-def _network_by(spec: SandboxSpec) -> str:
-    return "network namespace with lo" if spec.network.mode == "none" else "the host's network"
-
-
-def _landlock_clause(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | None) -> Clause:
-    clause = "files.landlock"
-    if spec.files.landlock == "off":
-        return Clause(clause=clause, wanted="off", got="exact", by="nothing to do")
-    if ruleset is None:
-        return Clause(
-            clause=clause,
-            wanted="auto",
-            got="unenforceable",
-            by="nothing",
-            why="this kernel has no Landlock; best effort was asked for",
-        )
-    why = "does not cover " + "; ".join(landlock.uncovered(facts.landlock_abi))
-    return Clause(clause=clause, wanted="auto", got="exact", by=f"landlock/{facts.landlock_abi}", why=why)
-
-
-def _identity_clauses(spec: SandboxSpec, facts: HostFacts) -> list[Clause]:
-    user = str(spec.processes.user)
-    if facts.ids.kind == "ranges":
-        return [
-            Clause(
-                clause="processes.user", wanted=user, got="exact", by=f"a range of {facts.ids.size} ids of its own"
-            )
-        ]
-    clauses = [
-        Clause(clause="processes.user", wanted=user, got="exact", by="the caller's id, and no other is mapped")
-    ]
-    if set(facts.groups) - {facts.gid}:
-        clauses.append(
-            Clause(
-                clause="processes.groups",
-                wanted="none",
-                got="approximated",
-                by="an unmapped group list",
-                why="with one id the kernel refuses setgroups, so the caller's supplementary groups still open files",
-            )
-        )
-    return clauses

@@ -6,7 +6,19 @@ Everything here is shared by all boxes of a plan and sealed read-only before the
 from __future__ import annotations
 
 from immure.host.facts import HostFacts
-from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, Copy, Device, Dir, File, Link, TemplateOp
+from immure.plan.operations import (
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    RDONLY,
+    Bind,
+    Copy,
+    Device,
+    Dir,
+    File,
+    Link,
+    TemplateOp,
+)
 
 #: Folders of the image's root that are mount points or hold generated files.
 _ROOT_FOLDERS = ("dev", "etc", "proc", "tmp", "var", "run", "home", "root", "mnt", "opt", "srv")
@@ -17,6 +29,17 @@ _DEVICE_LINKS = (
     ("dev/stdin", "fd/0"),
     ("dev/stdout", "fd/1"),
     ("dev/stderr", "fd/2"),
+)
+_NSSWITCH = "".join(
+    f"{name}: {sources}\n"
+    for name, sources in (
+        ("passwd", "files"),
+        ("group", "files"),
+        ("shadow", "files"),
+        ("hosts", "files dns"),
+        ("services", "files"),
+        ("protocols", "files"),
+    )
 )
 SENTINEL = ".immure/sentinel"
 NULL = "/dev/null"
@@ -49,7 +72,7 @@ def _etc(facts: HostFacts, *, user: int, network: str) -> list[TemplateOp]:
         "passwd": _passwd(user),
         "group": _group(user),
         "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
-        "nsswitch.conf": "passwd: files\ngroup: files\nshadow: files\nhosts: files dns\nservices: files\nprotocols: files\n",
+        "nsswitch.conf": _NSSWITCH,
         "host.conf": "multi on\n",
     }
     copies = list(facts.image.copies)
@@ -102,7 +125,7 @@ def _devices(facts: HostFacts) -> list[TemplateOp]:
 
 
 def _device(facts: HostFacts, path: str, major: int, minor: int) -> list[TemplateOp]:
-    if facts.uid == 0:
+    if facts.root:
         return [Device(path=path, mode=0o666, major=major, minor=minor)]
     # A user namespace can't make device nodes; it can show the host's.
     return [

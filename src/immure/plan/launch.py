@@ -25,6 +25,8 @@ FIELDS = (
     "mac",
     "config",
     "ranges",
+    "cgroups",
+    "root",
 )
 
 
@@ -32,8 +34,8 @@ class Launch:
     """See FIELDS: each is bytes, a number, a string, or tuples and dicts of such.
 
     `wire` is the plan for the native program, `expected` what the readback must show, `sources` the user's
-    mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, and
-    `ranges` whether it needs the lock file of the id ranges.
+    mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, `ranges`
+    whether it needs the lock file of the id ranges, `cgroups` the folders in which its boxes' cgroups are made, and `root` whether that is root's.
     """
 
     __slots__ = FIELDS
@@ -54,6 +56,8 @@ class Launch:
     mac: str | None
     config: bytes
     ranges: bool
+    cgroups: tuple[str, ...]
+    root: bool
 
     def to_tuple(self) -> tuple[object, ...]:
         """The values in the order of FIELDS, for the cache."""

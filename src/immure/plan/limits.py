@@ -48,9 +48,7 @@ def plan_limits(spec: SandboxSpec, facts: HostFacts) -> LimitPlan:
     )
 
 
-def _memory(
-    spec: SandboxSpec, parents: dict[str, CgroupParent]
-) -> tuple[tuple[CgroupLimit, ...], Clause]:
+def _memory(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
     written = spec.limits.memory_mib
     clause = "limits.memory_mib"
     wanted = str(written or f"{DEFAULT_MEMORY_MIB} (default)")

@@ -108,14 +108,10 @@ def _place(path: str, mount: Mount, source: SourceFacts | None) -> RootOp:
 
 
 def _proc(facts: HostFacts) -> list[RootOp]:
-    ops: list[RootOp] = [
-        MountNew(kind="proc", path="/proc", options="", flags=NOSUID | NODEV | NOEXEC)
-    ]
+    ops: list[RootOp] = [MountNew(kind="proc", path="/proc", options="", flags=NOSUID | NODEV | NOEXEC)]
     ops += [Hide(path=f"/proc/{name}", cover=NULL) for name in facts.proc_hidden_files]
     ops += [Hide(path=f"/proc/{name}", cover=EMPTY) for name in facts.proc_hidden_folders]
-    ops += [
-        Freeze(path=f"/proc/{name}", attributes=RDONLY | NOSUID | NODEV | NOEXEC) for name in facts.proc_frozen
-    ]
+    ops += [Freeze(path=f"/proc/{name}", attributes=RDONLY | NOSUID | NODEV | NOEXEC) for name in facts.proc_frozen]
     return ops
 
 
@@ -134,9 +130,7 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
         Private(
             options=f"size={size - written}m,mode=0755",
             flags=NOSUID | NODEV,
-            folders=tuple(
-                Folder(path=path, name=path.rsplit("/", 1)[1], mode=0o1777) for path in PRIVATE_SPACE
-            ),
+            folders=tuple(Folder(path=path, name=path.rsplit("/", 1)[1], mode=0o1777) for path in PRIVATE_SPACE),
         ),
         MountNew(
             kind="devpts",
@@ -174,9 +168,7 @@ def _nearest(path: str, own: list[str], shown: list[str]) -> str | None:
     return max(above)[1] if above else None
 
 
-def landlock_rules(
-    spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]
-) -> tuple[tuple[str, Fs], ...]:
+def landlock_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]) -> tuple[tuple[str, Fs], ...]:
     """What the box's mounts allow, as rights beneath paths."""
     rules: list[tuple[str, Fs]] = [("/", Fs.READ_DIR), ("/etc", READ & ~Fs.EXECUTE)]
     rules += [(folder, READ) for folder in facts.image.folders]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, cast
 
 import msgspec
 
@@ -66,18 +66,18 @@ def _long_form(name: str, value: Any) -> Any:
         return str(value)
     if name == "env":
         return {key: str(text) for key, text in dict(value).items()}
-    if name == "capabilities" and not isinstance(value, Mapping):
-        return {"add": list(value)}
+    if name == "capabilities" and isinstance(value, list | tuple):
+        return {"add": list(cast("list[Any]", value))}
     return value
 
 
 def _mount(value: Any) -> Any:
     """A tuple `(source, target)` or `(source, target, access)`, or the mapping of the spec."""
-    if isinstance(value, Mapping | msgspec.Struct):
-        return msgspec.to_builtins(value)
-    if isinstance(value, Sequence) and not isinstance(value, str) and len(value) in (2, 3):
-        parts = [str(part) for part in value]
-        return {"source": parts[0], "target": parts[1], "access": parts[2] if len(parts) == 3 else "ro"}
-    raise SpecError(
-        "a mount is a tuple (source, target[, access]) or a mapping", path="$.spec.files.mounts", have=repr(value)
-    )
+    if isinstance(value, list | tuple):
+        parts = [str(part) for part in cast("list[Any]", value)]
+        if len(parts) in (2, 3):
+            return {"source": parts[0], "target": parts[1], "access": parts[2] if len(parts) == 3 else "ro"}
+    elif isinstance(value, dict | msgspec.Struct):
+        return msgspec.to_builtins(cast("Any", value))
+    have = repr(cast("Any", value))
+    raise SpecError("a mount is a tuple (source, target[, access]) or a mapping", path="$.spec.files.mounts", have=have)

@@ -12,25 +12,25 @@ from security.calls import AT_FDCWD, call
 _NULL, _LOG = os.makedev(1, 3), os.makedev(1, 11)
 
 
-@attempt("EPERM", scenes="workspace", needs_root=True)
+@attempt("EPERM EACCES", scenes="workspace", needs_root=True)
 def make_character_device(work: str) -> str:
     call("mknod", f"{work}/node".encode(), stat.S_IFCHR | 0o666, _LOG)
     return "made"
 
 
-@attempt("EPERM", scenes="workspace disk", needs_root=True)
+@attempt("EPERM EACCES", scenes="workspace disk", needs_root=True)
 def make_block_device(work: str, number: int) -> str:
     call("mknod", f"{work}/node".encode(), stat.S_IFBLK | 0o600, number)
     return "made"
 
 
-@attempt("EPERM", scenes="workspace", needs_root=True)
+@attempt("EPERM EACCES", scenes="workspace", needs_root=True)
 def make_device_by_mknodat(work: str) -> str:
     call("mknodat", AT_FDCWD, f"{work}/node".encode(), stat.S_IFCHR | 0o666, _NULL)
     return "made"
 
 
-@attempt("EPERM", needs_root=True, scenes="scratch")
+@attempt("EPERM EACCES", scenes="scratch", needs_root=True)
 def make_device_in_private_space(scratch: str) -> str:
     call("mknod", f"{scratch}/node".encode(), stat.S_IFCHR | 0o666, _LOG)
     return "made"
@@ -44,7 +44,9 @@ def open_disk(disk: str) -> str:
 
 @attempt(
     "ENOENT EACCES EPERM",
-    cases={name.replace("/", "-"): {"path": f"/dev/{name}"} for name in ("kmsg", "fuse", "net/tun", "tty1", "loop-control")},
+    cases={
+        name.replace("/", "-"): {"path": f"/dev/{name}"} for name in ("kmsg", "fuse", "net/tun", "tty1", "loop-control")
+    },
     needs_root=True,
 )
 def open_device(path: str) -> str:

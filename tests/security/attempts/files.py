@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from security.attempt import Denied, Outside, attempt
@@ -103,18 +104,19 @@ def stdin_for_writing() -> str:
         return str(again.write(b"written"))
 
 
-@attempt("ENOTDIR EACCES ENOENT", scenes="stdin_directory")
+@attempt("ENOTDIR REFUSED", scenes="stdin_directory")
 def openat_on_stdin(neighbour: str) -> str:
     """A directory on stdin is a way out."""
-    return os.read(os.open(f"../{neighbour}", os.O_RDONLY, dir_fd=0), 100).decode()
+    return os.read(os.open(f"../{neighbour}", os.O_RDONLY, dir_fd=9), 100).decode()
 
 
 @attempt("ABSENT", scenes="leaky_descriptors")
 def inherited_descriptor() -> str:
     """Find a descriptor that nobody meant to hand over: any above 2, or a directory or socket among the first."""
-    own = os.open("/proc/self/fd", os.O_RDONLY | os.O_DIRECTORY)
-    held = {int(name): os.readlink(f"/proc/self/fd/{name}") for name in os.listdir(own) if int(name) != own}
-    held.pop(max(held), None) if max(held) > own else None
+    held = {}
+    for name in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # that of the listing itself
+            held[int(name)] = os.readlink(f"/proc/self/fd/{name}")
     leaks = {fd: target for fd, target in held.items() if fd > 2 or target.startswith("socket:")}
     if not leaks:
         raise Denied("ABSENT", f"only {held}")
@@ -176,8 +178,8 @@ def host_accounts(accounts: list[str]) -> str:
 
 
 @attempt("ENOENT EACCES", scenes="home")
-def home_folder(home: str) -> str:
-    return str(os.listdir(home))
+def home_folder(file: str) -> str:
+    return _read(file)
 
 
 @attempt("ABSENT EMPTY", scenes="environment")
@@ -188,14 +190,19 @@ def host_environment(variable: str) -> str:
     return os.environ[variable]
 
 
-@attempt("EPERM", cases={"proc": {"path": "/proc"}, "shm": {"path": "/dev/shm"}}, outside=Outside.OWN_MOUNTS)
+@attempt(
+    "EPERM",
+    cases={"proc": {"path": "/proc"}, "shm": {"path": "/dev/shm"}},
+    outside=Outside.OWN_MOUNTS,
+    needs_root=True,
+)
 def unmount(path: str) -> str:
     """Take away what covers something."""
     call("umount2", path.encode(), 2)
     return "detached"
 
 
-@attempt("EPERM EINVAL", scenes="masked", outside=Outside.OWN_MOUNTS)
+@attempt("EPERM", scenes="masked", outside=Outside.OWN_MOUNTS)
 def unmount_mask(path: str) -> str:
     call("umount2", path.encode(), 2)
     return "detached"

@@ -7,6 +7,7 @@ import os
 import signal
 import struct
 import subprocess
+import time
 from pathlib import Path
 
 from security.attempt import Denied, Outside, attempt
@@ -63,7 +64,7 @@ def regain_capability() -> str:
     return _status("CapEff")
 
 
-@attempt("KEPT", needs_root=True)
+@attempt("KEPT")
 def hold_capability() -> str:
     """Hold any capability, in any set: the bounding one gives it back with a setuid file."""
     sets = {name: int(_status(name), 16) for name in ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")}
@@ -90,7 +91,7 @@ def shed_no_new_privileges() -> str:
     return "off"
 
 
-@attempt("KEPT", outside=Outside.PLAIN_USER, needs_root=True)
+@attempt("KEPT", outside=Outside.PLAIN_USER)
 def bounding_set() -> str:
     if not checked(function("prctl")(_PR_CAPBSET_READ, _CAP_SYS_ADMIN, 0, 0, 0)):
         raise Denied("KEPT", "not in the bounding set")
@@ -110,9 +111,14 @@ def setuid_in_mount(program: str) -> str:
 
 
 def _gain(program: str) -> str:
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as run:
-        # Popen returns after the execve; a program that ended at once keeps its ids as a zombie.
-        real, effective = _status("Uid", run.pid).split()[:2]
+    with subprocess.Popen(
+        [program], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as run:
+        deadline = time.monotonic() + 0.5  # the new ids come a moment after Popen has returned
+        while True:
+            real, effective = _status("Uid", run.pid).split()[:2]
+            if real != effective or time.monotonic() > deadline:
+                break
         run.kill()
     if real == effective:
         raise Denied("NO_GAIN", f"user {real}")

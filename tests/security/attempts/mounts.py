@@ -12,7 +12,12 @@ _OPEN_TREE_CLONE = 1
 _DENIED_NEW = "EPERM ENOSYS"
 
 
-@attempt("EPERM", scenes="scratch", cases={kind: {"kind": kind} for kind in ("tmpfs", "ramfs")}, outside=Outside.OWN_MOUNTS)
+@attempt(
+    "EPERM",
+    scenes="scratch",
+    cases={kind: {"kind": kind} for kind in ("tmpfs", "ramfs")},
+    outside=Outside.OWN_MOUNTS,
+)
 def mount_new(scratch: str, kind: str) -> str:
     call("mount", b"none", scratch.encode(), kind.encode(), 0, None)
     return kind
@@ -33,8 +38,8 @@ def mount_kernel_view(scratch: str, kind: str) -> str:
 
 @attempt("EPERM EACCES ENOENT", scenes="scratch disk", outside=Outside.OWN_MOUNTS, needs_root=True)
 def mount_disk(scratch: str, disk: str) -> str:
-    """A file system that is in use says EBUSY, one that is no ext4 EINVAL, both after the right has been checked."""
-    with granted_by("EBUSY", "EINVAL"):
+    """A disk in use says EBUSY, one without ext4 or without a medium another error, after the right has been checked."""
+    with granted_by("EBUSY", "EINVAL", "EIO", "ENXIO"):
         call("mount", disk.encode(), scratch.encode(), b"ext4", 1, None)
     return disk
 

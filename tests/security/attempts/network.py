@@ -16,7 +16,7 @@ _AF_ALG, _AF_VSOCK, _AF_BLUETOOTH, _AF_TIPC = 38, 40, 31, 30
 _NETLINK_ROUTE, _NETLINK_AUDIT, _NETLINK_NETFILTER = 0, 9, 12
 _NLMSG_ERROR, _NLM_F_REQUEST, _NLM_F_ACK = 2, 1, 4
 _RTM_NEWLINK, _AUDIT_GET = 16, 1000
-_NFT_MSG_NEWGEN_GET = 10 << 8 | 16
+_NFT_MSG_GETGEN = 10 << 8 | 16
 _IFF_UP, _LOOPBACK = 1, 1
 _SIOCGIFFLAGS, _SIOCSIFFLAGS = 0x8913, 0x8914
 _NOT_THERE = "ECONNREFUSED ENETUNREACH EADDRNOTAVAIL"
@@ -25,7 +25,7 @@ _NOT_THERE = "ECONNREFUSED ENETUNREACH EADDRNOTAVAIL"
 @attempt(_NOT_THERE, each_scene="tcp_listener tcp6_listener")
 def loopback_stream(address: list[str | int]) -> str:
     """Connect to what listens on the host's loopback address."""
-    with socket.create_connection(tuple(address), timeout=5) as connection:
+    with socket.create_connection(tuple(address[:2]), timeout=5) as connection:
         return connection.recv(100).decode()
 
 
@@ -45,8 +45,7 @@ def abstract_socket(name: str, kind: int) -> str:
     with socket.socket(socket.AF_UNIX, kind) as client:
         client.settimeout(5)
         client.connect(f"\0{name}")
-        client.send(b"anyone?")
-        return "connected"
+        return client.recv(100).decode() if kind == socket.SOCK_STREAM else str(client.send(b"anyone?"))
 
 
 @attempt("ENOENT EACCES", scenes="path_listener")
@@ -151,7 +150,7 @@ def audit_status() -> str:
 @attempt("EPERM EACCES EAFNOSUPPORT", outside=Outside.OWN_NETWORK)
 def firewall_rules() -> str:
     """Ask for the generation of the firewall's rules."""
-    return _ask(_NETLINK_NETFILTER, _NFT_MSG_NEWGEN_GET, struct.pack("BBH", 0, 0, 0))
+    return _ask(_NETLINK_NETFILTER, _NFT_MSG_GETGEN, struct.pack("BBH", 0, 0, 0))
 
 
 @attempt("EPERM EACCES EAFNOSUPPORT", outside=Outside.OWN_NETWORK)
@@ -180,5 +179,3 @@ def _ask(protocol: int, kind: int, body: bytes) -> str:
     if kind == _NLMSG_ERROR and (code := struct.unpack_from("i", answer, 16)[0]):
         raise_errno(-code)
     return f"{len(answer)} bytes"
-
-

@@ -21,7 +21,8 @@ _SWITCHES = (
     "vm/overcommit_memory",
     "vm/swappiness",
     "net/ipv4/ip_forward",
-    "user/max_user_namespaces",
+    "kernel/ns_last_pid",
+    "fs/pipe-max-size",
 )
 
 
@@ -73,7 +74,11 @@ def list_sys() -> str:
     return str(os.listdir("/sys/class"))
 
 
-@attempt("EMPTY EACCES ENOENT", cases={name: {"path": f"/proc/{name}"} for name in ("keys", "timer_list")}, needs_root=True)
+@attempt(
+    "EMPTY EACCES ENOENT",
+    cases={name: {"path": f"/proc/{name}"} for name in ("keys", "timer_list")},
+    needs_root=True,
+)
 def read_masked(path: str) -> str:
     """Read what the OCI runtime specification would have masked."""
     text = Path(path).read_text()

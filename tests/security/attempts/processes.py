@@ -127,5 +127,3 @@ def limits_of_host(pid: int) -> str:
 @attempt(_GONE, scenes="host_process")
 def slow_down_host(pid: int) -> str:
     return slow_down(pid)
-
-

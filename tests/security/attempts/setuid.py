@@ -42,7 +42,7 @@ def _new(work: str) -> bytes:
 
 def _publish(descriptor: int, path: bytes) -> str:
     """Give a nameless file its name."""
-    os.link(f"/proc/self/fd/{descriptor}", path, follow_symlinks=True)
+    call("linkat", AT_FDCWD, f"/proc/self/fd/{descriptor}".encode(), AT_FDCWD, path, _AT_SYMLINK_FOLLOW)
     return _planted(path)
 
 

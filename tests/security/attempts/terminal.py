@@ -23,7 +23,7 @@ def _adopt(terminal: int) -> None:
     fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 
 
-@attempt(_REFUSED)
+@attempt(_REFUSED, needs_root=True)
 def type_into_own() -> str:
     """A terminal that the program made itself shows whether the request is open at all."""
     _, terminal = os.openpty()
@@ -32,7 +32,7 @@ def type_into_own() -> str:
     return "typed"
 
 
-@attempt(_REFUSED, scenes="stdin_terminal")
+@attempt(_REFUSED, scenes="stdin_terminal", needs_root=True)
 def type_into_stdin() -> str:
     """The caller's terminal on stdin."""
     if os.isatty(0):

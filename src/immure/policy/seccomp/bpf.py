@@ -72,9 +72,7 @@ def run(
     return _execute(_instructions(program, big_endian), lambda offset: words[offset // 4])
 
 
-def constant_allow(
-    program: bytes | Sequence[Instruction], nr: int, arch: int, *, big_endian: bool = False
-) -> bool:
+def constant_allow(program: bytes | Sequence[Instruction], nr: int, arch: int, *, big_endian: bool = False) -> bool:
     """Whether the kernel would put call `nr` into its bitmap of calls that it allows without the filter.
 
     It runs the filter with only `nr` and `arch` known, and gives up at the first look at anything else

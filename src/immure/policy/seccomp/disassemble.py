@@ -36,9 +36,7 @@ def disassemble(instructions: Sequence[Instruction], *, big_endian: bool = False
     return "\n".join(lines) + "\n"
 
 
-def _followers(
-    position: int, instruction: Instruction, here: _Known, big_endian: bool
-) -> list[tuple[int, _Known]]:
+def _followers(position: int, instruction: Instruction, here: _Known, big_endian: bool) -> list[tuple[int, _Known]]:
     code, jt, jf, k = instruction
     after = position + 1
     if code == RET:
@@ -54,9 +52,7 @@ def _followers(
 
 
 def _join(one: _Known, other: _Known) -> _Known:
-    return _Known(
-        one.word if one.word == other.word else None, one.audit if one.audit == other.audit else None
-    )
+    return _Known(one.word if one.word == other.word else None, one.audit if one.audit == other.audit else None)
 
 
 def _word(offset: int, big_endian: bool) -> str:

@@ -41,9 +41,7 @@ class Graph:
         """A node that returns `value`."""
         return self._intern(Return(value))
 
-    def test(
-        self, op: int, k: int, yes: int, no: int, *, load: int | None = None, mask: int | None = None
-    ) -> int:
+    def test(self, op: int, k: int, yes: int, no: int, *, load: int | None = None, mask: int | None = None) -> int:
         """A node that goes to `yes` where the comparison holds, else to `no`."""
         if yes == no:
             return yes

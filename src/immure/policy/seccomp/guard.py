@@ -43,9 +43,7 @@ def guard_profile() -> Profile:
 
 def _mode_rules() -> list[Rule]:
     return [
-        _deny(call, (_has(argument, bit),))
-        for call, argument in _MODE_ARGUMENT.items()
-        for bit in (S_ISUID, S_ISGID)
+        _deny(call, (_has(argument, bit),)) for call, argument in _MODE_ARGUMENT.items() for bit in (S_ISUID, S_ISGID)
     ]
 
 

@@ -72,9 +72,7 @@ def declared_abis(profile: Profile, arch: str) -> tuple[Abi, ...]:
     return native, *(abi for abi in others if abi.oci in oci_names)
 
 
-def applying_rules(
-    profile: Profile, arch: str, capabilities: Set[str], kernel: Kernel
-) -> list[tuple[int, Rule]]:
+def applying_rules(profile: Profile, arch: str, capabilities: Set[str], kernel: Kernel) -> list[tuple[int, Rule]]:
     """The rules that apply on this host, with their index, in the document's order."""
     docker_arch = find_abi(arch).docker
     return [

@@ -10,6 +10,7 @@ import os
 from immure.errors import BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
+from immure.runtimes.process.cgroups import sweep
 from immure.runtimes.process.faults import explain
 from immure.runtimes.process.spawner import Socket, Spawner, memory_file, pair, receive, send
 
@@ -58,9 +59,7 @@ class Box:
             raise explain(message)
         if kind == frames.ENDED:
             self.ended = Ended(message)
-            raise BoxLost(
-                "the box ended before it was ready", have=f"pid 1 ended with status {self.ended.status:#x}"
-            )
+            raise BoxLost("the box ended before it was ready", have=f"pid 1 ended with status {self.ended.status:#x}")
         said = self._spawner.last_word()
         if said and frames.kind_of(said) == frames.FAILED:
             raise explain(said)
@@ -128,6 +127,7 @@ class Box:
         except BoxLost:
             # The spawner is gone, and what it made goes with it; see that it does.
             self._wait_pidfd()
+            sweep(self.launch)
         finally:
             self.owner.close()
             self.stem.close()
@@ -159,7 +159,10 @@ def open_sources(sources: tuple[tuple[str, str], ...]) -> list[int]:
             opened.append(fd)
             if stat.S_ISDIR(os.fstat(fd).st_mode) != (kind == "folder"):
                 raise SetupFailed(
-                    f"the mount source {path} has changed", step="mount source", need=f"a {kind}", have="another kind"
+                    f"the mount source {path} has changed",
+                    step="mount source",
+                    need=f"a {kind}",
+                    have="another kind",
                 )
     except OSError as error:
         for fd in opened:

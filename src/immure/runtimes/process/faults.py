@@ -20,7 +20,10 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
         "a target that exists in what is mounted there",
         "create it in the folder above, or mount elsewhere",
     ),
-    ("mount source", _ESTALE): ("the same object for both of us", "don't replace the folder while a box starts"),
+    ("mount source", _ESTALE): (
+        "the same object for both of us",
+        "don't replace the folder while a box starts",
+    ),
     ("box", _ENOSPC): ("room for another user namespace", "sysctl -w user.max_user_namespaces=10000"),
     ("box", _EPERM): (
         "user namespaces for this user",
@@ -29,7 +32,10 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ("id range", _EUSERS): ("a free range of ids", "end other boxes, or widen the range in /etc/subuid"),
     ("witness", _EPERM): ("ptrace of own descendants", "sysctl -w kernel.yama.ptrace_scope=1"),
     ("bind", _ENOENT): ("a folder of the host", "see `immure doctor`"),
-    ("landlock", _EOPNOTSUPP): ("a kernel with Landlock enabled", "add landlock to lsm= on the kernel's command line"),
+    ("landlock", _EOPNOTSUPP): (
+        "a kernel with Landlock enabled",
+        "add landlock to lsm= on the kernel's command line",
+    ),
 }
 
 
@@ -62,9 +68,7 @@ def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
             hint="mount one there, or choose another with -w",
         )
     if step != "exec":
-        return ExecFailed(
-            f"{command} was not started: {step}", exit_status=_NOT_EXECUTABLE, have=os.strerror(number)
-        )
+        return ExecFailed(f"{command} was not started: {step}", exit_status=_NOT_EXECUTABLE, have=os.strerror(number))
     if number in (_ENOENT, _ENOTDIR):
         return ExecFailed(
             f"{command} was not found in the box",
@@ -73,9 +77,7 @@ def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
             have=os.strerror(number),
             hint=_mount_hint(command),
         )
-    return ExecFailed(
-        f"{command} can't be executed in the box", exit_status=_NOT_EXECUTABLE, have=os.strerror(number)
-    )
+    return ExecFailed(f"{command} can't be executed in the box", exit_status=_NOT_EXECUTABLE, have=os.strerror(number))
 
 
 def _mount_hint(command: str) -> str | None:

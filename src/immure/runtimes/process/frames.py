@@ -72,9 +72,7 @@ def items(data: bytes, offset: int) -> dict[str, bytes]:
     return found
 
 
-def exec_payload(
-    uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[bytes, bytes]
-) -> bytes:
+def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[bytes, bytes]) -> bytes:
     """A command. Raises ValueError for a NUL byte in any part."""
     parts = [
         workdir.encode(errors="surrogateescape"),

@@ -46,7 +46,10 @@ class Measured:
 
 
 def measure(box: Box) -> Measured:
-    """Waits for the box and measures it. Raises LevelNotReached below the level asked for; the box is then to be closed."""
+    """Waits for the box and measures it.
+
+    Raises LevelNotReached below the level asked for; the box is then to be closed.
+    """
     items = box.ready()
     launch = box.launch
     measured = Measured(items, judge(items, launch.expected, own_namespaces()))
@@ -93,7 +96,10 @@ class Once:
         wakeup: int | None = None,
         attending: Callable[[], None] | None = None,
     ) -> None:
-        """Runs it to the end; `attending` is called once signals on `wakeup` are heard. Raises ImmureError; the box is gone on return, whatever happens."""
+        """Runs it to the end; `attending` is called once signals on `wakeup` are heard.
+
+        Raises ImmureError; the box is gone on return, whatever happens.
+        """
         began = perf_counter_ns()
         box = self.box = Box(spawner, request.launch, one_shot=True)
         try:

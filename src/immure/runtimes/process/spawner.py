@@ -38,9 +38,7 @@ def send(socket: Socket, message: bytes, fds: list[int]) -> None:
 def receive(socket: Socket) -> tuple[bytes, list[int]]:
     """One message; empty at the end."""
     try:
-        data, ancillary, _, _ = socket.recvmsg(
-            frames.MESSAGE_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC
-        )
+        data, ancillary, _, _ = socket.recvmsg(frames.MESSAGE_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC)
     except ConnectionResetError:
         return b"", []
     fds = [
@@ -114,9 +112,7 @@ class Spawner:
             self._plans[launch.plan_sha256] = number
         return number
 
-    def request_box(
-        self, launch: Launch, sources: list[int], *, one_shot: bool
-    ) -> tuple[Socket, Socket]:
+    def request_box(self, launch: Launch, sources: list[int], *, one_shot: bool) -> tuple[Socket, Socket]:
         """Asks for a box: its owner's socket and its stem's."""
         number = self.load(launch)
         owner, theirs = pair()

@@ -1,0 +1,54 @@
+"""What every integration test gets: the command line, and the check that nothing is left behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from .command_line import CommandLine
+from .processes import adopt_orphans, eventually, left_behind, open_descriptors
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    skip = pytest.mark.skip(reason="needs uid 0")
+    for item in items:
+        if "integration" in item.nodeid and item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def orphans_are_ours() -> None:
+    adopt_orphans()
+
+
+@pytest.fixture(scope="session")
+def shared_cli(tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    return CommandLine(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture
+def cli(shared_cli: CommandLine) -> CommandLine:
+    """The command line, with a cache that the tests share."""
+    return shared_cli
+
+
+@pytest.fixture
+def fresh_cli(tmp_path: os.PathLike[str], tmp_path_factory: pytest.TempPathFactory) -> CommandLine:
+    """The command line, with an empty cache."""
+    return CommandLine(tmp_path_factory.mktemp("fresh"))
+
+
+@pytest.fixture(autouse=True)
+def nothing_left() -> Iterator[None]:
+    """After each test no process of a box is there any more, and no descriptor of ours leads to one."""
+    yield
+    assert eventually(lambda: not left_behind()), f"left behind: {left_behind()}"
+    assert eventually(lambda: not box_descriptors(), within=1.0), f"still open: {box_descriptors()}"
+
+
+def box_descriptors() -> list[str]:
+    """Pidfds and memory files, which only boxes under way have here."""
+    links = open_descriptors(os.getpid()).values()
+    return [link for link in links if "pidfd" in link or "memfd:immure" in link]
