@@ -14,13 +14,13 @@ FILL_MIB = DISK_MIB + 32
 #: Tried inside alone: a control would leave this machine, or read real keys.
 PUBLIC_TCP, PUBLIC_RESOLVER, PUBLIC_NAME = ("1.1.1.1", 443), ("8.8.8.8", 53), "example.com"
 
-_ROOT = {"ENOENT": "own root: not mounted, not there"}
-_STEM = {"EACCES": "other processes are closed"}
-_LOOPBACK = {"ECONNREFUSED": "own network: another loopback"}
-_NO_ROUTE = {"ENETUNREACH": "own network: no route"}
-_NO_RESOLVER = {"EAI_AGAIN": "own network: no resolver"}
-_READ_ONLY = {"EROFS": "mounted read-only"}
-_FULL = {"ENOSPC": f"disk_mib: {DISK_MIB} MiB of its own"}
+_ROOT = {"ENOENT": "root: not mounted"}
+_PROCESSES = {"EACCES": "process: closed"}
+_LOOPBACK = {"ECONNREFUSED": "network: its own"}
+_NO_ROUTE = {"ENETUNREACH": "network: no route"}
+_NO_RESOLVER = {"EAI_AGAIN": "network: no DNS"}
+_READ_ONLY = {"EROFS": "mount: read-only"}
+_FULL = {"ENOSPC": f"limit: disk {DISK_MIB} MiB"}
 
 
 @dataclass(frozen=True)
@@ -53,14 +53,14 @@ def planned(stage: Stage, home: str) -> list[Attempt]:
         Attempt("read ~/.ssh/id_ed25519", ("key 0",), _ROOT),
         Attempt("… by a symlink in /tmp", ("key by symlink 0",), _ROOT),
         Attempt("… by ../ from the folder", ("key by .. 0",), _ROOT),
-        Attempt("… by /proc/PARENT/root", ("key by /proc 0",), _STEM),
-        Attempt(f"these five in {home}", tuple(f"{road} 1" for road in roads), _ROOT | _STEM, control=False),
+        Attempt("… by /proc/PARENT/root", ("key by /proc 0",), _PROCESSES),
+        Attempt(f"these five in {home}", tuple(f"{road} 1" for road in roads), _ROOT | _PROCESSES, control=False),
         Attempt("connect to your listener", (f"tcp {listener}",), _LOOPBACK),
         Attempt("connect to 1.1.1.1:443", (f"tcp {':'.join(map(str, PUBLIC_TCP))}",), _NO_ROUTE, control=False),
         Attempt("ask your resolver", (f"dns {resolver}",), _LOOPBACK),
         Attempt("ask 8.8.8.8:53", (f"dns {':'.join(map(str, PUBLIC_RESOLVER))}",), _NO_ROUTE, control=False),
         Attempt(f"resolve {PUBLIC_NAME}", (f"resolve {PUBLIC_NAME}",), _NO_RESOLVER, control=False),
-        Attempt("add a script to the folder", ("create",), _READ_ONLY),
+        Attempt("add a file to the folder", ("create",), _READ_ONLY),
         Attempt("change orders.csv", ("append",), _READ_ONLY),
         Attempt("fill the disk", ("fill",), _FULL),
     ]
@@ -75,7 +75,7 @@ def compare(attempt: Attempt, outside: Mapping[str, Any], inside: Mapping[str, A
         title=attempt.title,
         outside=_outside(attempt, seen_outside),
         inside=_inside(seen_inside, errors),
-        wall="; ".join(_unique([attempt.walls[error] for error in errors if error in attempt.walls])),
+        wall=", ".join(_unique([attempt.walls[error] for error in errors if error in attempt.walls])),
         problem=_problem(attempt, seen_outside, seen_inside),
     )
 
@@ -83,13 +83,13 @@ def compare(attempt: Attempt, outside: Mapping[str, Any], inside: Mapping[str, A
 def _outside(attempt: Attempt, findings: Sequence[Any]) -> str:
     if not attempt.control:
         return "not tried"
-    return ", ".join(f"succeeded: {one['seen']}" if one and one["succeeded"] else "failed" for one in findings)
+    return "succeeded" if all(one is not None and one["succeeded"] for one in findings) else "failed"
 
 
 def _inside(findings: Sequence[Any], errors: Sequence[str]) -> str:
     if any(one is not None and one["succeeded"] for one in findings):
         return "SUCCEEDED"
-    return "denied, " + " ".join(errors) if errors else "no word of it"
+    return "denied " + " ".join(errors) if errors else "no word of it"
 
 
 def _problem(attempt: Attempt, outside: Sequence[Any], inside: Sequence[Any]) -> str:

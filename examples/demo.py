@@ -117,7 +117,7 @@ def measure() -> tuple[list[float], list[float]]:
 def present(console: show.Console, result: Result, rows: list[Row], measured: Evidence) -> None:
     show.title(console, "The work of an untrusted program, done in a box")
     show.useful(console, result)
-    show.title(console, "What it also tried, as the same user on the same machine")
+    show.title(console, "What else it tried: first outside, as a control, and then in the box")
     show.attempts(console, rows)
     show.title(console, "What was asked for, and what this host gave")
     show.clauses(console, result)

@@ -13,7 +13,7 @@ from rich.text import Text
 from immure import Result
 from immure.evidence.models import Evidence
 
-_WIDTH = 114
+_WIDTH = 100
 _STYLES = {"exact": "green", "stronger": "green", "approximated": "yellow", "unenforceable": "red"}
 
 
@@ -70,7 +70,7 @@ def times(console: Console, first_ms: float, fresh_ms: Sequence[float], whole_ms
 
 
 def _table(*columns: str) -> Table:
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 1, 0, 1))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, show_edge=False, padding=(0, 2, 0, 0))
     for column in columns[:-1]:
         table.add_column(column, overflow="fold", no_wrap=column == "attempt")
     table.add_column(columns[-1], overflow="fold")

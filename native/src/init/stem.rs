@@ -115,7 +115,7 @@ impl Stem<'_> {
         let mut ready = Vec::new();
         let mut buffer = [0; frame::LIMIT];
         loop {
-            self.poller.wait(&mut ready).at("poll", "")?;
+            self.poller.wait(&mut ready, -1).at("poll", "")?;
             for &token in &ready {
                 match token {
                     SIGNALS => {

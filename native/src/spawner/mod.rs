@@ -20,6 +20,9 @@ use ids::Ids;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+/// How long nobody has to want anything before the next network namespace is made.
+const IDLE_MS: i32 = 1;
+
 /// Tokens of the poller below this are fixed; a box's are its number, doubled, plus one for its own socket.
 const ENGINE: u64 = 0;
 const SIGNALS: u64 = 1;
@@ -42,6 +45,8 @@ struct Spawner {
     next_box: u32,
     /// This process stands in a network namespace that no box has had.
     spare: bool,
+    /// One is to be made when nobody has wanted anything for a while.
+    spare_due: bool,
     host_network: bool,
 }
 
@@ -98,6 +103,7 @@ impl Spawner {
             cells: HashMap::new(),
             next_box: 1,
             spare: false,
+            spare_due: false,
             host_network,
         })
     }
@@ -105,7 +111,11 @@ impl Spawner {
     fn serve(&mut self) -> Outcome<()> {
         let mut ready = Vec::new();
         loop {
-            self.poller.wait(&mut ready).at("poll", "")?;
+            let timeout_ms = if self.spare_due { IDLE_MS } else { -1 };
+            self.poller.wait(&mut ready, timeout_ms).at("poll", "")?;
+            if ready.is_empty() {
+                self.make_spare()?;
+            }
             // What a box said comes before the news that it has ended: sockets first, signals last.
             ready.sort_unstable_by(|one, other| other.cmp(one));
             for &token in &ready {
@@ -150,8 +160,20 @@ impl Spawner {
             None => rest.to_vec(),
         };
         let plan: Plan = decode(&content, "plan")?;
+        self.get_ready(&plan);
         self.plans.insert(header.id, plan);
         Ok(())
+    }
+
+    /// A plan is followed by a request for a box, so what boxes share is made while the engine goes on. What fails here
+    /// fails again for the box, and is told then.
+    fn get_ready(&mut self, plan: &Plan) {
+        if plan.spare_network {
+            let _ = self.make_spare();
+        }
+        if !plan.bare {
+            let _ = self.enter_template(plan);
+        }
     }
 
     /// The id is the plan's. Descriptors: the owner's socket, the stem's socket, the mounts' sources.
@@ -202,8 +224,9 @@ impl Spawner {
     }
 
     /// Moves into a new network namespace, for the next box to be born in. Making one is the most costly part of a box,
-    /// so it is done when a box has ended or is under way. No namespace is used twice.
+    /// so it is done while nobody waits for it. No namespace is used twice.
     fn make_spare(&mut self) -> Outcome<()> {
+        self.spare_due = false;
         if self.spare || self.host_network {
             return Ok(());
         }
@@ -243,7 +266,8 @@ impl Spawner {
             }
             cell.release();
             // A box for one command is gone soon, and its end should not have to wait for this.
-            return if cell.one_shot { Ok(()) } else { self.make_spare() };
+            self.spare_due |= !cell.one_shot;
+            return Ok(());
         }
         if kind != Some(frame::KILL) {
             // Closed, or nonsense: the box ends and nobody listens.
@@ -293,7 +317,7 @@ impl Spawner {
             };
             if own {
                 self.end(id, status, &usage);
-                self.make_spare()?;
+                self.spare_due = true;
             } else {
                 self.witness_changed(id, pid, status)?;
             }

@@ -27,13 +27,13 @@ impl Poller {
         unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), libc::EPOLL_CTL_DEL, fd, std::ptr::null_mut()) };
     }
 
-    /// Waits, and gives the tokens of what is ready.
-    pub fn wait(&self, tokens: &mut Vec<u64>) -> Sys<()> {
+    /// Waits, and gives the tokens of what is ready: none where `timeout_ms` has passed (-1 means never).
+    pub fn wait(&self, tokens: &mut Vec<u64>, timeout_ms: i32) -> Sys<()> {
         let mut events = [libc::epoll_event { events: 0, u64: 0 }; 64];
         loop {
             // SAFETY: `events` is valid for writing.
             let found = check(unsafe {
-                libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, -1)
+                libc::epoll_wait(self.fd.as_raw_fd(), events.as_mut_ptr(), events.len() as i32, timeout_ms)
             } as i64);
             match found {
                 Err(libc::EINTR) => {}

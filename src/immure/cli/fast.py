@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 
 from immure.engine import cache
+from immure.errors import ImmureError
 from immure.plan.launch import Launch
 
 TYPE_CHECKING = False
@@ -45,6 +46,14 @@ def run_cached(arguments: list[str]) -> int | None:
     if found is None:
         return None
     launch, interactive, quiet = found
+    # The spawner makes what boxes share while this process imports the rest.
+    from immure.engine.spawners import spawner_for
+
+    try:
+        spawner_for(launch).load(launch)
+    except ImmureError:
+        # It fails again, and is told, when the box is asked for.
+        pass
     from immure.cli.execute import execute
 
     return execute(launch, command, interactive=interactive, quiet=quiet)

@@ -18,8 +18,9 @@ if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
     from typing import Any
 
-#: The namespaces stand for the container that we may be in.
-_LOOKED_AT = ("/proc/self/ns/user", "/proc/self/ns/mnt", "/", "/etc", "/etc/subuid", "/etc/subgid")
+_LOOKED_AT = ("/", "/etc", "/etc/subuid", "/etc/subgid")
+#: They stand for the container that we may be in.
+_NAMESPACES = ("/proc/self/ns/user", "/proc/self/ns/mnt")
 _PRIVATE = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -38,6 +39,7 @@ def host_key() -> tuple[object, ...]:
         _identity(program),
         _read("/proc/self/cgroup"),
         tuple(_identity(path) for path in _LOOKED_AT),
+        tuple(os.stat(path).st_ino for path in _NAMESPACES),  # noqa: PTH116
     )
 
 

@@ -35,7 +35,8 @@ class Launch:
 
     `wire` is the plan for the native program, `expected` what the readback must show, `sources` the user's
     mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, `ranges`
-    whether it needs the lock file of the id ranges, `cgroups` the folders in which its boxes' cgroups are made, and `root` whether that is root's.
+    whether it needs the lock file of the id ranges, `cgroups` the folders of its
+    boxes' cgroups, and `root` whether that is root's.
     """
 
     __slots__ = FIELDS

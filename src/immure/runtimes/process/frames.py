@@ -5,6 +5,8 @@ The other side is `native/src/frame.rs`. Standard library only, and little of th
 
 from __future__ import annotations
 
+from immure.errors import SpecError
+
 PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
 EXEC, SIGNAL = 11, 12
 READY, ENDED, FAILED = 101, 102, 103
@@ -73,7 +75,7 @@ def items(data: bytes, offset: int) -> dict[str, bytes]:
 
 
 def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[bytes, bytes]) -> bytes:
-    """A command. Raises ValueError for a NUL byte in any part."""
+    """A command. Raises SpecError for a NUL byte in any part."""
     parts = [
         workdir.encode(errors="surrogateescape"),
         env.get(b"PATH", b""),
@@ -82,6 +84,10 @@ def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[
     ]
     body = b"\0".join(parts) + b"\0"
     if body.count(b"\0") != len(parts):
-        raise ValueError("a NUL byte in an argument, the environment or the working directory")
+        raise SpecError(
+            "a NUL byte in an argument, the environment or the working directory",
+            path="$.spec.command",
+            need="strings that the kernel takes",
+        )
     counts = (uid, gid, len(argv), len(env))
     return b"".join(number.to_bytes(4, "little") for number in counts) + body
