@@ -56,6 +56,7 @@ SCENES = (
 
 
 def main() -> int:
+    """Writes the capture, or compares it."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="compare, and write nothing")
     options = parser.parse_args()

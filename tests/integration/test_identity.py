@@ -13,7 +13,7 @@ from .command_line import CommandLine, python
 #: Real, effective, saved and file system ids, groups, and every capability set.
 SHOW = python(
     "import re; s=open('/proc/self/status').read();"
-    "print(*(re.search(k+r':\\s*(.*)', s).group(1).replace('\\t',',').strip() or '-' for k in"
+    "print(*(re.search(k+r':[ \\t]*(.*)', s).group(1).replace('\\t',',').strip() or '-' for k in"
     " ('Uid','Gid','Groups','CapInh','CapPrm','CapEff','CapBnd','CapAmb','NoNewPrivs','Seccomp')))"
 )
 NONE = " ".join(["0000000000000000"] * 5)

@@ -57,7 +57,7 @@ def memory_of_children(bound: int) -> Iterator[int]:
             signal.pause()
             os._exit(len(held) & 1)
         os.close(done)
-        if not os.read(ready, 1):
+        if not os.read(ready, 1) or os.waitpid(-1, os.WNOHANG) != (0, 0):
             raise MemoryError
         yield number + 16
 

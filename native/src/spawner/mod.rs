@@ -293,7 +293,7 @@ impl Spawner {
         };
         match frame::split(message.data) {
             Some((header, rest)) if header.kind == frame::WITNESS => {
-                attach(cell, message.sender, rest.to_vec(), ctl);
+                attach(cell, message.sender, rest.to_vec(), ctl, self.host.proc_dir());
             }
             Some((header, rest)) if header.kind == frame::FAULT => {
                 let mut data = frame::header(frame::FAILED, 0, 0);
@@ -396,7 +396,7 @@ fn tell(owner: &OwnedFd, data: &[u8], fds: &[RawFd]) {
     let _ = socket::send(owner.as_raw_fd(), data, fds);
 }
 
-fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd) {
+fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd, proc_dir: RawFd) {
     let attached = sender.ok_or(libc::ESRCH).and_then(|pid| trace::seize(pid).map(|()| pid));
     match attached {
         Ok(pid) => {
@@ -404,6 +404,8 @@ fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd) {
             // Where it is gone, reap() tells.
             let _ = socket::send(ctl, &frame::header(frame::GO, 0, 0), &[]);
         }
+        // Its command could not be started; the stem tells.
+        Err(_) if witness::has_ended(sender, proc_dir) => {}
         Err(errno) => {
             // Without inspection there is no evidence, and so no box.
             let fault = Fault::new("witness", "ptrace", errno);

@@ -33,6 +33,19 @@ pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
     Ok(())
 }
 
+/// Whether a process is gone, or only waits to be reaped. The kernel refuses to trace such a one with EPERM.
+pub fn has_ended(pid: Option<i32>, proc_dir: RawFd) -> bool {
+    let mut buffer = [0u8; 4096];
+    let Some(pid) = pid else {
+        return true;
+    };
+    match fd::read_small_at(proc_dir, &format!("{pid}/stat"), &mut buffer) {
+        // The state follows the name, which may hold anything, and its parenthesis.
+        Ok(stat) => matches!(stat.rsplit(|&byte| byte == b')').next(), Some([b' ', b'Z' | b'X', ..])),
+        Err(_) => true,
+    }
+}
+
 fn put(data: &mut Vec<u8>, name: &str, value: Result<&[u8], i32>) {
     match value {
         Ok(value) => frame::put_item(data, name, value),

@@ -220,7 +220,7 @@ class Attendance:
         assert self._feed is not None
         source, target = self._feed
         if fd == source and not self._feeding:
-            self._feeding = os.read(source, _CHUNK)
+            self._feeding = _read_or_end(source)
             poll.unregister(source)
             if not self._feeding:
                 return self._end_input()
@@ -250,6 +250,14 @@ def _readable(fds: list[int]) -> bool:
     for fd in fds:
         poll.register(fd, _IN)
     return any(event & _IN for _, event in poll.poll(0))
+
+
+def _read_or_end(fd: int) -> bytes:
+    """A chunk of our own standard input; nothing where it is a folder, or a terminal that has gone."""
+    try:
+        return os.read(fd, _CHUNK)
+    except OSError:
+        return b""
 
 
 def _write_all(fd: int, data: bytes) -> None:
