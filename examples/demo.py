@@ -13,7 +13,7 @@ from time import perf_counter
 
 import show
 from attempts import DISK_MIB, FILL_MIB, PUBLIC_NAME, PUBLIC_RESOLVER, PUBLIC_TCP, Row, compare, planned
-from stage import Stage, set_stage
+from stage import CONNECTION, QUERY, Stage, set_stage
 
 from immure import ImmureError, Result, Sandbox, run
 from immure.evidence.models import Evidence
@@ -70,7 +70,8 @@ def run_outside(stage: Stage) -> tuple[dict, list[str]]:
     problems = []
     if not {"planted.sh", "orders.csv"} <= set(stage.changed(stage.outside)):
         problems.append("the control left its folder as it was, so that an unchanged one shows nothing")
-    if set(stage.heard) != {"connection", "query"}:
+    everything = {CONNECTION, QUERY}
+    if stage.heard_within(5, everything) != everything:
         problems.append("the control was not heard by the listener and the resolver")
     stage.heard.clear()
     return findings(result.stderr), problems
@@ -95,7 +96,7 @@ def findings(text: str) -> dict:
 def seen_from_host(stage: Stage, result: Result) -> list[str]:
     """The program's word is not all: what the host saw of its attempts, and whether it did its work."""
     problems = [f"{name} in the caller's folder has changed" for name in stage.changed(stage.inside)]
-    problems += [f"a {what} from the box arrived" for what in stage.heard]
+    problems += [f"a {what} from the box arrived" for what in stage.heard_within(0.2, {CONNECTION, QUERY})]
     if stage.key.encode() in result.stdout + result.stderr:
         problems.append("the key is in what the box wrote")
     if not result.ok:

@@ -11,7 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from time import monotonic, sleep
 
+CONNECTION, QUERY = "connection", "query"
 HERE = Path(__file__).parent / "untrusted_report"
 
 
@@ -27,6 +29,13 @@ class Stage:
     listener: tuple[str, int]
     resolver: tuple[str, int]
     heard: list[str] = field(default_factory=list)
+
+    def heard_within(self, seconds: float, wanted: set[str]) -> set[str]:
+        """What has arrived, as soon as all of `wanted` has, or after so many seconds."""
+        end = monotonic() + seconds
+        while not wanted <= set(self.heard) and monotonic() < end:
+            sleep(0.01)
+        return set(self.heard)
 
     def changed(self, folder: Path) -> list[str]:
         """The names of files in `folder` that are not as they were."""
@@ -82,7 +91,7 @@ def _accept(tcp: socket.socket, stage: Stage) -> None:
             connection, _ = tcp.accept()
         except OSError:
             return
-        stage.heard.append("connection")
+        stage.heard.append(CONNECTION)
         connection.close()
 
 
@@ -90,7 +99,7 @@ def _answer(udp: socket.socket, stage: Stage) -> None:
     while True:
         try:
             query, sender = udp.recvfrom(512)
-            stage.heard.append("query")
+            stage.heard.append(QUERY)
             # The query as an answer: the bit that says so, and no records.
             udp.sendto(query[:2] + b"\x81\x80" + query[4:], sender)
         except OSError:

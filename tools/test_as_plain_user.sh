@@ -20,22 +20,22 @@ prepare_user() { # NAME RANGE
 prepare_user immure-single ""
 prepare_user immure-ranges "300000:65536"
 
-# The checkout and its interpreter may lie where other users can't go, so they get a copy and a venv of their own.
-python=$("$here/.venv/bin/python" -c 'import sys; print(sys._base_executable)')
-for name in python3 "$python"; do
-  if runuser -u immure-single -- "$name" -c 'import sys; assert sys.version_info >= (3, 11)' 2>/dev/null; then
-    usable=$(command -v "$name")
+# The checkout and its interpreter may lie where other users can't go, so they get copies, and packages of their own.
+usable=
+for candidate in /usr/bin/python3 /usr/local/bin/python3 "$("$here/.venv/bin/python" -c 'import sys; print(sys._base_executable)')"; do
+  if runuser -u immure-single -- "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+    usable=$candidate
     break
   fi
 done
-usable=${usable:-/usr/bin/python3}
+[ -n "$usable" ] || { echo "no Python 3.11+ that a plain user can run" >&2; exit 1; }
+"$here/.venv/bin/pip" --python "$usable" install --quiet --root-user-action=ignore --target "$work/packages" \
+  'msgspec[yaml,toml]' rich pytest pytest-timeout hypothesis
 cp -r "$here/src" "$here/tests" "$here/pyproject.toml" "$work/"
-cp -r "$("$here/.venv/bin/python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')" "$work/packages"
 chmod -R a+rX "$work"
 
 for user in immure-single immure-ranges; do
   echo "== tests as $user"
-  # msgspec's extension is built for one Python version, so the same version runs it.
   runuser -u "$user" -- env PYTHONPATH="$work/src:$work/packages" HOME="/home/$user" IMMURE_TEST_USER="$user" \
     IMMURE_CORPUS="${IMMURE_CORPUS:-}" "$usable" -m pytest -q -p no:cacheprovider -m rootless \
     -c "$work/pyproject.toml" --rootdir "$work" "$work/tests"

@@ -42,13 +42,14 @@ def fresh_cli(tmp_path: os.PathLike[str], tmp_path_factory: pytest.TempPathFacto
 
 @pytest.fixture(autouse=True)
 def nothing_left() -> Iterator[None]:
-    """After each test no process of a box is there any more, and no descriptor of ours leads to one."""
+    """After each test no process of a box is there any more, and no more descriptors of boxes are open than before."""
+    before = box_descriptors()
     yield
     assert eventually(lambda: not left_behind()), f"left behind: {left_behind()}"
-    assert eventually(lambda: not box_descriptors(), within=1.0), f"still open: {box_descriptors()}"
+    assert eventually(lambda: not box_descriptors() - before, within=1.0), box_descriptors() - before
 
 
-def box_descriptors() -> list[str]:
+def box_descriptors() -> set[tuple[int, str]]:
     """Pidfds and memory files, which only boxes under way have here."""
-    links = open_descriptors(os.getpid()).values()
-    return [link for link in links if "pidfd" in link or "memfd:immure" in link]
+    links = open_descriptors(os.getpid())
+    return {(fd, link) for fd, link in links.items() if "pidfd" in link or "memfd:immure" in link}

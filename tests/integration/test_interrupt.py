@@ -16,6 +16,8 @@ from .processes import eventually, left_behind
 pytestmark = pytest.mark.rootless
 
 OWN = 7
+#: A line of a traceback through our code. Python's own start can be interrupted as well, where we have no say.
+OURS = b"/immure/"
 ROUNDS = 60
 
 
@@ -30,6 +32,15 @@ def interrupted(cli: CommandLine, delay: float, words: list[str]) -> tuple[int, 
         status = process.wait(20)
         assert process.stderr is not None
         return status, process.stderr.read()
+
+
+def check(status: int, said: bytes) -> None:
+    if b"KeyboardInterrupt" in said and OURS not in said:
+        # Python itself was interrupted, before it came to us.
+        return
+    # Before there is a handler the signal itself ends the process, which shells show as 130.
+    assert status in (130, OWN, -signal.SIGINT), (status, said)
+    assert said == b""
 
 
 def duration(cli: CommandLine, words: list[str]) -> float:
@@ -48,9 +59,7 @@ def test_at_random_moments(words: list[str], cli: CommandLine) -> None:
     for _ in range(ROUNDS // 2):
         delay = dice.uniform(0, whole * 1.1)
         status, said = interrupted(cli, delay, words)
-        # A Python that is interrupted before it knows of us ends by the signal itself, which shells show as 130.
-        assert status in (130, OWN, -signal.SIGINT), (delay, status, said)
-        assert b"Traceback" not in said, (delay, status, said)
+        check(status, said)
         seen[status] = seen.get(status, 0) + 1
         assert eventually(lambda: not left_behind()), (delay, left_behind())
     assert seen.get(130, 0) > ROUNDS // 10, seen
@@ -61,8 +70,7 @@ def test_while_there_is_no_cached_plan(cli: CommandLine, tmp_path_factory: pytes
     for _ in range(12):
         empty = CommandLine(tmp_path_factory.mktemp("empty"))
         status, said = interrupted(empty, dice.uniform(0.02, 0.3), [])
-        assert status in (130, OWN, -signal.SIGINT), (status, said)
-        assert b"Traceback" not in said
+        check(status, said)
         assert not [one for one in empty.cache.glob(".*")], "no half-written file"
 
 

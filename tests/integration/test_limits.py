@@ -109,8 +109,13 @@ def test_commands_are_in_the_cgroup() -> None:
     with Sandbox(pids=40) as box:
         folder = own_cgroup("pids", box)
         assert box.exec(shell("sleep 5 & sleep 6 &")).ok
-        names = [read_process(int(pid)) for pid in (folder / "cgroup.procs").read_text().split()]
-        assert sorted(one.name for one in names if one) == ["immure-init", "immure-stem", "sleep", "sleep"]
+        wanted = ["immure-init", "immure-stem", "sleep", "sleep"]
+        assert eventually(lambda: names_in(folder) == wanted), names_in(folder)
+
+
+def names_in(cgroup: Path) -> list[str]:
+    found = [read_process(int(pid)) for pid in (cgroup / "cgroup.procs").read_text().split()]
+    return sorted(one.name for one in found if one is not None)
 
 
 @pytest.mark.root

@@ -35,12 +35,12 @@ def run_in_box(argv: Sequence[str], **options: Any) -> immure.Result:
     return result
 
 
-def attempt_in_box(attempt: Attempt, stage: Stage) -> Report:
+def attempt_in_box(attempt: Attempt, stage: Stage, **options: Any) -> Report:
     command = stage.command("/attempts", attempt, stage.inside)
     mounts = [*stage.mounts, (str(copied_attempts()), "/attempts", "ro")]
     if stage.stdin is not None:
         return _attempt_by_command_line(attempt.name, command, mounts, stage.stdin)
-    result = run_in_box(command, mounts=mounts)
+    result = run_in_box(command, mounts=mounts, **options)
     return parsed(attempt.name, result.stdout.text(), f"{result.exit}, {result.stderr.text()}")
 
 

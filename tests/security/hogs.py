@@ -20,11 +20,11 @@ _MIB = 1 << 20
 
 def processes(bound: int) -> Iterator[int]:
     """Keep so many children at once."""
-    read, write = os.pipe()
+    wait, alive = os.pipe()
     for number in range(bound):
         if os.fork() == 0:
-            os.close(write)
-            os.read(read, 1)
+            os.close(alive)
+            os.read(wait, 1)
             os._exit(0)
         yield number + 1
 
@@ -49,12 +49,14 @@ def memory(bound: int) -> Iterator[int]:
 
 def memory_of_children(bound: int) -> Iterator[int]:
     """Touch so many MiB, 16 in each child."""
+    wait, alive = os.pipe()
     for number in range(0, bound, 16):
         ready, done = os.pipe()
         if os.fork() == 0:
+            os.close(alive)
             held = b"x" * 16 * _MIB
             os.write(done, b"x")
-            signal.pause()
+            os.read(wait, 1)
             os._exit(len(held) & 1)
         os.close(done)
         if not os.read(ready, 1) or os.waitpid(-1, os.WNOHANG) != (0, 0):

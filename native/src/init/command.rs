@@ -160,7 +160,7 @@ pub fn execute(command: &Command) -> Fault {
     // SAFETY: the first pointer is a C string of the request.
     let name = unsafe { CStr::from_ptr(command.argv[0]) };
     let bytes = name.to_bytes();
-    if bytes.contains(&b'/') {
+    if bytes.is_empty() || bytes.contains(&b'/') {
         return Fault::new("exec", "", exec(name, command));
     }
     let mut worst = libc::ENOENT;

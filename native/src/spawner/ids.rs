@@ -5,7 +5,7 @@ use crate::fault::{At, Fault, Outcome};
 use crate::plan::{Config, IdSource};
 use crate::sys::{fd, process};
 use std::collections::hash_map::Entry;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 pub struct Ids {
@@ -16,6 +16,8 @@ pub struct Ids {
     /// Ranges that this spawner has locked and no box uses. The last one given back is taken first, since its
     /// idmap namespaces exist.
     free: Vec<u32>,
+    /// All ranges that this spawner has locked. Its own locks don't stand in its way, so it has to know.
+    locked: HashSet<u32>,
     next: u32,
     idmaps: HashMap<(u32, u32, u32, u32, u32), OwnedFd>,
 }
@@ -44,7 +46,8 @@ impl Ids {
             rootless: config.rootless,
             lock,
             free: Vec::new(),
-            next: std::process::id(),
+            locked: HashSet::new(),
+            next: std::process::id().wrapping_mul(2_654_435_761),
             idmaps: HashMap::new(),
         }
     }
@@ -87,18 +90,13 @@ impl Ids {
 
     fn lock_range(&mut self, slots: u32) -> Outcome<u32> {
         let lock = self.lock.as_ref().ok_or_else(|| Fault::new("id range", "lock file", libc::EBADF))?;
-        for _ in 0..slots {
-            // Spawners begin at different places, so that they seldom meet.
-            self.next = (self.next.wrapping_mul(2_654_435_761).wrapping_add(1)) % slots;
-            let found = (self.next..slots).chain(0..self.next).find_map(|slot| {
-                match fd::lock_byte(lock.as_raw_fd(), slot.into(), libc::F_WRLCK) {
-                    Ok(true) if !self.free.contains(&slot) => Some(Ok(slot)),
-                    Ok(_) => None,
-                    Err(errno) => Some(Err(errno)),
-                }
-            });
-            if let Some(slot) = found {
-                return slot.at("id range", "lock");
+        // Spawners begin at different places, so that they seldom meet.
+        let begin = self.next % slots;
+        for slot in (begin..slots).chain(0..begin).filter(|slot| !self.locked.contains(slot)) {
+            if fd::lock_byte(lock.as_raw_fd(), slot.into(), libc::F_WRLCK).at("id range", "lock")? {
+                self.locked.insert(slot);
+                self.next = slot + 1;
+                return Ok(slot);
             }
         }
         Err(Fault::new("id range", format!("{slots} ranges"), libc::EUSERS))

@@ -91,12 +91,20 @@ def complain(error: ImmureError) -> None:
     lines += [f"  {name}: {text}" for name, text in (("needed", error.need), ("have", error.have)) if text]
     if error.hint:
         lines.append(f"  to do: {error.hint}")
-    sys.stderr.write("".join(printable(line) + "\n" for line in lines))
+    say("".join(printable(line) + "\n" for line in lines))
+
+
+def say(text: str) -> None:
+    """Writes to standard error, if the caller has one."""
+    try:
+        sys.stderr.write(text)
+    except (AttributeError, OSError):
+        pass
 
 
 def printable(text: str) -> str:
     """Text without control characters, which a terminal would obey."""
-    return "".join(one if one.isprintable() else repr(one)[1:-1] for one in text)
+    return "".join(one if one.isprintable() else ascii(one)[1:-1] for one in text)
 
 
 def _remark(verdict: Verdict, request: Request) -> None:
@@ -106,7 +114,7 @@ def _remark(verdict: Verdict, request: Request) -> None:
         "output": f"ended: more than {request.output_bytes} bytes of output (output_mib)",
     }
     if verdict.kind in remarks:
-        sys.stderr.write(f"immure: {remarks[verdict.kind]}\n")
+        say(f"immure: {remarks[verdict.kind]}\n")
 
 
 class Signals:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 
@@ -21,12 +22,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def run_and_exit() -> None:
     """Ends the process without Python's clean-up, which takes longer than it is worth."""
-    import os
-
+    _open_missing()
     status = main()
     spawners = sys.modules.get("immure.engine.spawners")
     if spawners is not None:
         spawners.close_all()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except (AttributeError, OSError):
+            # Closed from the start, or by its reader.
+            pass
     os._exit(status)
+
+
+def _open_missing() -> None:
+    """A descriptor of ours under a standard number would be taken for the caller's."""
+    for number in (0, 1, 2):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open("/dev/null", os.O_RDWR)

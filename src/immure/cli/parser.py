@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import Any, NoReturn
 
+from immure.cli.execute import printable
 from immure.spec.models import PROTECTIONS
 
 #: A usage error of `run` is 125, since 2 may be the command's own status.
@@ -20,8 +22,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints what is wrong, with the usage, and exits."""
-        self.print_usage()
-        self.exit(USAGE, f"{self.prog}: {message}\n")
+        self.print_usage(sys.stderr)
+        self.exit(USAGE, printable(f"{self.prog}: {message}") + "\n")
 
 
 def make_parser() -> Parser:

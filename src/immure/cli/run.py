@@ -11,12 +11,12 @@ import msgspec
 
 from immure.cli.execute import REFUSED, Outcome, complain, execute_into
 from immure.cli.fast import Dependencies, remember
-from immure.cli.show import write_dry_run, write_result
+from immure.cli.show import open_target, write_dry_run, write_result
 from immure.engine.prepare import plan_of, prepare
 from immure.engine.presets import preset_mounts
 from immure.errors import ImmureError, SpecError
 from immure.runtimes.process.request import Request
-from immure.spec.keywords import spec_from_keywords
+from immure.spec.keywords import check_name, spec_from_keywords
 from immure.spec.loading import load_document
 from immure.spec.models import Document, SandboxSpec
 
@@ -24,8 +24,10 @@ from immure.spec.models import Document, SandboxSpec
 def run_command(options: Namespace, typed: list[str], command: list[str]) -> int:
     """Carries it out. `typed` are the options as they were typed, under which the launch is remembered."""
     dependencies = Dependencies()
+    target: int | None = None
     name = options.name or "immure"
     try:
+        target = open_target(options.result) if options.result else None
         if options.tty:
             raise SpecError("-t can't be used yet", path="-t", need="a command without a terminal", hint="leave -t out")
         spec, base, name = _spec(options, dependencies)
@@ -38,15 +40,15 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
         launch = prepare(spec, base=base, hostname=name)
     except ImmureError as error:
         complain(error)
-        if options.result:
-            write_result(options.result, None, error, name)
+        if target is not None:
+            write_result(target, None, error, name, command)
         return REFUSED
     dependencies.interactive, dependencies.quiet = options.interactive, options.quiet
     remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
     status = execute_into(outcome, interactive=options.interactive, quiet=options.quiet)
-    if options.result:
-        write_result(options.result, outcome, outcome.error, name)
+    if target is not None:
+        write_result(target, outcome, outcome.error, name, command)
     return status
 
 
@@ -65,7 +67,7 @@ def _spec(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, 
     profile = spec.syscalls.profile
     if isinstance(profile, str) and profile != "default":
         _read(base / Path(profile).expanduser(), dependencies)
-    return spec, base, options.name or (document.metadata.name if document is not None else "immure")
+    return spec, base, check_name(options.name or (document.metadata.name if document is not None else "immure"))
 
 
 def _document(path: str | None, dependencies: Dependencies) -> Document | None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
 import sys
-from pathlib import Path
 
 import msgspec
 
 from immure.cli.execute import Outcome, complain, printable
 from immure.engine.local import make_result
-from immure.errors import ExecFailed, ImmureError, SpecError
+from immure.engine.result import refusal
+from immure.errors import ImmureError, SpecError
 from immure.plan.compile import Plan
 
 
@@ -24,35 +25,37 @@ def write_dry_run(plan: Plan) -> None:
     sys.stdout.write("".join(printable(line) + "\n" for line in lines))
 
 
-def write_result(target: str, outcome: Outcome | None, error: ImmureError | None, name: str) -> None:
-    """The result as JSON, to a path or an inherited descriptor. A target that can't be written is complained of."""
-    document = _document(outcome, error, name)
-    content = msgspec.json.format(msgspec.json.encode(document), indent=2) + b"\n"
+def open_target(target: str) -> int:
+    """A descriptor for the result, before anything is run. Raises SpecError for what can't be written."""
     try:
-        if target.startswith("fd:"):
-            os.write(int(target[3:]), content)
-        else:
-            Path(target).write_bytes(content)
-    except (OSError, ValueError) as problem:
-        complain(SpecError(f"the result can't be written: {problem}", path="--result", have=target))
+        if not target.startswith("fd:"):
+            return os.open(target, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        number = int(target[3:])
+        if fcntl.fcntl(number, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError("opened for reading alone")
+    except (OSError, ValueError, OverflowError) as problem:
+        raise SpecError(
+            "the result can't be written", path="--result", need="a path or fd:N", have=f"{target}: {problem}"
+        ) from problem
+    return number
 
 
-def _document(outcome: Outcome | None, error: ImmureError | None, name: str) -> dict[str, object]:
+def write_result(
+    target: int, outcome: Outcome | None, error: ImmureError | None, name: str, command: list[str]
+) -> None:
+    """The result as JSON. A failure to write it is complained of; the command has run all the same."""
+    content = msgspec.json.format(msgspec.json.encode(_document(outcome, error, name, command)), indent=2) + b"\n"
+    try:
+        while content:
+            content = content[os.write(target, content) :]
+    except OSError as problem:
+        complain(SpecError(f"the result can't be written: {problem.strerror}", path="--result"))
+
+
+def _document(outcome: Outcome | None, error: ImmureError | None, name: str, command: list[str]) -> dict[str, object]:
     box = secrets.token_hex(6)
     if outcome is not None and outcome.verdict is not None:
         return make_result(outcome.request, outcome.once, name=name, box=box, planned_us=0).to_dict()
-    code = error.exit_status if isinstance(error, ExecFailed) else None
-    measured = outcome.once.measured if outcome is not None else None
     launch = outcome.request.launch if outcome is not None else None
-    return {
-        "schema": "immure.result/v1",
-        "id": box,
-        "name": name,
-        "argv": [os.fsdecode(one) for one in outcome.request.argv] if outcome is not None else [],
-        "exit": {"kind": "refused", "code": code, "signal": None},
-        "level": {
-            "asked": launch.level if launch is not None else None,
-            "awarded": measured.awarded if measured is not None else None,
-        },
-        "error": error.to_dict() if error is not None else None,
-    }
+    measured = outcome.once.measured if outcome is not None else None
+    return refusal(error, launch, measured, name=name, box=box, argv=command)

@@ -16,7 +16,12 @@ from immure.plan.launch import FORM
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
+    import signal as _signal
     from typing import Any
+else:
+    import _signal
+
+_INTERRUPTS = (1, 2, 3, 15)
 
 _LOOKED_AT = ("/", "/etc", "/etc/subuid", "/etc/subgid")
 #: They stand for the container that we may be in.
@@ -109,6 +114,8 @@ def store(name: str, value: Any) -> None:
     if place is None:
         return
     temporary = f"{place}/.{name}.{os.getpid()}"
+    # Ctrl-C between the two names would leave the first behind.
+    blocked = _signal.pthread_sigmask(_signal.SIG_BLOCK, _INTERRUPTS)
     try:
         fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -118,3 +125,5 @@ def store(name: str, value: Any) -> None:
         os.rename(temporary, f"{place}/{name}")  # noqa: PTH104
     except OSError:
         return
+    finally:
+        _signal.pthread_sigmask(_signal.SIG_SETMASK, blocked)

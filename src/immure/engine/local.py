@@ -28,9 +28,11 @@ from immure.runtimes.process.box import Box, Ended
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, Once, measure
-from immure.spec.keywords import spec_from_keywords
+from immure.spec.keywords import check_environment, check_name, spec_from_keywords
 from immure.spec.models import SandboxSpec
 
+#: The kernel's (uid_t) -1.
+_NO_USER = 0xFFFF_FFFF
 Argument = str | bytes | os.PathLike[str]
 
 
@@ -113,9 +115,13 @@ class Sandbox:
         """
         self._check_usable()
         request = make_request(self._launch, argv)
-        request.env.update({os.fsencode(key): os.fsencode(value) for key, value in (env or {}).items()})
+        request.env.update(
+            {os.fsencode(key): os.fsencode(value) for key, value in check_environment(env or {}).items()}
+        )
         request.workdir = workdir if workdir is not None else request.workdir
         if user is not None:
+            if not 0 <= user < _NO_USER:
+                raise SpecError("no such user id", path="user", need=f"0 to {_NO_USER - 1}", have=str(user))
             request.uid = request.gid = user
         request.timeout_s = timeout_s if timeout_s is not None else request.timeout_s
         if output_mib is not None:
@@ -205,7 +211,7 @@ def _prepare(spec: SandboxSpec | None, preset: str | None, keywords: Mapping[str
     given = dict(keywords)
     if preset is not None:
         given["mounts"] = [*preset_mounts(preset), *(given.get("mounts") or ())]
-    return prepare(spec_from_keywords(given, spec), base=Path.cwd(), hostname=name)
+    return prepare(spec_from_keywords(given, spec), base=Path.cwd(), hostname=check_name(name))
 
 
 def _result(

@@ -50,7 +50,8 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Launc
     inputs = read_inputs(spec, base=base, hostname=hostname)
     key = cache.key_of(
         cache.host_key(),
-        msgspec.msgpack.encode((spec, inputs.sources, hostname)),
+        # As marshal writes it, since a variable's value may be no text.
+        _plain((spec, inputs.sources, hostname)),
         msgspec.msgpack.encode(inputs.profile),
     )
     launch = _launches.get(key)
@@ -59,6 +60,10 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Launc
         launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
         _launches[key] = launch
     return launch
+
+
+def _plain(value: object) -> object:
+    return msgspec.to_builtins(value, enc_hook=str)
 
 
 def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:

@@ -6,7 +6,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from immure.errors import ExecFailed, ImmureError
+from immure.plan.launch import Launch
 from immure.plan.report import Clause
+from immure.runtimes.process.session import Measured
 
 ExitKind = Literal["exited", "signaled", "timeout", "oom", "output", "refused"]
 
@@ -95,5 +98,44 @@ class Result(Struct, frozen=True):
         for name in self.__struct_fields__:
             if name not in ("stdout", "stderr"):
                 fields[name] = getattr(self, name)
+        fields["argv"] = [as_text(one) for one in self.argv]
         fields["error"] = None
         return fields
+
+
+def as_text(argument: str) -> str:
+    """An argument that may hold bytes that are no text, as JSON can carry it."""
+    return argument.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def refusal(
+    error: ImmureError | None,
+    launch: Launch | None,
+    measured: Measured | None,
+    *,
+    name: str,
+    box: str,
+    argv: list[str],
+) -> dict[str, Any]:
+    """The JSON document of a command that never ran."""
+    return {
+        "schema": "immure.result/v1",
+        "id": box,
+        "name": as_text(name),
+        "runtime": launch.runtime if launch is not None else None,
+        "argv": [as_text(one) for one in argv],
+        "exit": Exit("refused", error.exit_status if isinstance(error, ExecFailed) else None, None),
+        "level": {
+            "asked": launch.level if launch is not None else None,
+            "awarded": measured.awarded if measured is not None else None,
+        },
+        "report": [Clause(*row) for row in launch.report] if launch is not None else [],  # pyright: ignore[reportArgumentType]
+        "denials": [],
+        "denials_complete": False,
+        "usage": None,
+        "truncated": {"stdout": False, "stderr": False},
+        "times_us": {},
+        "plan_sha256": launch.plan_sha256 if launch is not None else None,
+        "host_sha256": launch.host_sha256 if launch is not None else None,
+        "error": {key: as_text(text) if text else text for key, text in error.to_dict().items()} if error else None,
+    }

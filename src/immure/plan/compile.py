@@ -97,6 +97,18 @@ class Plan(Struct, frozen=True):
 
     def wire(self) -> bytes:
         """The form that the native program reads."""
+        try:
+            return self._encode()
+        except UnicodeEncodeError as error:
+            raise SpecError(
+                "a path or name is no text",
+                path="$.spec",
+                need="UTF-8",
+                have=ascii(error.object),
+                hint="rename it, or mount the folder above",
+            ) from error
+
+    def _encode(self) -> bytes:
         key = hashlib.sha256(msgspec.msgpack.encode(self.template)).digest()
         return msgspec.msgpack.encode(
             {

@@ -9,7 +9,7 @@ import msgspec
 
 from immure.errors import SpecError
 from immure.spec.loading import convert
-from immure.spec.models import SandboxSpec
+from immure.spec.models import Metadata, SandboxSpec
 
 #: Keywords, and where each goes in the spec.
 _PLACES: dict[str, tuple[str, ...]] = {
@@ -30,6 +30,16 @@ _PLACES: dict[str, tuple[str, ...]] = {
 }
 #: Limits may be given by themselves as well: `run(…, timeout_s=5)`.
 _LIMITS = ("memory_mib", "cpus", "pids", "disk_mib", "timeout_s", "output_mib")
+
+
+def check_name(name: str) -> str:
+    """The name of a box, which becomes its host name. Raises SpecError."""
+    return convert({"name": name}, Metadata, path="$.metadata").name
+
+
+def check_environment(env: Mapping[str, str]) -> dict[str, str]:
+    """Variables of a single command. Raises SpecError for a name that is none."""
+    return convert({"env": dict(env)}, SandboxSpec, path="$.spec").env
 
 
 def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = None) -> SandboxSpec:

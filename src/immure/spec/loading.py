@@ -42,6 +42,8 @@ def convert(raw: object, model: type[T], *, path: str = "$") -> T:
         return msgspec.convert(raw, model, strict=True)
     except msgspec.ValidationError as error:
         raise _explain(str(error), raw, model, path) from error
+    except UnicodeEncodeError as error:
+        raise SpecError("a string is no text", path=path, need="UTF-8", have=ascii(error.object)) from error
 
 
 def _explain(message: str, raw: object, model: type, root: str) -> SpecError:

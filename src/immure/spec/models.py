@@ -30,6 +30,7 @@ PROTECTIONS = ("landlock", "namespaces", "memory", "cpus", "pids")
 
 Positive = Annotated[int, Meta(ge=1)]
 Id = Annotated[int, Meta(ge=0, le=65_535)]
+VariableName = Annotated[str, Meta(pattern=r"^[^=]+$")]
 AbsolutePath = Annotated[str, Meta(pattern=r"^/")]
 
 
@@ -105,7 +106,7 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
     runtime: Literal["auto", "process"] = "auto"
     image: Literal["host"] = "host"
     command: tuple[str, ...] = ()
-    env: dict[str, str] = field(default_factory=dict[str, str])
+    env: dict[VariableName, str] = field(default_factory=dict[str, str])
     workdir: AbsolutePath | None = None
     syscalls: Syscalls = Syscalls()
     files: Files = Files()

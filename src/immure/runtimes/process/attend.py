@@ -18,6 +18,7 @@ from immure.runtimes.process.spawner import Socket, receive, send
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
 _SIGKILL = 9
+_GRACE_S = 1.0
 
 
 class Exit:
@@ -117,6 +118,8 @@ class Attendance:
         self._room = request.output_bytes
         self._feed = stdio.feed
         self._feeding = b""
+        #: When what does not end after `stop` is ended with its box.
+        self._last_call: float | None = None
 
     def run(self) -> None:
         """Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
@@ -154,21 +157,27 @@ class Attendance:
         return not open_sinks or not _readable(list(open_sinks))
 
     def _wait_ms(self) -> int | None:
-        if self._deadline is None or self.timed_out:
-            return None
-        return max(0, int((self._deadline - monotonic()) * 1000) + 1)
+        due = self._deadline if self._last_call is None else self._last_call
+        return None if due is None else max(0, int((due - monotonic()) * 1000) + 1)
 
     def _check_time(self) -> None:
-        if self._deadline is not None and not self.timed_out and monotonic() >= self._deadline:
+        now = monotonic()
+        if self._last_call is not None:
+            if now >= self._last_call:
+                # Root of a box, or its only user, can stop the stem, and with it our word to the command.
+                self.box.kill()
+                self._last_call = now + _GRACE_S
+        elif self._deadline is not None and now >= self._deadline:
             self.timed_out = True
             self.stop()
 
     def stop(self) -> None:
-        """Ends the command, and in a one-shot box everything."""
+        """Ends the command, and in a one-shot box, or where the command does not end, everything."""
         if self._one_shot:
             self.box.kill()
         else:
             self.signal(_SIGKILL, group=True)
+        self._last_call = monotonic() + _GRACE_S
 
     def signal(self, number: int, *, group: bool) -> None:
         """Sends a signal to the command, or to its process group."""
@@ -193,7 +202,7 @@ class Attendance:
         message, _ = receive(self.asker)
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
-        elif not self._one_shot:
+        elif not self._one_shot and not (self.timed_out or self.flooded):
             raise BoxLost("the box ended under the command", have="its stem closed the connection")
         return True
 

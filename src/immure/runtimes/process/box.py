@@ -66,8 +66,11 @@ class Box:
         raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
 
     def release(self) -> None:
-        """Lets the inspected process go on."""
-        send(self.owner, frames.header(frames.RELEASE), [])
+        """Lets the inspected process go on. One that could not be started has taken its box along already."""
+        try:
+            send(self.owner, frames.header(frames.RELEASE), [])
+        except BoxLost:
+            pass
 
     def start(self, payload: bytes, stdio: tuple[int, int, int]) -> Socket:
         """Asks for a command. Its exit comes on the returned socket, and closing that ends it."""
@@ -81,6 +84,11 @@ class Box:
             flags, payload = frames.IN_FILE, b""
         try:
             send(self.stem, frames.header(frames.EXEC, flags) + payload, fds)
+        except BoxLost as error:
+            ours.close()
+            raise BoxLost(
+                "the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox"
+            ) from error
         except BaseException:
             ours.close()
             raise
@@ -134,6 +142,11 @@ class Box:
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
+
+    def __del__(self) -> None:
+        # A box that nobody holds ends with its sockets, which close themselves; this descriptor does not.
+        if getattr(self, "_pidfd", -1) >= 0:
+            os.close(self._pidfd)
 
     def _wait_pidfd(self) -> None:
         if self._pidfd < 0:

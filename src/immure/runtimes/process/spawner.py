@@ -7,6 +7,7 @@ import alone costs as much as starting Python.
 from __future__ import annotations
 
 import _socket
+import _thread
 import os
 
 from immure.errors import BoxLost, SetupFailed
@@ -71,6 +72,7 @@ class Spawner:
         ours, theirs = pair()
         self._socket = ours
         self._plans: dict[str, int] = {}
+        self._loading = _thread.allocate_lock()
         self.owner = os.getpid()
         try:
             self.pid = self._start(program, theirs.fileno())
@@ -101,16 +103,17 @@ class Spawner:
 
     def load(self, launch: Launch) -> int:
         """The number of a plan, which goes over once."""
-        number = self._plans.get(launch.plan_sha256)
-        if number is None:
-            number = len(self._plans) + 1
-            fd = memory_file(launch.wire)
-            try:
-                send(self._socket, frames.header(frames.PLAN, 0, number), [fd])
-            finally:
-                os.close(fd)
-            self._plans[launch.plan_sha256] = number
-        return number
+        with self._loading:
+            number = self._plans.get(launch.plan_sha256)
+            if number is None:
+                number = len(self._plans) + 1
+                fd = memory_file(launch.wire)
+                try:
+                    send(self._socket, frames.header(frames.PLAN, 0, number), [fd])
+                finally:
+                    os.close(fd)
+                self._plans[launch.plan_sha256] = number
+            return number
 
     def request_box(self, launch: Launch, sources: list[int], *, one_shot: bool) -> tuple[Socket, Socket]:
         """Asks for a box: its owner's socket and its stem's."""

@@ -1,0 +1,147 @@
+"""A spawner that is killed: a clear error now, and the next box works."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from immure import BoxLost, ImmureError, Sandbox, run
+from immure.engine.prepare import host_facts
+
+from .processes import eventually, running, spawner_pids
+
+pytestmark = pytest.mark.rootless
+
+
+def kill_spawners() -> set[int]:
+    pids = spawner_pids()
+    for pid in pids:
+        try:
+            os.kill(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+    return pids
+
+
+def kill_soon(delay: float) -> threading.Timer:
+    timer = threading.Timer(delay, kill_spawners)
+    timer.start()
+    return timer
+
+
+def check_is_clear(error: ImmureError) -> None:
+    assert isinstance(error, BoxLost), repr(error)
+    assert "spawner" in str(error)
+    assert error.have
+    assert error.hint
+
+
+@pytest.fixture(autouse=True)
+def a_warm_spawner() -> Iterator[None]:
+    assert run(["true"]).ok
+    yield
+    assert run(["true"]).ok, "the next one works"
+
+
+def test_while_a_command_runs() -> None:
+    timer = kill_soon(0.2)
+    with pytest.raises(BoxLost) as caught:
+        run(["sleep", "30"])
+    timer.join()
+    check_is_clear(caught.value)
+
+
+def test_while_a_command_runs_in_a_box() -> None:
+    with Sandbox() as box:
+        pid = box._box.pid
+        timer = kill_soon(0.2)
+        with pytest.raises(BoxLost):
+            box.exec(["sleep", "30"])
+        timer.join()
+        assert eventually(lambda: not running(pid)), "the box ends with its spawner"
+        with pytest.raises(BoxLost) as caught:
+            box.exec(["true"])
+        assert caught.value.hint
+
+
+def test_between_two_commands_of_a_box() -> None:
+    with Sandbox() as box:
+        pid = box._box.pid
+        kill_spawners()
+        assert eventually(lambda: not running(pid))
+        with pytest.raises(BoxLost):
+            box.exec(["true"])
+
+
+def test_before_a_box_is_made() -> None:
+    kill_spawners()
+    assert run(["true"]).ok, "a dead spawner is noticed and replaced"
+
+
+def test_while_a_box_is_made() -> None:
+    for step in range(40):
+        run(["true"])
+        timer = kill_soon(step * 0.0002)
+        try:
+            assert run(["true"]).exit.kind == "exited"
+        except ImmureError as error:
+            check_is_clear(error)
+        timer.join()
+
+
+def test_the_error_comes_at_once() -> None:
+    kill_soon(0.2).join
+    began = time.monotonic()
+    with pytest.raises(BoxLost):
+        run(["sleep", "30"])
+    assert time.monotonic() - began < 3
+
+
+def test_a_stopped_spawner_ends_with_its_owner() -> None:
+    """A spawner that hangs must not keep the caller from ending."""
+    import subprocess
+    import sys
+
+    program = (
+        "import os, signal\nfrom immure import run\nfrom immure.engine import spawners\nrun(['true'])\n"
+        "pid = next(iter(spawners._spawners.values())).pid\nos.kill(pid, signal.SIGSTOP)\nprint(pid, flush=True)"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    pid = int(process.stdout.readline())
+    assert process.wait(10) == 0
+    process.stdout.close()
+    os.kill(pid, signal.SIGCONT)
+    assert eventually(lambda: not running(pid))
+
+
+@pytest.mark.root
+def test_no_cgroup_is_left() -> None:
+    if not host_facts().cgroups:
+        pytest.skip("no cgroup can be written here")
+    limits = {"pids": 50, "memory_mib": 64}
+    run(["true"], **limits)
+    killed = spawner_pids()
+    timer = kill_soon(0.3)
+    with pytest.raises(BoxLost):
+        run(["sleep", "30"], **limits)
+    timer.join()
+    assert run(["true"], **limits).ok
+    left = [
+        str(path)
+        for parent in host_facts().cgroups
+        for pid in killed
+        for path in _glob(parent.path, f"immure-{pid}-*")
+    ]
+    assert left == []
+
+
+def _glob(folder: str, pattern: str) -> list[str]:
+    from pathlib import Path
+
+    return [str(path) for path in Path(folder).glob(pattern)]

@@ -1,0 +1,62 @@
+"""300 kills of callers and spawners at random moments leave nothing."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytestmark = [pytest.mark.root, pytest.mark.slow]
+
+ROUNDS = 300
+SECONDS = 90
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """The storm, once for all tests of this file."""
+    if os.geteuid() != 0 or shutil.which("unshare") is None:
+        pytest.skip("needs uid 0 and unshare(1)")
+    folder = tmp_path_factory.mktemp("storm")
+    tests = Path(__file__).parent.parent
+    command = ["unshare", "-m", "--propagation", "private", sys.executable, "-m", "integration.storm"]
+    ended = subprocess.run(
+        [*command, str(folder), str(ROUNDS), str(SECONDS)],
+        cwd=tests, stdout=subprocess.PIPE, timeout=SECONDS + 60, check=False,
+    )  # fmt: skip
+    assert ended.returncode == 0
+    return json.loads(ended.stdout)
+
+
+def test_there_were_enough_kills(report: dict[str, Any]) -> None:
+    assert report["kills"] == ROUNDS
+    assert report["seconds"] < SECONDS
+    assert min(report["caller"], report["spawner"]) > ROUNDS // 3
+
+
+def test_most_of_them_hit_a_running_workload(report: dict[str, Any]) -> None:
+    assert report["running"] > ROUNDS * 0.55, report["running"]
+
+
+def test_every_surviving_caller_got_a_clear_error_and_could_go_on(report: dict[str, Any]) -> None:
+    assert report["unclear"] == []
+    assert report["next_run"] == 0
+
+
+def test_nobody_hangs(report: dict[str, Any]) -> None:
+    assert report["stuck"] == []
+
+
+@pytest.mark.parametrize("kind", ["processes", "mounts", "cgroups", "locked"])
+def test_nothing_is_left(kind: str, report: dict[str, Any]) -> None:
+    assert report[kind] == []
+
+
+def test_no_file_is_left_but_the_lock_file(report: dict[str, Any]) -> None:
+    assert report["files"] == ["ids.lock"]

@@ -1,0 +1,121 @@
+"""Two boxes at the same time know nothing of each other."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+
+import pytest
+
+from immure import Sandbox
+
+from .command_line import python, shell
+
+pytestmark = pytest.mark.rootless
+
+
+def test_they_share_no_files_processes_names_or_ports() -> None:
+    listen = python(
+        "import socket,os,time\n"
+        "s=socket.socket(); s.bind(('127.0.0.1', 4444)); s.listen()\n"
+        "u=socket.socket(socket.AF_UNIX); u.bind('\\0abstract'); u.listen()\n"
+        "if os.fork() == 0: time.sleep(60)\n"
+    )
+    reach = python(
+        "import socket\n"
+        "for kind, place in ((socket.AF_INET, ('127.0.0.1', 4444)), (socket.AF_UNIX, '\\0abstract')):\n"
+        "    try: socket.socket(kind).connect(place); print('reached')\n"
+        "    except OSError as error: print(type(error).__name__)\n"
+    )
+    with Sandbox(name="one") as one, Sandbox(name="two") as two:
+        assert one.exec(shell("echo secret > /tmp/a; echo secret > /dev/shm/b; sleep 50 & exit 0")).ok
+        assert one.exec(listen).ok
+        assert one.exec(reach).stdout == b"reached\nreached\n", "the control"
+        assert two.exec(reach).stdout == b"ConnectionRefusedError\nConnectionRefusedError\n"
+        assert two.exec(shell("ls -A /tmp /dev/shm")).stdout == b"/dev/shm:\n\n/tmp:\n"
+        assert b"sleep" not in two.exec(shell("cat /proc/[0-9]*/comm")).stdout
+        assert b"sleep" in one.exec(shell("cat /proc/[0-9]*/comm")).stdout
+        assert (one.exec(["hostname"]).stdout, two.exec(["hostname"]).stdout) == (b"one\n", b"two\n")
+
+
+def test_their_namespaces_differ() -> None:
+    with Sandbox() as one, Sandbox() as two:
+        seen = [box.evidence().host.namespaces for box in (one, two)]
+    for name in ("user", "mnt", "pid", "net", "ipc", "uts"):
+        assert seen[0][name] != seen[1][name], name
+
+
+def test_one_ends_and_the_other_stays() -> None:
+    with Sandbox() as one:
+        with Sandbox() as two:
+            assert two.exec(["true"]).ok
+        assert one.exec(["true"]).ok
+
+
+@pytest.mark.root
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs ranges of ids")
+def test_no_two_boxes_have_the_same_ids_on_the_host() -> None:
+    """More boxes than a short cycle of a bad sequence would hide."""
+    boxes: list[Sandbox] = []
+    try:
+        for _ in range(150):
+            boxes.append(Sandbox())
+        maps = Counter(box.evidence().host.uid_map for box in boxes)
+        assert max(maps.values()) == 1, f"{len(boxes)} boxes have {len(maps)} ranges"
+    finally:
+        for box in boxes:
+            box.close()
+
+
+@pytest.mark.root
+def test_boxes_of_two_spawners_have_different_ids(shared_cli: object) -> None:
+    from concurrent.futures import ThreadPoolExecutor
+
+    from .command_line import CommandLine
+
+    assert isinstance(shared_cli, CommandLine)
+    show = shell("cat /proc/self/uid_map; sleep 1")
+    with ThreadPoolExecutor(8) as pool:
+        maps = list(pool.map(lambda _: shared_cli.run("--", *show).stdout, range(8)))
+    assert len({text.split()[1] for text in maps}) == 8
+
+
+def test_many_boxes_at_once() -> None:
+    boxes: list[Sandbox] = []
+    try:
+        for _ in range(60):
+            boxes.append(Sandbox())
+        assert all(box.exec(["true"]).ok for box in boxes)
+    finally:
+        for box in boxes:
+            box.close()
+
+
+def test_a_spec_never_gets_the_plan_of_another() -> None:
+    """Boxes of different specs, asked for at the same moment of a spawner that has just started."""
+    import threading
+
+    from immure import run
+    from immure.engine.spawners import close_all
+
+    wrong: list[tuple[str, object]] = []
+    for round_number in range(12):
+        close_all()
+        start = threading.Barrier(12)
+
+        def one(name: str, start: threading.Barrier = start) -> None:
+            start.wait()
+            try:
+                seen = run(["hostname"], name=name).stdout.text().strip()
+            except Exception as error:
+                wrong.append((name, error))
+                return
+            if seen != name:
+                wrong.append((name, seen))
+
+        threads = [threading.Thread(target=one, args=(f"box-{round_number}-{n}",)) for n in range(12)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
