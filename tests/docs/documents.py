@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Iterator
@@ -66,7 +67,9 @@ def _anchor(heading: str) -> str:
 
 def environment(home: Path) -> dict[str, str]:
     """A shell's environment with this interpreter's scripts on PATH, and a home of its own."""
+    own = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return {
+        **own,
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(home),
         "LANG": "C.UTF-8",

@@ -27,7 +27,8 @@ SINGLE = IdRange(kind="single")
 #: cgroup hierarchies: v1 has one for each controller, v2 one for all, and some hosts let nobody write.
 NO_CGROUPS: tuple[CgroupParent, ...] = ()
 V1 = tuple(
-    CgroupParent(controllers=(name,), path=f"/sys/fs/cgroup/{name}/ours", version=1) for name in ("memory", "cpu", "pids")
+    CgroupParent(controllers=(name,), path=f"/sys/fs/cgroup/{name}/ours", version=1)
+    for name in ("memory", "cpu", "pids")
 )
 V2 = (CgroupParent(controllers=("memory", "cpu", "pids"), path="/sys/fs/cgroup/ours", version=2),)
 REFUSED = Missing(need="user namespaces for this user", have="Operation not permitted", command="sysctl -w x=1")
@@ -74,8 +75,8 @@ def mounts(*entries: dict[str, object]) -> dict[str, object]:
 
 def profile(default: str = "SCMP_ACT_ERRNO") -> Profile:
     """A filter that compiles at once."""
-    text = f'{{"defaultAction": "{default}", "syscalls": [{{"names": ["read", "execve"], "action": "SCMP_ACT_ALLOW"}}]}}'
-    return parse_profile(text, source="test")
+    rule = {"names": ["read", "execve"], "action": "SCMP_ACT_ALLOW"}
+    return parse_profile(msgspec.json.encode({"defaultAction": default, "syscalls": [rule]}), source="test")
 
 
 def make_inputs(spec: SandboxSpec, *, files: tuple[str, ...] = (), default: str = "SCMP_ACT_ERRNO") -> Inputs:

@@ -101,7 +101,7 @@ USAGE_ERRORS = [
 ]
 
 
-@pytest.mark.parametrize(("argv", "status"), USAGE_ERRORS, ids=[" ".join(argv) or "nothing" for argv, _ in USAGE_ERRORS])
+@pytest.mark.parametrize(("argv", "status"), USAGE_ERRORS, ids=str)
 def test_a_usage_error(argv: list[str], status: int, capsys: pytest.CaptureFixture[str]) -> None:
     assert dispatch(argv) == status
     seen = capsys.readouterr()

@@ -54,9 +54,7 @@ def test_what_is_harmless_stays_as_it_is(text: str) -> None:
 
 def test_a_complaint_is_escaped_in_all_its_parts(capsys: pytest.CaptureFixture[str]) -> None:
     complain(ImmureError("bad \x1b[2J\n", need="\x9b", have="\r", hint="\u202e"))
-    assert capsys.readouterr().err == (
-        "immure: bad \\x1b[2J\\n\n  needed: \\x9b\n  have: \\r\n  to do: \\u202e\n"
-    )
+    assert capsys.readouterr().err == ("immure: bad \\x1b[2J\\n\n  needed: \\x9b\n  have: \\r\n  to do: \\u202e\n")
 
 
 def test_a_complaint_says_no_more_than_there_is(capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import combinations, product
+from itertools import combinations, pairwise, product
 
 from immure.evidence.levels import BOUNDARIES, L1_PARTS, L2_PARTS, award, capped_by
 
@@ -56,7 +56,7 @@ def test_more_never_lowers_it() -> None:
         for (boundary, hardware), part in product(SITUATIONS, PARTS):
             before = award(held, boundary, hardware=hardware)
             assert award(held | {part}, boundary, hardware=hardware) >= before
-        for weaker, stronger in zip(BOUNDARIES, BOUNDARIES[1:], strict=False):
+        for weaker, stronger in pairwise(BOUNDARIES):
             for hardware in (False, True):
                 assert award(held, stronger, hardware=hardware) >= award(held, weaker, hardware=hardware)
         for boundary in BOUNDARIES:

@@ -28,7 +28,8 @@ def folder(tmp_path: Path) -> Path:
 
 def outcome(folder: Path, body: str, *, expect_all: bool = True) -> tuple[int, str]:
     (folder / "test_it.py").write_text(TESTS.format(body=body))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "IMMURE_EXPECT_ALL": "1" if expect_all else ""}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    environment["IMMURE_EXPECT_ALL"] = "1" if expect_all else ""
     child = subprocess.run(
         [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"],
         cwd=folder, env=environment, capture_output=True, text=True,

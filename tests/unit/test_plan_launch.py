@@ -68,9 +68,7 @@ def test_what_the_readback_must_show() -> None:
     assert launched(make_spec(level="L1", files={"landlock": "off"})).expected["landlock_abi"] == 0
 
 
-@pytest.mark.parametrize(
-    ("fields", "mac"), [({}, "landlock/7"), ({"level": "L1", "files": {"landlock": "off"}}, None)]
-)
+@pytest.mark.parametrize(("fields", "mac"), [({}, "landlock/7"), ({"level": "L1", "files": {"landlock": "off"}}, None)])
 def test_the_mac_that_will_be_measured(fields: dict[str, object], mac: str | None) -> None:
     assert launched(make_spec(**fields)).mac == mac
 

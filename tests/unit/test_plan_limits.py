@@ -58,9 +58,13 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
         ({"pids": 1}, "v1", {"pids.max": "3"}),
         ({}, "none", {}),
         # A quota below what the kernel takes is its least.
-        ({"cpus": 0.01}, "v2", {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "514"}),
+        (
+            {"cpus": 0.01},
+            "v2",
+            {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "514"},
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_is_written_into_cgroups(limits: dict[str, object], host: str, expected: dict[str, str]) -> None:
     assert files(plan_of(limits, host)) == expected
 
@@ -141,14 +145,15 @@ def test_processes_are_counted_by_rlimit_everywhere(
 ) -> None:
     for host in HOSTS:
         plan = plan_of(limits, host, **facts)
-        assert dict((number, (soft, hard)) for number, soft, hard in plan.rlimits) == {
+        assert {number: (soft, hard) for number, soft, hard in plan.rlimits} == {
             RLIMIT_CORE: (0, 0),
             RLIMIT_NPROC: (count, count),
         }
 
 
 def test_a_clause_says_what_was_wanted() -> None:
-    by_name = {one.clause: one.wanted for one in plan_of({"memory_mib": 64, "timeout_s": 2.5, "output_mib": 3}, "v2").clauses}
+    plan = plan_of({"memory_mib": 64, "timeout_s": 2.5, "output_mib": 3}, "v2")
+    by_name = {one.clause: one.wanted for one in plan.clauses}
     assert by_name["limits.memory_mib"] == "64"
     assert by_name["limits.timeout_s"] == "2.5"
     assert by_name["limits.output_mib"] == "3.0"

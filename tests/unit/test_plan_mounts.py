@@ -63,7 +63,7 @@ def test_a_target_that_is_refused(target: str, reason: str) -> None:
         assert reason in str(caught.value)
 
 
-@pytest.mark.parametrize("target", ["/a", "/a/b/c", "/..a", "/a..", "/...", "/procfs", "/devices", "/usr/local", "/etc"])
+@pytest.mark.parametrize("target", ["/a", "/a/b/c", "/..a", "/a..", "/...", "/procfs", "/devices", "/usr/a", "/etc"])
 def test_a_target_that_may_be(target: str) -> None:
     assert [op.path for op in of_kind(plan_of(folder("/src", target)).root, UserMount)] == [target]
 

@@ -236,7 +236,7 @@ def _result(
         argv=tuple(os.fsdecode(one) for one in request.argv),
         exit=Exit(kind=verdict.kind, code=verdict.code, signal=verdict.signal),  # pyright: ignore[reportArgumentType]
         level=Levels(asked=launch.level, awarded=measured.awarded),
-        report=tuple(Clause(*row) for row in launch.report),  # pyright: ignore[reportArgumentType]
+        report=_report(launch),
         denials=(),
         denials_complete=False,
         usage=Usage(
@@ -254,6 +254,18 @@ def _result(
         stdout=Output(out.data),
         stderr=Output(err.data),
     )
+
+
+_reports: dict[str, tuple[Clause, ...]] = {}
+
+
+def _report(launch: Launch) -> tuple[Clause, ...]:
+    """The clauses of a launch, made once for all commands of its boxes."""
+    report = _reports.get(launch.plan_sha256)
+    if report is None:
+        report = tuple(Clause(*row) for row in launch.report)  # pyright: ignore[reportArgumentType]
+        _reports[launch.plan_sha256] = report
+    return report
 
 
 def _pids_peak(ended: Ended | None) -> int | None:

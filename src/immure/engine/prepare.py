@@ -18,11 +18,12 @@ from immure.spec.models import SandboxSpec
 
 _facts: dict[str, HostFacts] = {}
 _launches: dict[str, Launch] = {}
+_host_keys: dict[tuple[int, int], str] = {}
 
 
 def host_facts() -> HostFacts:
     """This host's facts, tried out once per boot. What was refused is tried again every time."""
-    key = "facts-" + cache.key_of(cache.host_key())
+    key = "facts-" + _host_key()
     facts = _facts.get(key) or _stored_facts(key)
     if facts is None:
         facts = probe()
@@ -47,23 +48,16 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Launc
 
     Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
     """
-    inputs = read_inputs(spec, base=base, hostname=hostname)
-    key = cache.key_of(
-        cache.host_key(),
-        # As marshal writes it, since a variable's value may be no text.
-        _plain((spec, inputs.sources, hostname)),
-        msgspec.msgpack.encode(inputs.profile),
-    )
+    sources, profile = _sources(spec, base), _profile_text(spec, base)
+    # As marshal writes it, since a variable's value may be no text.
+    key = cache.key_of(_host_key(), msgspec.to_builtins((spec, sources), enc_hook=str), profile, hostname)
     launch = _launches.get(key)
     if launch is None:
         facts = host_facts()
+        inputs = Inputs(sources=sources, profile=_parse(profile, spec, base), hostname=hostname)
         launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
         _launches[key] = launch
     return launch
-
-
-def _plain(value: object) -> object:
-    return msgspec.to_builtins(value, enc_hook=str)
 
 
 def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
@@ -73,7 +67,16 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     """Looks at the mounts' sources and reads the seccomp profile."""
-    return Inputs(sources=_sources(spec, base), profile=_profile(spec, base), hostname=hostname)
+    profile = _parse(_profile_text(spec, base), spec, base)
+    return Inputs(sources=_sources(spec, base), profile=profile, hostname=hostname)
+
+
+def _host_key() -> str:
+    """What this process's facts are keyed by; looked at once for each user that it is."""
+    user = (os.getpid(), os.geteuid())
+    if user not in _host_keys:
+        _host_keys[user] = cache.key_of(cache.host_key())
+    return _host_keys[user]
 
 
 def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
@@ -105,15 +108,16 @@ def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
     return tuple(found)
 
 
-def _profile(spec: SandboxSpec, base: Path) -> Profile:
+def _profile_text(spec: SandboxSpec, base: Path) -> bytes | None:
+    """The profile as it was written; None for our own default."""
     wanted = spec.syscalls.profile
     if wanted == "default":
-        return load_preset("default")
+        return None
     if not isinstance(wanted, str):
-        return parse_profile(msgspec.json.encode(wanted), source="$.spec.syscalls.profile")
+        return msgspec.json.encode(wanted)
     path = base / Path(wanted).expanduser()
     try:
-        text = path.read_bytes()
+        return path.read_bytes()
     except OSError as error:
         raise SpecError(
             f"the seccomp profile {path} can't be read",
@@ -121,4 +125,11 @@ def _profile(spec: SandboxSpec, base: Path) -> Profile:
             need="`default`, an OCI profile, or a path to one",
             have=error.strerror,
         ) from error
-    return parse_profile(text, source=str(path))
+
+
+def _parse(text: bytes | None, spec: SandboxSpec, base: Path) -> Profile:
+    if text is None:
+        return load_preset("default")
+    wanted = spec.syscalls.profile
+    source = str(base / Path(wanted).expanduser()) if isinstance(wanted, str) else "$.spec.syscalls.profile"
+    return parse_profile(text, source=source)
