@@ -64,6 +64,9 @@ class Storm:
         self.await_end(number, pid, reader, victim)
 
     def await_end(self, number: int, pid: int, reader: int, victim: str) -> None:
+        if not select.select([reader], [], [], 0.5)[0] and victim == "spawner":
+            # Killed before it was asked for the box: the caller has gone on with another one.
+            self.spawners |= kill_spawners_of(pid)
         if not select.select([reader], [], [], 10)[0]:
             self.stuck.append(f"round {number}: the caller says nothing after its {victim} was killed")
             os.kill(pid, signal.SIGKILL)
@@ -108,6 +111,13 @@ def caller(number: int, writer: int, folder: Path) -> None:
         said = f"the next run: {error!r}"
     os.write(writer, said.encode())
     os._exit(0)
+
+
+def kill_spawners_of(caller: int) -> set[int]:
+    pids = {one.pid for one in descendants(caller) if one.name == "immure-spawner"}
+    for pid in pids:
+        os.kill(pid, signal.SIGKILL)
+    return pids
 
 
 def remains() -> list[Process]:

@@ -1,4 +1,4 @@
-"""What is read for a spec: its mounts' sources and its profile."""
+"""From a spec to what is read for it on this machine: its mounts' sources and its profile."""
 
 from __future__ import annotations
 
@@ -6,44 +6,56 @@ import os
 import socket
 from pathlib import Path
 
+import msgspec
 import pytest
-from hosts import make_spec, mounts
+from hosts import make_facts, make_spec, mounts, of_kind
 
-from immure.engine.prepare import read_inputs
+from immure.engine import prepare
 from immure.errors import ProfileError, SpecError
-from immure.host.facts import SourceFacts
-from immure.plan.compile import Inputs
+from immure.plan.compile import Plan
+from immure.plan.launch import Launch
+from immure.plan.operations import UserMount
 
-PROFILE = '{"defaultAction": "SCMP_ACT_KILL", "syscalls": []}'
-
-
-def inputs_of(base: Path, **fields: object) -> Inputs:
-    return read_inputs(make_spec(**fields), base=base, hostname="immure")
+PROFILE = {"defaultAction": "SCMP_ACT_KILL", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}
 
 
-def sources(base: Path, *entries: str) -> tuple[SourceFacts, ...]:
-    wanted = ({"source": entry, "target": f"/{index}"} for index, entry in enumerate(entries))
-    return inputs_of(base, files=mounts({"tmpfs": "/t"}, *wanted)).sources
+@pytest.fixture(autouse=True)
+def any_host(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not this one."""
+    monkeypatch.setattr(prepare, "host_facts", make_facts)
 
 
-def test_sources_are_looked_at_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def plan_of(base: Path, **fields: object) -> Plan:
+    return prepare.plan_of(make_spec(**fields), base=base)
+
+
+def launch_of(base: Path, **fields: object) -> Launch:
+    return prepare.prepare(make_spec(**fields), base=base)
+
+
+def with_sources(*entries: str) -> dict[str, object]:
+    return mounts({"tmpfs": "/t"}, *({"source": entry, "target": f"/{i}"} for i, entry in enumerate(entries)))
+
+
+def test_sources_are_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "folder").mkdir()
     (tmp_path / "file").write_text("")
     (tmp_path / "link").symlink_to("folder")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert [(one.path, one.kind) for one in sources(tmp_path, "folder", "./file", "link", "~/folder", "/usr", ".")] == [
+    launch = launch_of(tmp_path, files=with_sources("folder", "./file", "link", "~/folder", "/usr", "."))
+    assert launch.sources == (
         (f"{tmp_path}/folder", "folder"),
         (f"{tmp_path}/file", "file"),
         (f"{tmp_path}/link", "folder"),
         (f"{tmp_path}/folder", "folder"),
         ("/usr", "folder"),
         (str(tmp_path), "folder"),
-    ]
+    )
 
 
 def test_a_source_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        sources(tmp_path, ".", "missing")
+        plan_of(tmp_path, files=with_sources(".", "missing"))
     assert caught.value.path == "$.spec.files.mounts[2].source"
     assert str(tmp_path / "missing") in caught.value.message
     assert caught.value.have == "No such file or directory"
@@ -55,38 +67,36 @@ def test_a_source_that_is_no_file(kind: str, tmp_path: Path) -> None:
     if kind == "pipe":
         os.mkfifo(path)
     elif kind == "socket":
-        socket.socket(socket.AF_UNIX).bind(str(path))
+        with socket.socket(socket.AF_UNIX) as one:
+            one.bind(str(path))
     else:
         path = Path("/dev/null")
     with pytest.raises(SpecError, match="can't be used") as caught:
-        sources(tmp_path, str(path))
+        plan_of(tmp_path, files=with_sources(str(path)))
     assert caught.value.path == "$.spec.files.mounts[1].source"
 
 
 def test_a_source_with_a_nul(tmp_path: Path) -> None:
     with pytest.raises(SpecError):
-        sources(tmp_path, "a\0b")
+        plan_of(tmp_path, files=with_sources("a\0b"))
 
 
 def test_the_default_profile_denies(tmp_path: Path) -> None:
-    assert inputs_of(tmp_path).profile.default_action.value == "SCMP_ACT_ERRNO"
+    assert plan_of(tmp_path).default_deny
 
 
 @pytest.mark.parametrize("name", ["p.json", "./p.json", "absolute"])
-def test_a_profile_is_read_from_its_path(name: str, tmp_path: Path) -> None:
-    (tmp_path / "p.json").write_text(PROFILE)
+def test_a_profile_is_read_from_its_path_or_the_spec(name: str, tmp_path: Path) -> None:
+    (tmp_path / "p.json").write_bytes(msgspec.json.encode(PROFILE))
     name = str(tmp_path / "p.json") if name == "absolute" else name
-    assert inputs_of(tmp_path, syscalls={"profile": name}).profile.default_action.value == "SCMP_ACT_KILL"
-
-
-def test_a_profile_may_be_in_the_spec(tmp_path: Path) -> None:
-    wanted = {"defaultAction": "SCMP_ACT_KILL", "syscalls": []}
-    assert inputs_of(tmp_path, syscalls={"profile": wanted}).profile.default_action.value == "SCMP_ACT_KILL"
+    filters = plan_of(tmp_path, syscalls={"profile": name}).command.filters
+    assert filters == plan_of(tmp_path, syscalls={"profile": PROFILE}).command.filters
+    assert filters != plan_of(tmp_path).command.filters
 
 
 def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        inputs_of(tmp_path, syscalls={"profile": "missing.json"})
+        plan_of(tmp_path, syscalls={"profile": "missing.json"})
     assert caught.value.path == "$.spec.syscalls.profile"
     assert str(tmp_path / "missing.json") in caught.value.message
 
@@ -97,4 +107,44 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
 def test_a_profile_that_is_none(text: str, tmp_path: Path) -> None:
     (tmp_path / "p.json").write_text(text)
     with pytest.raises(ProfileError, match=r"p\.json"):
-        inputs_of(tmp_path, syscalls={"profile": "p.json"})
+        plan_of(tmp_path, syscalls={"profile": "p.json"})
+
+
+# What is remembered within a process.
+
+
+def test_the_same_spec_is_prepared_once(tmp_path: Path) -> None:
+    assert launch_of(tmp_path) is launch_of(tmp_path)
+
+
+def test_what_was_read_is_part_of_what_is_remembered(tmp_path: Path) -> None:
+    profile, source = tmp_path / "p.json", tmp_path / "source"
+    profile.write_bytes(msgspec.json.encode(PROFILE))
+    source.mkdir()
+    fields = {"syscalls": {"profile": "p.json"}, "files": with_sources("source")}
+    first = launch_of(tmp_path, **fields)
+    profile.write_bytes(msgspec.json.encode({**PROFILE, "defaultAction": "SCMP_ACT_TRAP"}))
+    second = launch_of(tmp_path, **fields)
+    assert first.expected["filters"] != second.expected["filters"]
+    source.rmdir()
+    source.write_text("")
+    third = launch_of(tmp_path, **fields)
+    assert (second.sources[0][1], third.sources[0][1]) == ("folder", "file")
+
+
+def test_where_it_starts_is_part_of_what_is_remembered(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name / "source").mkdir(parents=True)
+    first, second = (launch_of(tmp_path / name, files=with_sources("source")) for name in ("a", "b"))
+    assert first.sources != second.sources
+
+
+def test_the_host_name_is_part_of_what_is_remembered(tmp_path: Path) -> None:
+    plans = {prepare.prepare(make_spec(), base=tmp_path, hostname=name).wire for name in ("one", "two")}
+    assert len(plans) == 2
+
+
+def test_the_plan_is_that_of_the_launch(tmp_path: Path) -> None:
+    plan = plan_of(tmp_path, files=with_sources("/usr"))
+    assert plan.wire() == launch_of(tmp_path, files=with_sources("/usr")).wire
+    assert [op.source for op in of_kind(plan.root, UserMount)] == ["/usr"]

@@ -62,6 +62,7 @@ fn live(birth: &Birth, rope: &OwnedFd) -> Outcome<()> {
     if let Some(rules) = &birth.plan.landlock {
         landlock::enter(rules, &mut report)?;
     }
+    command::install_inherited_filters(&birth.plan.command)?;
     super::hide_from_box()?;
     let mut stem = Stem {
         birth,
@@ -253,7 +254,7 @@ impl Stem<'_> {
             self.let_inspect()?;
             command::wait_for_tracer(ctl)?;
         }
-        command::install_filters(stage)?;
+        command::install_profile(stage)?;
         if witness {
             command::wait_for_inspection();
         }

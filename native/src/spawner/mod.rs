@@ -70,6 +70,8 @@ impl Spawner {
     fn start(engine: OwnedFd) -> Outcome<Spawner> {
         process::set_name(c"immure-spawner");
         process::default_signals().at("signals", "")?;
+        // What the owner let its children inherit is not ours to hold open.
+        fd::close_all_but(&mut [0, 1, 2, engine.as_raw_fd()]).at("descriptors", "")?;
         // A forked child of the owner may hold the socket open, so the owner's own life is watched as well.
         // SAFETY: no memory is passed.
         let parent = process::open_pidfd(unsafe { libc::getppid() }).at("parent", "pidfd")?;
