@@ -29,7 +29,9 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     try:
         target = open_target(options.result) if options.result else None
         if options.tty:
-            raise SpecError("-t can't be used yet", path="-t", need="a command without a terminal", hint="leave -t out")
+            raise SpecError(
+                "a terminal can't be given yet", path="-t", need="a command that needs no terminal", hint="leave -t out"
+            )
         spec, base, name = _spec(options, dependencies)
         command = command or list(spec.command)
         if not command:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from immure.engine.prepare import host_facts
-from immure.host.facts import HostFacts, Missing
+from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing
 from immure.policy.landlock import LEAST_ABI
 
 
@@ -57,6 +57,8 @@ def _missing_for_l1(facts: HostFacts) -> tuple[Missing, ...]:
 
 def _missing_for_l2(facts: HostFacts) -> tuple[Missing, ...]:
     found = [one for one in (facts.user_namespaces, facts.new_proc) if one is not None]
+    if facts.own_id_is_host_root:
+        found.append(OWN_ID_IS_ROOT)
     if facts.landlock_abi < LEAST_ABI:
         found.append(
             Missing(

@@ -163,7 +163,8 @@ def _no_host_root(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
         if not found or any(len(row) != 3 for row in found):
             return Finding(part, False, repr(content), "the id map can't be read")
         rows += found
-    held = all(host > 0 for _, host, _ in rows) or not expected["initial_user_namespace"]
+    root = expected["host_root_id"]
+    held = root is None or not any(host <= root < host + count for _, host, count in rows)
     observed = ", ".join(f"{inside}→{host} ({count})" for inside, host, count in rows)
     return Finding(part, held, observed, "an id of the box is host root")
 

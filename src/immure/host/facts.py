@@ -48,6 +48,14 @@ class Missing(Struct, frozen=True):
     command: str | None = None
 
 
+#: Root of the host that may not map another id would be mapped itself, and that is never done.
+OWN_ID_IS_ROOT = Missing(
+    need="an id other than the host's root to map",
+    have="uid 0 without CAP_SYS_ADMIN",
+    command="run as a plain user, or give the container CAP_SYS_ADMIN",
+)
+
+
 class HostFacts(Struct, frozen=True):
     """One host, as one user. `refusals` says what the kernel refused when it was tried."""
 
@@ -71,11 +79,17 @@ class HostFacts(Struct, frozen=True):
     cgroups: tuple[CgroupParent, ...]
     #: Hard RLIMIT_NPROC, which can't be raised; None where it is unlimited.
     nproc_hard: int | None = None
-    initial_user_namespace: bool = True
+    #: The id here that is root outside our user namespace; None where none is.
+    host_root_id: int | None = 0
     seccomp: bool = True
     user_namespaces: Missing | None = None
     new_proc: Missing | None = None
     ptrace: Missing | None = None
+
+    @property
+    def own_id_is_host_root(self) -> bool:
+        """A box that maps one id would map root: uid 0 without the powers to map another."""
+        return not self.root and self.uid == self.host_root_id
 
 
 class SourceFacts(Struct, frozen=True):

@@ -22,6 +22,18 @@ def in_initial_user_namespace() -> bool:
     return Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
 
 
+def host_root_id() -> int | None:
+    """The id that stands for root outside our own user namespace, which is to be taken for the host's root.
+
+    None where no id here does.
+    """
+    for line in Path("/proc/self/uid_map").read_text().splitlines():
+        inside, outside, _ = (int(word) for word in line.split())
+        if outside == 0:
+            return inside
+    return None
+
+
 def is_root() -> bool:
     """Whether this is root of the initial user namespace, and has not lost CAP_SYS_ADMIN."""
     if os.geteuid() != 0 or not in_initial_user_namespace():

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immure.host.cgroups import find_parents
 from immure.host.facts import HostFacts, HostImage
-from immure.host.ids import find_ids, in_initial_user_namespace, is_root
+from immure.host.ids import find_ids, host_root_id, is_root
 from immure.host.trials import landlock_abi, try_host
 
 _ROOT_NAMES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -62,7 +62,7 @@ def probe() -> HostFacts:
         ids=ids,
         cgroups=find_parents(),
         nproc_hard=_nproc_hard(),
-        initial_user_namespace=in_initial_user_namespace(),
+        host_root_id=host_root_id(),
         seccomp=tried.seccomp,
         user_namespaces=tried.user_namespaces,
         new_proc=tried.new_proc,

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, Missing, SourceFacts
+from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.clauses import spec_clauses
 from immure.plan.image import SENTINEL, host_image
@@ -25,7 +25,7 @@ from immure.plan.operations import (
     UserMount,
 )
 from immure.plan.report import Clause
-from immure.plan.root import box_root, landlock_rules
+from immure.plan.root import box_root, landlock_rules, mount_path
 from immure.policy import capabilities, landlock
 from immure.policy.seccomp import Profile, compile_filter, guard_profile
 from immure.spec.models import Level, SandboxSpec
@@ -164,7 +164,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         cgroup=limits.cgroup,
         report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
         level=spec.level,
-        default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
+        default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
         host_sha256=_host_sha256(facts),
     )
 
@@ -199,7 +199,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             *(one for one in limits.clauses if one.clause != "limits.disk_mib"),
         ),
         level=spec.level,
-        default_deny=inputs.profile.default_action not in _OPEN_ACTIONS,
+        default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
         host_sha256=_host_sha256(facts),
     )
 
@@ -232,8 +232,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
         "default_deny": plan.default_deny,
         "keep_capabilities": plan.command.keep_capabilities,
         "user": plan.user,
-        # Elsewhere id 0 is a container's root, and not the host's.
-        "initial_user_namespace": facts.initial_user_namespace,
+        "host_root_id": facts.host_root_id,
         "landlock_abi": facts.landlock_abi if plan.landlock is not None else 0,
     }
     launch.report = tuple((c.clause, c.wanted, c.got, c.by, c.why) for c in plan.report)
@@ -242,7 +241,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.sources = tuple((op.source, kinds[op.source]) for op in plan.root if isinstance(op, UserMount))
     launch.user = plan.user
     launch.env = {**(BARE_ENV if plan.bare else BASE_ENV), **spec.env}
-    launch.workdir = _workdir(spec, "/" if plan.bare else "/tmp")
+    launch.workdir = _workdir(spec, inputs, "/" if plan.bare else "/tmp")
     launch.timeout_s = spec.limits.timeout_s
     output = spec.limits.output_mib
     launch.config = spawner_config(facts, host_network=spec.network.mode == "host" or plan.bare, bare=plan.bare)
@@ -284,11 +283,15 @@ def _path_of(op: Operation) -> str:
     return str(getattr(op, "path", ""))
 
 
-def _workdir(spec: SandboxSpec, default: str) -> str:
+def _workdir(spec: SandboxSpec, inputs: Inputs, default: str) -> str:
+    """The first folder that is mounted somewhere else than where it is: one that is not is there for its files."""
     if spec.workdir is not None:
         return spec.workdir
-    mounts = [mount.target for mount in spec.files.mounts if mount.target is not None]
-    return mounts[0] if mounts else default
+    targets = [mount_path(mount) for mount in spec.files.mounts if mount.source is not None]
+    for target, source in zip(targets, inputs.sources, strict=True):
+        if source.kind == "folder" and (target != source.path or default == "/"):
+            return target
+    return default
 
 
 def _check_level(spec: SandboxSpec) -> None:
@@ -326,6 +329,8 @@ def _check_host(spec: SandboxSpec, facts: HostFacts, *, bare: bool) -> None:
             ("processes.namespaces", facts.user_namespaces),
             ("processes.namespaces (a new /proc)", facts.new_proc),
         ]
+    if not bare and facts.own_id_is_host_root:
+        needs.append(("processes.user", OWN_ID_IS_ROOT))
     for name, missing in needs:
         if missing is not None:
             hint = missing.command or ""

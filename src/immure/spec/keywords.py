@@ -34,7 +34,15 @@ _LIMITS = ("memory_mib", "cpus", "pids", "disk_mib", "timeout_s", "output_mib")
 
 def check_name(name: str) -> str:
     """The name of a box, which becomes its host name. Raises SpecError."""
-    return convert({"name": name}, Metadata, path="$.metadata").name
+    try:
+        return msgspec.convert({"name": name}, Metadata).name
+    except (msgspec.ValidationError, UnicodeEncodeError) as error:
+        raise SpecError(
+            "not a host name",
+            path="$.metadata.name",
+            need="a to z, 0 to 9 and - inside, 63 characters at most",
+            have=ascii(name),
+        ) from error
 
 
 def check_environment(env: Mapping[str, str]) -> dict[str, str]:
@@ -63,8 +71,8 @@ def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = N
 def _put(raw: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     for step in place[:-1]:
         raw = raw.setdefault(step, {})
-    if place[-1] == "limits":
-        raw.setdefault("limits", {}).update(value)
+    if place[-1] in ("limits", "env", "protections"):
+        raw.setdefault(place[-1], {}).update(value)
     else:
         raw[place[-1]] = value
 

@@ -124,8 +124,10 @@ def stdin_file(stage: Stage) -> Iterator[None]:
     stage.give(neighbour="neighbour")
     stage.stdin = os.open(file, os.O_RDONLY)
     stage.checks.append(lambda: _assert_text(file, "as it was"))
-    yield
-    os.close(stage.stdin)
+    try:
+        yield
+    finally:
+        os.close(stage.stdin)
 
 
 def _assert_text(file: Path, text: str) -> None:
@@ -140,8 +142,10 @@ def stdin_directory(stage: Stage) -> Iterator[None]:
     stage.stdin = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     # Python doesn't start with a folder there.
     stage.redirect = "9<&0 </dev/null"
-    yield
-    os.close(stage.stdin)
+    try:
+        yield
+    finally:
+        os.close(stage.stdin)
 
 
 @scene
@@ -151,9 +155,11 @@ def leaky_descriptors(stage: Stage) -> Iterator[None]:
     forgotten += [end.detach() for end in socket.socketpair()]
     for descriptor in forgotten:
         os.set_inheritable(descriptor, True)
-    yield
-    for descriptor in forgotten:
-        os.close(descriptor)
+    try:
+        yield
+    finally:
+        for descriptor in forgotten:
+            os.close(descriptor)
 
 
 @scene
@@ -186,8 +192,10 @@ def environment(stage: Stage) -> Iterator[None]:
     name = f"IMMURE_SECRET_{secrets.token_hex(4)}".upper()
     os.environ[name] = secrets.token_hex()
     stage.give(variable=name)
-    yield
-    del os.environ[name]
+    try:
+        yield
+    finally:
+        del os.environ[name]
 
 
 @scene

@@ -23,22 +23,28 @@ def _key(stage: Stage) -> int:
 def shared_memory(stage: Stage) -> Iterator[None]:
     number = checked(function("shmget")(_key(stage), ctypes.c_size_t(4096), _IPC_CREAT | _IPC_EXCL | 0o666))
     stage.give(number=number)
-    yield
-    function("shmctl")(number, _IPC_RMID, None)
+    try:
+        yield
+    finally:
+        function("shmctl")(number, _IPC_RMID, None)
 
 
 @scene
 def semaphores(stage: Stage) -> Iterator[None]:
     number = checked(function("semget")(_key(stage), 1, _IPC_CREAT | _IPC_EXCL | 0o666))
-    yield
-    function("semctl")(number, 0, _IPC_RMID)
+    try:
+        yield
+    finally:
+        function("semctl")(number, 0, _IPC_RMID)
 
 
 @scene
 def message_queue(stage: Stage) -> Iterator[None]:
     number = checked(function("msgget")(_key(stage), _IPC_CREAT | _IPC_EXCL | 0o666))
-    yield
-    function("msgctl")(number, _IPC_RMID, None)
+    try:
+        yield
+    finally:
+        function("msgctl")(number, _IPC_RMID, None)
 
 
 @scene
@@ -46,9 +52,11 @@ def posix_queue(stage: Stage) -> Iterator[None]:
     name = f"/immure-{secrets.token_hex(8)}"
     queue = checked(function("mq_open")(name.encode(), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666, None))
     stage.give(name=name)
-    yield
-    os.close(queue)
-    checked(function("mq_unlink")(name.encode()))
+    try:
+        yield
+    finally:
+        os.close(queue)
+        checked(function("mq_unlink")(name.encode()))
 
 
 @scene
@@ -56,5 +64,7 @@ def posix_memory(stage: Stage) -> Iterator[None]:
     name = f"/immure-{secrets.token_hex(8)}"
     os.close(checked(function("shm_open")(name.encode(), os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o666)))
     stage.give(name=name)
-    yield
-    checked(function("shm_unlink")(name.encode()))
+    try:
+        yield
+    finally:
+        checked(function("shm_unlink")(name.encode()))

@@ -39,15 +39,19 @@ def control_group(stage: Stage) -> Iterator[None]:
 def host_terminal(stage: Stage) -> Iterator[None]:
     main, terminal = os.openpty()
     stage.give(terminal=os.ttyname(terminal))
-    yield
-    os.close(main)
-    os.close(terminal)
+    try:
+        yield
+    finally:
+        os.close(main)
+        os.close(terminal)
 
 
 @scene
 def stdin_terminal(stage: Stage) -> Iterator[None]:
     main, terminal = os.openpty()
     stage.stdin = terminal
-    yield
-    os.close(main)
-    os.close(terminal)
+    try:
+        yield
+    finally:
+        os.close(main)
+        os.close(terminal)

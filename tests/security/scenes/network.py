@@ -36,9 +36,11 @@ def _listening(family: int, kind: int, address: object) -> Iterator[socket.socke
             listener.listen()
         server = threading.Thread(target=_serve, args=(listener, stop), daemon=True)
         server.start()
-        yield listener
-        stop.set()
-        server.join()
+        try:
+            yield listener
+        finally:
+            stop.set()
+            server.join()
 
 
 @scene

@@ -25,8 +25,10 @@ def _victim(marker: str) -> Iterator[int]:
     with subprocess.Popen(command, stdout=subprocess.PIPE) as victim:
         assert victim.stdout is not None
         assert victim.stdout.readline() == b"ready\n"
-        yield victim.pid
-        victim.kill()
+        try:
+            yield victim.pid
+        finally:
+            victim.kill()
 
 
 @scene

@@ -67,6 +67,14 @@ def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
             have=os.strerror(number),
             hint="mount one there, or choose another with -w",
         )
+    if step == "identity":
+        return ExecFailed(
+            f"{command} was not started: user {request.uid} is not mapped in the box",
+            exit_status=_NOT_EXECUTABLE,
+            need="a user of the box",
+            have=os.strerror(number),
+            hint="see `immure doctor` for how many ids a box has",
+        )
     if step != "exec":
         return ExecFailed(f"{command} was not started: {step}", exit_status=_NOT_EXECUTABLE, have=os.strerror(number))
     if number in (_ENOENT, _ENOTDIR):
