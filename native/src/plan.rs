@@ -51,6 +51,12 @@ pub enum RootOp {
         flags: u64,
         folders: Vec<Folder>,
     },
+    /// One more folder of the private space.
+    Share {
+        path: String,
+        name: String,
+        mode: u32,
+    },
     Dir {
         path: String,
         mode: u32,

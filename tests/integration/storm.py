@@ -18,10 +18,13 @@ from pathlib import Path
 
 from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine import spawners
-from immure.engine.prepare import host_facts
+from immure.engine.prepare import host_facts, prepare
+from immure.spec.keywords import spec_from_keywords
 from integration.processes import Process, adopt_orphans, descendants, eventually
 
+LIMITS = {"pids": 64, "memory_mib": 128}
 _OFD_SETLK = 37
+_PR_SET_PDEATHSIG = 1
 #: What the workload does: says that it runs, leaves a child outside of its group, and goes on.
 WORKLOAD = ["sh", "-c", "setsid sleep 1000 & echo > /work/$0; while :; do :; done"]
 
@@ -50,18 +53,26 @@ class Storm:
         pid = os.fork()
         if pid == 0:
             os.close(reader)
+            ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
             caller(number, writer, self.folder)
         os.close(writer)
         spawner = int.from_bytes(os.read(reader, 4), "little")
         self.spawners.add(spawner)
-        # Some while the box is made, most while its command runs.
-        time.sleep(self.dice.choice((0.0, 0.002, 0.01, 0.02, 0.03)) * self.dice.uniform(0.5, 1.5))
-        running = (self.folder / str(number)).exists()
+        running = self.await_moment(self.folder / str(number))
         os.kill(pid if victim == "caller" else spawner, signal.SIGKILL)
         self.counts["kills"] += 1
         self.counts["running"] += running
         self.counts[victim] += 1
         self.await_end(number, pid, reader, victim)
+
+    def await_moment(self, sign: Path) -> bool:
+        """Some kills come while the box is made, most while its command runs. True where it was seen to run."""
+        if self.dice.random() < 0.7:
+            eventually(sign.exists, step=0.001)
+            time.sleep(self.dice.uniform(0, 0.01))
+        else:
+            time.sleep(self.dice.uniform(0, 0.04))
+        return sign.exists()
 
     def await_end(self, number: int, pid: int, reader: int, victim: str) -> None:
         if not select.select([reader], [], [], 0.5)[0] and victim == "spawner":
@@ -86,11 +97,9 @@ def caller(number: int, writer: int, folder: Path) -> None:
     try:
         keywords = {"mounts": [(folder, "/work", "rw")]}
         if number % 4 == 0 and host_facts().cgroups:
-            keywords |= {"pids": 64, "memory_mib": 128}
-        # A spawner of this process alone, warm as it would be.
-        spawners._spawners.clear()
-        run(["true"])
-        os.write(writer, next(iter(spawners._spawners.values())).pid.to_bytes(4, "little"))
+            keywords |= LIMITS
+        spawner = spawners.spawner_for(prepare(spec_from_keywords(keywords), base=folder))
+        os.write(writer, spawner.pid.to_bytes(4, "little"))
         argv = [*WORKLOAD, str(number)]
         if number % 3 == 0:
             with Sandbox(**keywords) as box:
@@ -175,7 +184,7 @@ def main(folder: Path, rounds: int, seconds: float) -> None:
     # What only the next spawner can tidy, it has tidied by now.
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if run(["true"], **({"pids": 64} if host_facts().cgroups else {})).ok else 1)
+        os._exit(0 if run(["true"], **(LIMITS if host_facts().cgroups else {})).ok else 1)
     last = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     eventually(lambda: not remains())
     report = {

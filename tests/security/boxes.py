@@ -29,9 +29,10 @@ run_and_exit()
 
 
 def run_in_box(argv: Sequence[str], **options: Any) -> immure.Result:
-    """Run in a box of level L2, of which that much was measured."""
-    result = immure.run(list(argv), **{"level": "L2", "network": "none", "user": 1000, **options})
-    assert _LEVELS.index(result.level.awarded) >= _LEVELS.index("L2")
+    """Run in a box of level L2, of which that much was measured. It is ended after a minute."""
+    limits = {"timeout_s": 60, **options.pop("limits", {})}
+    result = immure.run(list(argv), **{"level": "L2", "network": "none", "user": 1000, "limits": limits, **options})
+    assert _LEVELS.index(result.level.awarded) >= _LEVELS.index(options.get("level", "L2"))
     return result
 
 

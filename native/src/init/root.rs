@@ -42,6 +42,7 @@ fn carry_out(operation: &RootOp, root: &OwnedFd, trees: &mut std::slice::Iter<Ra
             mount::mount_new(kind, inside(path), *flags, options).at("mount", path)
         }
         RootOp::Private { options, flags, folders } => private(options, *flags, folders),
+        RootOp::Share { path, name, mode } => share(path, name, *mode),
         RootOp::Dir { path, mode } => make_dir(path, *mode, root),
         RootOp::File { path } => make_file(path, root),
         RootOp::Hide { path, cover } => match mount::bind(inside(cover), inside(path), false) {
@@ -62,14 +63,15 @@ fn carry_out(operation: &RootOp, root: &OwnedFd, trees: &mut std::slice::Iter<Ra
 /// The whole stands in the outer root, which goes; what is bound from it stays.
 fn private(options: &str, flags: u64, folders: &[crate::plan::Folder]) -> Outcome<()> {
     mount::mount_new("tmpfs", "/s", flags, options).at("tmpfs", "private")?;
-    for folder in folders {
-        let stand = format!("/s/{}", folder.name);
-        let made = fd::mkdir_at(libc::AT_FDCWD, &stand, 0o700)
-            .and_then(|()| fd::chmod_at(libc::AT_FDCWD, &stand, folder.mode))
-            .and_then(|()| mount::bind(&stand, inside(&folder.path), false));
-        made.at("tmpfs", &folder.path)?;
-    }
-    Ok(())
+    folders.iter().try_for_each(|folder| share(&folder.path, &folder.name, folder.mode))
+}
+
+fn share(path: &str, name: &str, mode: u32) -> Outcome<()> {
+    let stand = format!("/s/{name}");
+    let made = fd::mkdir_at(libc::AT_FDCWD, &stand, 0o700)
+        .and_then(|()| fd::chmod_at(libc::AT_FDCWD, &stand, mode))
+        .and_then(|()| mount::bind(&stand, inside(path), false));
+    made.at("tmpfs", path)
 }
 
 /// Makes a folder and those above it, for a mount point in the box's own space.

@@ -7,6 +7,7 @@ of files that were read, and variables that `-e NAME` took from the environment.
 from __future__ import annotations
 
 import os
+import stat
 
 from immure.engine import cache
 from immure.errors import ImmureError
@@ -93,9 +94,20 @@ def _valid(entry: Any) -> tuple[Launch, bool, bool] | None:
         if os.environ.get(name) != value:
             return None
     try:
-        return Launch.from_tuple(values), interactive, quiet
+        launch = Launch.from_tuple(values)
     except ValueError:
         return None
+    if any(_kind(path) != kind for path, kind in launch.sources):
+        return None
+    return launch, interactive, quiet
+
+
+def _kind(path: str) -> str | None:
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except OSError:
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
 
 
 def _content(path: str) -> bytes | None:

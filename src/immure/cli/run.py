@@ -153,7 +153,7 @@ def _mounts(options: Namespace) -> list[Any]:
         mounts.append(_mount(item))
     for item in options.tmpfs:
         target, _, size = item.partition(":")
-        if size and not size.isdigit():
+        if size and not (size.isascii() and size.isdigit()):
             raise SpecError("a size is a whole number of MiB", path="--tmpfs", need="DST[:MiB]", have=repr(item))
         mounts.append({"tmpfs": target, **({"size_mib": int(size)} if size else {})})
     return mounts

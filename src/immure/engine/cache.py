@@ -32,7 +32,8 @@ _PRIVATE = stat.S_IRWXG | stat.S_IRWXO
 
 def key_of(*parts: Any) -> str:
     """A file name for what was made from `parts`, which marshal can write."""
-    return blake2b(marshal.dumps((FORM, parts)), digest_size=16).hexdigest()
+    # Version 2 writes no references, so that equal parts are written alike however they came about.
+    return blake2b(marshal.dumps((FORM, parts), 2), digest_size=16).hexdigest()
 
 
 def host_key() -> tuple[object, ...]:

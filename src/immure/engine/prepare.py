@@ -88,12 +88,12 @@ def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
         where = f"$.spec.files.mounts[{index}].source"
         try:
             real = Path(path).stat()
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SpecError(
                 f"the mount source {path} can't be used",
                 path=where,
                 need="a folder or file that exists",
-                have=error.strerror,
+                have=error.strerror if isinstance(error, OSError) else str(error),
                 hint="create it, or mount another path",
             ) from error
         mode = real.st_mode

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _EACCES = 13
+#: Before it, truncation is out of Landlock's reach.
+_LEAST_LANDLOCK_ABI = 3
 
 #: Namespaces that must differ from the host's, and the part that each shows.
 _NAMESPACE_PARTS = (
@@ -78,7 +80,9 @@ def _status(text: bytes) -> dict[str, str]:
         start = text.find(b"\n" + name + b":")
         if start >= 0:
             start += len(name) + 2
-            found[name.decode()] = text[start : text.find(b"\n", start)].decode("ascii", "replace").strip()
+            end = text.find(b"\n", start)
+            if end >= 0:
+                found[name.decode()] = text[start:end].decode("ascii", "replace").strip()
     return found
 
 
@@ -101,7 +105,8 @@ def _filters(items: dict[str, bytes], status: dict[str, str], expected: dict[str
         held = status.get("Seccomp_filters") == str(count)
         return Finding(part, held, f"{status.get('Seccomp_filters')} filters, unread", f"wanted {count} filters")
     seen = tuple(items.get(f"filter/{index}", b"") for index in range(count))
-    held = seen == wanted and f"filter/{count}" not in items
+    alone = f"filter/{count}" not in items and status.get("Seccomp_filters", str(count)) == str(count)
+    held = seen == wanted and alone
     sizes = "+".join(str(len(program) // 8) for program in seen)
     return Finding(
         part, held, f"filters of {sizes} instructions, read back", "the installed filters are not the plan's"
@@ -117,7 +122,7 @@ def _capabilities(
     part = "identity.capabilities"
     seen = {name: status.get(name, "") for name in _CAPABILITY_LINES}
     keep = expected["keep_capabilities"]
-    own = _inode(items.get("ns/user")) not in (None, host_namespaces.get("ns/user"))
+    own = _namespace("", items.get("ns/user"), host_namespaces.get("ns/user")).held
     try:
         masks = [int(value, 16) for value in seen.values()]
     except ValueError:
@@ -143,8 +148,11 @@ def _mac(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     """Landlock can't be read back: a file that no rule covers opened before the domain was entered, not after."""
     part = "files.mac"
     abi = expected["landlock_abi"]
-    if not abi:
-        return Finding(part, False, "no Landlock", "neither Landlock nor AppArmor confines the box")
+    if abi < _LEAST_LANDLOCK_ABI:
+        observed = f"landlock/{abi}" if abi else "no Landlock"
+        return Finding(
+            part, False, observed, f"file control is Landlock from ABI {_LEAST_LANDLOCK_ABI} on, or AppArmor"
+        )
     before, after = _number(items.get("sentinel.before")), _number(items.get("sentinel.after"))
     observed = f"landlock/{abi}, sentinel {before} then {after}"
     return Finding(part, before == 0 and after == _EACCES, observed, "the sentinel was not stopped by Landlock")
@@ -176,8 +184,8 @@ def _namespace(part: str, seen: bytes | None, host: int | None) -> Finding:
 
 
 def _inode(value: bytes | None) -> int | None:
-    return int.from_bytes(value, "little") if value else None
+    return int.from_bytes(value, "little") if value is not None and len(value) == 8 else None
 
 
 def _number(value: bytes | None) -> int:
-    return int.from_bytes(value, "little", signed=True) if value is not None else -1
+    return int.from_bytes(value, "little", signed=True) if value is not None and len(value) == 4 else -1

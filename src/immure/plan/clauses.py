@@ -24,7 +24,7 @@ def spec_clauses(
         _landlock_clause(spec, facts, ruleset),
     ]
     if bare:
-        return clauses
+        return clauses + _mount_clauses(spec, "Landlock on the host's own path")
     clauses += [
         Clause(clause="network.mode", wanted=spec.network.mode, got="exact", by=_network_by(spec)),
         Clause(clause="processes.namespaces", wanted=spec.processes.namespaces, got="exact", by="clone"),
@@ -36,9 +36,14 @@ def spec_clauses(
         ),
         *_identity_clauses(spec, facts),
     ]
+    return clauses + _mount_clauses(spec, _mount_by(facts))
+
+
+def _mount_clauses(spec: SandboxSpec, by: str) -> list[Clause]:
+    clauses: list[Clause] = []
     for index, mount in enumerate(spec.files.mounts):
         what = f"tmpfs {mount.tmpfs}" if mount.tmpfs else f"{mount.source} {mount.target} {mount.access}"
-        clauses.append(Clause(clause=f"files.mounts[{index}]", wanted=what, got="exact", by=_mount_by(facts)))
+        clauses.append(Clause(clause=f"files.mounts[{index}]", wanted=what, got="exact", by=by))
     return clauses
 
 
@@ -63,7 +68,8 @@ def _landlock_clause(spec: SandboxSpec, facts: HostFacts, ruleset: Landlock | No
             why="this kernel has no Landlock; best effort was asked for",
         )
     why = "does not cover " + "; ".join(landlock.uncovered(facts.landlock_abi))
-    return Clause(clause=clause, wanted="auto", got="exact", by=f"landlock/{facts.landlock_abi}", why=why)
+    got = "exact" if facts.landlock_abi >= landlock.LEAST_ABI else "approximated"
+    return Clause(clause=clause, wanted="auto", got=got, by=f"landlock/{facts.landlock_abi}", why=why)
 
 
 def _identity_clauses(spec: SandboxSpec, facts: HostFacts) -> list[Clause]:

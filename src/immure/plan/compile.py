@@ -138,10 +138,11 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     _check_host(spec, facts, bare=bare)
     if bare:
         return _compile_bare(spec, facts, inputs)
-    points, root = box_root(spec, facts, inputs.sources, inputs.hostname)
+    keep = _kept_capabilities(spec, facts)
+    own_network = bool(_namespaces(spec, keep) & NAMESPACES["net"])
+    points, root = box_root(spec, facts, inputs.sources, inputs.hostname, own_network=own_network)
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode)
     present = {_path_of(op) for op in image}
-    keep = _kept_capabilities(spec, facts)
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
@@ -171,6 +172,13 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
 
 def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     """A box without namespaces: L1, for hosts that refuse them."""
+    if _kept_capabilities(spec, facts):
+        raise SpecError(
+            "capabilities are those of a user namespace, and this box has none",
+            path="$.spec.processes.capabilities.add",
+            need="no capability, or namespaces: all",
+            have=" ".join(spec.processes.capabilities.add),
+        )
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
     root = facts.root

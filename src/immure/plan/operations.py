@@ -121,6 +121,17 @@ class Private(Operation, frozen=True, tag="private"):
         return f"mount one tmpfs for {places} ({_words(self.flags)},{self.options})"
 
 
+class Share(Operation, frozen=True, tag="share"):
+    """Show one more folder of the private space."""
+
+    path: str
+    name: str
+    mode: int
+
+    def describe(self) -> str:
+        return f"share the private space on {self.path}"
+
+
 class MakeDir(Operation, frozen=True, tag="dir"):
     """Make a mount point in the box's own space."""
 
@@ -187,7 +198,7 @@ class Loopback(Operation, frozen=True, tag="loopback"):
         return "ip link set lo up"
 
 
-RootOp = MountNew | Private | MakeDir | MakeFile | Hide | Freeze | UserMount | Hostname | Loopback
+RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Hostname | Loopback
 
 
 class LandlockRule(Struct, frozen=True):

@@ -21,6 +21,7 @@ from immure.plan.operations import (
     MountNew,
     Private,
     RootOp,
+    Share,
     TemplateOp,
     UserMount,
 )
@@ -71,7 +72,12 @@ def check_targets(spec: SandboxSpec) -> None:
 
 
 def box_root(
-    spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...], hostname: str
+    spec: SandboxSpec,
+    facts: HostFacts,
+    sources: tuple[SourceFacts, ...],
+    hostname: str,
+    *,
+    own_network: bool,
 ) -> tuple[list[TemplateOp], list[RootOp]]:
     """Mount points to add to the template, and the operations that each box carries out."""
     check_targets(spec)
@@ -80,29 +86,34 @@ def box_root(
     made = {"/etc", "/dev", "/proc", "/tmp", "/var", "/run", "/home", "/root", "/mnt", "/opt", "/srv"}
     kinds = iter(sources)
     placed = sorted(
-        ((mount_path(mount), mount, None if mount.tmpfs is not None else next(kinds)) for mount in spec.files.mounts),
+        (
+            (_through_links(mount_path(mount), facts), mount, None if mount.tmpfs is not None else next(kinds))
+            for mount in spec.files.mounts
+        ),
         key=lambda entry: entry[0],
     )
     own_space = [*PRIVATE_SPACE, *(path for path, mount, _ in placed if mount.tmpfs is not None)]
     shown = [*facts.image.folders, *(path for path, mount, _ in placed if mount.tmpfs is None)]
-    for path, mount, source in placed:
+    for number, (path, mount, source) in enumerate(placed):
         is_file = source is not None and source.kind == "file"
         if path not in PRIVATE_SPACE:
             if _nearest(path, own_space, shown) == "own":
                 ops += _point_in_own_space(path, is_file)
             elif not _beneath(path, [folder for folder in shown if folder != path]):
                 template += _point_in_template(path, is_file, made)
-        ops.append(_place(path, mount, source))
+        ops.append(_place(path, mount, source, number))
     ops.append(Hostname(name=hostname))
-    if spec.network.mode == "none" and spec.processes.capabilities.add:
+    if own_network:
         ops.append(Loopback())
     return template, ops
 
 
-def _place(path: str, mount: Mount, source: SourceFacts | None) -> RootOp:
+def _place(path: str, mount: Mount, source: SourceFacts | None, number: int) -> RootOp:
+    if source is None and mount.size_mib is None:
+        # A part of the private space, which `disk_mib` bounds.
+        return Share(path=path, name=f"space{number}", mode=0o1777)
     if source is None:
-        options = f"size={mount.size_mib}m,mode=1777" if mount.size_mib else "mode=1777"
-        return MountNew(kind="tmpfs", path=path, options=options, flags=NOSUID | NODEV)
+        return MountNew(kind="tmpfs", path=path, options=f"size={mount.size_mib}m,mode=1777", flags=NOSUID | NODEV)
     attributes = NOSUID | NODEV | (RDONLY if mount.access == "ro" else 0)
     return UserMount(source=source.path, path=path, attributes=attributes)
 
@@ -155,6 +166,15 @@ def _point_in_template(path: str, is_file: bool, made: set[str]) -> list[Templat
     if is_file:
         return [*ops, File(path=path.lstrip("/"), mode=0o644, data=b"")]
     return [*ops, TemplateDir(path=path.lstrip("/"), mode=0o755)]
+
+
+def _through_links(path: str, facts: HostFacts) -> str:
+    """The path with a link of the image's root followed: /bin/tool lies in /usr/bin."""
+    _, first, *rest = path.split("/", 2)
+    links = dict(facts.image.links)
+    if first not in links:
+        return path
+    return "/" + "/".join([links[first].strip("/"), *rest])
 
 
 def _beneath(path: str, folders: list[str] | tuple[str, ...]) -> bool:

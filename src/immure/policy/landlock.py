@@ -119,6 +119,8 @@ def compile_ruleset(abi: int, wanted: tuple[tuple[str, Fs], ...]) -> Ruleset:
 def uncovered(abi: int) -> tuple[str, ...]:
     """What a domain of this ABI does not stop, in words for the report."""
     gaps = ["chdir, stat, chmod, chown, xattr, utime and fcntl on what is in sight"]
+    if abi < LEAST_ABI:
+        gaps.append("truncation")
     if abi < 5:
         gaps.append("ioctl on devices")
     if abi < 6:

@@ -71,7 +71,7 @@ def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = N
 def _put(raw: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     for step in place[:-1]:
         raw = raw.setdefault(step, {})
-    if place[-1] in ("limits", "env", "protections"):
+    if place[-1] in ("limits", "env", "protections") and isinstance(value, dict):
         raw.setdefault(place[-1], {}).update(value)
     else:
         raw[place[-1]] = value
@@ -79,11 +79,11 @@ def _put(raw: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
 
 def _long_form(name: str, value: Any) -> Any:
     if name == "mounts":
-        return [_mount(one) for one in value]
+        return [_mount(one) for one in cast("list[Any]", value)] if isinstance(value, list | tuple) else _mount(value)
     if name == "level":
         return str(value)
-    if name == "env":
-        return {key: str(text) for key, text in dict(value).items()}
+    if name == "env" and isinstance(value, Mapping):
+        return {key: str(text) for key, text in cast("Mapping[str, Any]", value).items()}
     if name == "capabilities" and isinstance(value, list | tuple):
         return {"add": list(cast("list[Any]", value))}
     return value

@@ -14,7 +14,7 @@ from immure.spec.models import Document
 
 T = TypeVar("T")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
-_PATH = re.compile(r" - at `([^`]*)`$")
+_PATH = re.compile(r" - at (?:`key` in )?`([^`]*)`$")
 
 
 def load_document(text: bytes, *, name: str) -> Document:
@@ -29,7 +29,7 @@ def load_document(text: bytes, *, name: str) -> Document:
             raw = msgspec.toml.decode(text)
         else:
             raw = msgspec.yaml.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"{name} can't be read: {error}", need="YAML, TOML or JSON") from error
     if not isinstance(raw, dict):
         raise SpecError(f"{name} holds no sandbox", need="apiVersion, kind and spec", have=type(raw).__name__)

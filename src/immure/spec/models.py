@@ -30,7 +30,7 @@ PROTECTIONS = ("landlock", "namespaces", "memory", "cpus", "pids")
 
 Positive = Annotated[int, Meta(ge=1)]
 Id = Annotated[int, Meta(ge=0, le=65_535)]
-VariableName = Annotated[str, Meta(pattern=r"^[^=]+$")]
+VariableName = Annotated[str, Meta(pattern=r"^[^=]+\Z")]
 AbsolutePath = Annotated[str, Meta(pattern=r"^/")]
 
 
@@ -121,7 +121,7 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
 class Metadata(Struct, frozen=True, forbid_unknown_fields=True):
     """`name` becomes the host name in the box."""
 
-    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$")] = "immure"
+    name: Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?\Z")] = "immure"
 
 
 class Document(Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):

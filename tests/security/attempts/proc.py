@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+from contextlib import suppress
 from pathlib import Path
 
 from security.attempt import Denied, attempt
@@ -107,8 +108,9 @@ def kernel_log() -> str:
 def host_process_listed(marker: str) -> str:
     """Find a process of the host by its command line."""
     for folder in Path("/proc").glob("[0-9]*"):
-        if folder.name != str(os.getpid()) and marker in (folder / "cmdline").read_text():
-            return folder.name
+        with suppress(OSError):  # it has ended meanwhile
+            if folder.name != str(os.getpid()) and marker in (folder / "cmdline").read_text():
+                return folder.name
     raise Denied("ABSENT", str(sorted(os.listdir("/proc"))))
 
 

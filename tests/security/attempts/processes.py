@@ -64,7 +64,7 @@ def compare(pid: int) -> str:
     return f"order {call('kcmp', os.getpid(), pid, _KCMP_VM, 0, 0)}"
 
 
-@attempt("EPERM EACCES ENOSYS", each_scene=_BOX)
+@attempt("EPERM EACCES ENOSYS", each_scene=_BOX, needs_root=True)
 def advise_memory(pid: int) -> str:
     """Push another process's memory out; no range is given, the right is checked."""
     call("process_madvise", call("pidfd_open", pid, 0), None, 0, _MADV_COLD, 0)

@@ -18,7 +18,8 @@ GROUP = 2
 
 #: A longer payload goes into a memory file.
 INLINE_LIMIT = 12 * 1024
-MESSAGE_LIMIT = 32 * 1024
+#: The longest readback holds two programs of 4,096 instructions. Python allocates as much for each message.
+MESSAGE_LIMIT = 80 * 1024
 
 #: The steps of a command's last stage, as the native program numbers them.
 STEPS = (
@@ -63,14 +64,16 @@ def u64(data: bytes, offset: int) -> int:
 
 
 def items(data: bytes, offset: int) -> dict[str, bytes]:
-    """Named values: `u8 length, name, u32 length, value`."""
+    """Named values: `u8 length, name, u32 length, value`. Raises ValueError where one was cut."""
     found: dict[str, bytes] = {}
     while offset < len(data):
-        end = offset + 1 + data[offset]
-        name = data[offset + 1 : end].decode()
-        size = u32(data, end)
-        found[name] = data[end + 4 : end + 4 + size]
-        offset = end + 4 + size
+        begin = offset + 1
+        end = begin + data[offset]
+        value = end + 4
+        offset = value + u32(data, end)
+        if offset > len(data):
+            raise ValueError("a message was cut")
+        found[data[begin:end].decode()] = data[value:offset]
     return found
 
 
