@@ -3,8 +3,8 @@
 
 use crate::fault::Fault;
 
-/// The longest message. What is longer goes into a memory file.
-pub const LIMIT: usize = 16 * 1024;
+/// The longest message; what is longer goes into a memory file. Each page of a buffer is a page fault in each new box.
+pub const LIMIT: usize = 4096;
 
 // Engine to spawner. The first message is the configuration and has no kind to tell.
 pub const PLAN: u16 = 2;
@@ -30,6 +30,8 @@ pub const GO: u16 = 24;
 pub const ONE_SHOT: u16 = 1;
 /// EXEC: the payload is in the last descriptor, a memory file.
 pub const IN_FILE: u16 = 1;
+/// EXEC: standard input is the box's own null device; no descriptor comes for it.
+pub const NO_INPUT: u16 = 4;
 /// SIGNAL: to the whole process group of the command.
 pub const GROUP: u16 = 2;
 

@@ -24,7 +24,9 @@ def stem_of(box: Sandbox) -> int:
 
 
 def zombies() -> list[str]:
-    return [f"{one.pid} {one.name}" for one in descendants() if one.state == "Z"]
+    """In the boxes and below the spawners."""
+    below = [one for pid in spawner_pids() for one in descendants(pid)]
+    return [f"{one.pid} {one.name}" for one in below if one.state == "Z"]
 
 
 def few_more(before: int, after: int, allowed: int) -> bool:

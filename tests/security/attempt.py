@@ -13,7 +13,7 @@ from typing import Any
 # A box out of processes or memory says nothing about its walls.
 NEVER_A_DENIAL = frozenset({"EAGAIN", "ENOMEM", "EINTR", "ETIMEDOUT", "EMFILE", "ENFILE"})
 
-# What a denial is called where there is no error: the call did nothing, showed nothing, or no box was made for it.
+# What a denial is called that no error tells: nothing was done or shown, or no box was made for it.
 WITHOUT_ERROR = frozenset({"ABSENT", "EMPTY", "KEPT", "NO_GAIN", "REFUSED", "STRIPPED"})
 
 

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 from collections.abc import Sequence
 from typing import Any
 
 import immure
-
 from security.attempt import Attempt
 from security.build import copied_attempts
 from security.report import Report, parsed
@@ -18,8 +16,8 @@ from security.scenes import Stage
 _LEVELS = ("L0", "L1", "L2", "L3", "L4")
 _REFUSED = 125
 
-# Only the command line passes standard input on as it is. It starts with a harmless one: what the caller has there may
-# be nothing that an interpreter starts with.
+# Only the command line passes standard input on as it is. It starts with a harmless one: what is passed may be
+# nothing that an interpreter starts with.
 _COMMAND_LINE = """
 import os
 os.dup2({stdin}, 0)

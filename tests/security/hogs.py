@@ -13,7 +13,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
 
 _MIB = 1 << 20
 
@@ -82,9 +81,9 @@ def file_in_memory(bound: int) -> Iterator[int]:
 
 def disk(bound: int, *folders: str) -> Iterator[int]:
     """Write so many MiB, into each of the folders by turns."""
-    files = [Path(folder, "hog").open("wb", buffering=0) for folder in folders]
+    files = [os.open(f"{folder}/hog", os.O_CREAT | os.O_WRONLY, 0o600) for folder in folders]
     for number in range(bound):
-        if files[number % len(files)].write(b"x" * _MIB) != _MIB:
+        if os.write(files[number % len(files)], b"x" * _MIB) != _MIB:
             raise OSError(errno.ENOSPC, "short write")
         yield number + 1
 
@@ -129,8 +128,8 @@ def main() -> None:
     name, bound, *arguments = sys.argv[1:]
     got, stopped = 0, ""
     try:
-        for got in HOGS[name](int(bound), *arguments):
-            pass
+        for taken in HOGS[name](int(bound), *arguments):
+            got = taken
     except OSError as error:
         stopped = errno.errorcode[error.errno or 0]
     except (MemoryError, RuntimeError) as error:

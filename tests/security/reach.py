@@ -1,8 +1,8 @@
 """Whether a call gets through the filters of this process, without the kernel ever carrying it out.
 
-Some calls would harm the host, and some are missing from the kernel at hand, so that their own errors show nothing.
-A filter of our own hands the call over to a listener (`SECCOMP_RET_USER_NOTIF`). An error from any filter outside
-ours goes before that: the listener sees the call only if nothing else refused it.
+Some calls would harm the host, and some are missing from the kernel at hand, so that their own errors show
+nothing. A filter of our own hands the call over to a listener (`SECCOMP_RET_USER_NOTIF`). An error from any filter
+outside ours goes before that: the listener sees the call only if nothing else refused it.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ARRIVED = errno.EXFULL
 def reaches_kernel(name: str, *arguments: int, bits: int = 0, only: tuple[int, int] | None = None) -> None:
     """Return if the call would have been carried out, raise its error if it was refused before.
 
-    `bits` are set in the call's number; `only` limits the trap to calls whose argument (by index) has this value.
+    `bits` are set in the call's number; `only` limits the trap to calls whose argument, by index, has this value.
     """
     number = NUMBERS[name] | bits
     try:

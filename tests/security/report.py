@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Report:
-    """`outcome` is succeeded, denied or indeterminate; `errno` is the error's name, or a word of `WITHOUT_ERROR`."""
+    """`outcome` is succeeded, denied or indeterminate; `errno` an error's name or a word of `WITHOUT_ERROR`."""
 
     attempt: str
     outcome: str

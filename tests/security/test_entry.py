@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
+import time
 from pathlib import Path
 
-import immure
 import pytest
 
+import immure
 from security.boxes import run_in_box
 
 # Descriptors that the makers of the box may have had at some time.
@@ -60,6 +62,53 @@ def test_working_directory_is_no_forgotten_descriptor(through_link: bool, tmp_pa
     assert seen == {"ExecFailed"}
 
     assert _box_is(["/bin/pwd", "-P"], workdir="/proc/self") != "ExecFailed"
+
+
+# Looks into every new process that still has the name of the box's own program, before its execve and after its birth.
+_WATCHER = """
+import json, os, sys, time
+if os.fork():
+    os._exit(0)
+os.setsid()
+name, result = sys.argv[1], sys.argv[2]
+seen, entered = set(), []
+end = time.monotonic() + float(sys.argv[3])
+while time.monotonic() < end:
+    for pid in filter(str.isdigit, os.listdir("/proc")):
+        try:
+            if int(pid) <= 2 or open(f"/proc/{pid}/comm").read().strip() != name:
+                continue
+            seen.add(pid)
+            descriptors = os.listdir(f"/proc/{pid}/fd")
+            open(f"/proc/{pid}/mem", "r+b").close()
+            if open(f"/proc/{pid}/comm").read().strip() == name:
+                entered.append([pid, descriptors])
+        except OSError:
+            continue
+with open(result + ".new", "w") as file:
+    json.dump({"seen": len(seen), "entered": entered}, file)
+os.rename(result + ".new", result)
+"""
+
+
+def test_command_is_out_of_reach_before_it_starts(tmp_path: Path) -> None:
+    """A command is forked from the stem; until its execve it has what the stem has in memory."""
+    watch = ["/usr/bin/python3", "-I", "-c", _WATCHER]
+    with immure.Sandbox(level="L2") as box:
+        box.exec([*watch, "immure-stem", "/tmp/result", "4"])
+        end = time.monotonic() + 5
+        while time.monotonic() < end:
+            box.exec(["/bin/true"])
+        result = json.loads(box.exec(["/bin/cat", "/tmp/result"]).stdout)
+    assert result["seen"] > 3, "some were watched at the right moment"
+    assert not result["entered"]
+
+    sleeper = [*watch[:-1], "import time; open('/proc/self/comm', 'w').write('immure-stem'); time.sleep(2)"]
+    with subprocess.Popen(sleeper):
+        subprocess.run([*watch, "immure-stem", str(tmp_path / "result"), "1"], check=True)
+        while not (tmp_path / "result").exists():
+            time.sleep(0.1)
+    assert json.loads((tmp_path / "result").read_text())["entered"]
 
 
 @pytest.mark.parametrize("target", ["/proc/1/root", "/proc/2/cwd", "/proc/self/fd/3"])

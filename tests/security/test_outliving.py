@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import immure
-
 from security.boxes import run_in_box
 
 # A daemon as the book has it: two forks, a session of its own, nothing open, deaf to polite signals.

@@ -49,6 +49,15 @@ def test_a_new_value_takes_the_place_of_the_old(home: Path) -> None:
     assert [one.name for one in home.iterdir()] == ["a"]
 
 
+def test_it_does_not_grow_without_end(home: Path) -> None:
+    for number in range(300):
+        cache.store(f"entry-{number}", number)
+        os.utime(home / f"entry-{number}", (number, number))
+    assert len(list(home.iterdir())) <= 257
+    assert cache.load("entry-0") is None
+    assert cache.load("entry-299") == 299
+
+
 def test_the_folder_is_in_the_home_without_a_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))

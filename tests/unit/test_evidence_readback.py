@@ -244,11 +244,24 @@ def test_what_the_plan_keeps_may_be_held(mask: str, holds: bool) -> None:
     assert judged(items, wanted)[CAPABILITIES] is holds
 
 
-def test_in_a_container_id_0_is_not_host_root() -> None:
-    items = readback()
-    items["uid_map"] = items["gid_map"] = b"1000 0 1\n"
-    assert judged(items, expected(initial_user_namespace=False))[HOST_ROOT]
-    assert not judged(items, expected(initial_user_namespace=True))[HOST_ROOT]
+@pytest.mark.parametrize(
+    ("row", "root", "holds"),
+    [
+        (b"1000 0 1\n", 0, False),
+        # In a container root outside may be another id here, or none.
+        (b"1000 0 1\n", None, True),
+        (b"1000 0 1\n", 65534, True),
+        (b"0 65534 1\n", 65534, False),
+        (b"0 65000 1000\n", 65534, False),
+        (b"0 65000 534\n", 65534, True),
+        (b"0 65535 10\n", 65534, True),
+    ],
+)
+def test_host_root_is_who_is_root_outside(row: bytes, root: int | None, holds: bool) -> None:
+    for name in ("uid_map", "gid_map"):
+        items = readback()
+        items[name] = row
+        assert judged(items, expected(host_root_id=root))[HOST_ROOT] is holds
 
 
 @given(st.dictionaries(st.sampled_from(sorted({*readback(), "filter/2", "filter/0.errno"})), st.binary(max_size=40)))

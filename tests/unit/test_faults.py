@@ -91,8 +91,14 @@ def test_a_bad_working_directory_is_126_and_named(number: int) -> None:
 
 
 def test_another_step_is_named() -> None:
+    error = exec_failed(request("true"), errno.EPERM, "rlimit")
+    assert (error.exit_status, error.message) == (126, "true was not started: rlimit")
+
+
+def test_a_user_that_is_not_mapped_is_named() -> None:
     error = exec_failed(request("true"), errno.EINVAL, "identity")
-    assert (error.exit_status, error.message) == (126, "true was not started: identity")
+    assert error.exit_status == 126
+    assert "user 1000 is not mapped" in error.message
 
 
 def test_a_command_that_the_host_has_comes_with_its_mount(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

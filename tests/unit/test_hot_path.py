@@ -131,6 +131,18 @@ def test_a_document_that_changed_is_looked_at_again(run: Run, tmp_path: Path) ->
     assert (status, was_cached(loaded)) == (0, False)
 
 
+def test_another_home_is_looked_at_again(run: Run, tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name / "data").mkdir(parents=True)
+        (tmp_path / name / "data" / name).touch()
+    mounts = "[{source: ~/data, target: /work/data}]"
+    (tmp_path / "a.yaml").write_text(
+        f"apiVersion: immure.dev/v1\nkind: Sandbox\nspec: {{files: {{mounts: {mounts}}}}}\n"
+    )
+    for name in ("one", "two", "one"):
+        assert run("-f", "a.yaml", "--", "test", "-e", f"/work/data/{name}", HOME=str(tmp_path / name))[0] == 0
+
+
 def test_a_source_that_became_something_else_is_looked_at_again(run: Run, tmp_path: Path) -> None:
     source = tmp_path / "source"
     source.mkdir()

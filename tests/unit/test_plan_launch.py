@@ -88,6 +88,9 @@ def test_the_environment_starts_empty(monkeypatch: pytest.MonkeyPatch) -> None:
         ({}, "/tmp"),
         ({"workdir": "/usr"}, "/usr"),
         ({"files": mounts({"source": "/x", "target": "/b"}, {"source": "/y", "target": "/a"})}, "/b"),
+        ({"files": mounts({"source": "/x", "target": "//b/./c/"})}, "/b/c"),
+        # What is where it is on the host is there for its files.
+        ({"files": mounts({"source": "/opt/py", "target": "/opt/py"}, {"source": "/y", "target": "/a"})}, "/a"),
         ({"files": mounts({"tmpfs": "/t"}, {"source": "/y", "target": "/a"})}, "/a"),
         ({"files": mounts({"source": "/y", "target": "/a"}), "workdir": "/b"}, "/b"),
         ({"level": "L1", "processes": {"namespaces": "none"}}, "/"),
@@ -131,7 +134,7 @@ def test_limits_of_the_hosts_side() -> None:
         (plain_facts(), True, "single", False),
         (plain_facts(ids=RANGES), True, "ranges", True),
         # Root of a container, which is not the host's.
-        (make_facts(root=False, ids=SINGLE), True, "single", False),
+        (make_facts(root=False, ids=SINGLE, host_root_id=None), True, "single", False),
     ],
 )
 def test_what_the_spawner_is_told(facts: HostFacts, rootless: bool, kind: str, ranges: bool) -> None:

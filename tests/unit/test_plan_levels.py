@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 import pytest
-from hosts import REFUSED, clauses, compiled, make_facts, make_inputs, make_spec, mounts, plain_facts
+from hosts import REFUSED, SINGLE, clauses, compiled, make_facts, make_inputs, make_spec, mounts, plain_facts
 
 from immure.errors import ImmureError, ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import Missing
@@ -68,10 +68,22 @@ def test_the_command_that_helps_is_the_hosts() -> None:
     assert (caught.value.hint or "").startswith("sysctl -w a=1")
 
 
+OWN_ID_IS_ROOT = {"root": False, "uid": 0, "ids": SINGLE, "host_root_id": 0}
+
+
+def test_a_box_never_maps_the_hosts_root() -> None:
+    """Root without CAP_SYS_ADMIN could map no id but its own."""
+    with pytest.raises(ProtectionUnavailable) as caught:
+        compiled(make_spec(), make_facts(**OWN_ID_IS_ROOT))
+    assert caught.value.protection == "processes.user"
+    in_a_container = make_facts(**{**OWN_ID_IS_ROOT, "host_root_id": None})
+    assert not compiled(make_spec(), in_a_container).bare
+
+
 BARE = {"level": "L1", "protections": {"namespaces": "best_effort"}}
 
 
-@pytest.mark.parametrize("facts", [{"user_namespaces": REFUSED}, {"new_proc": REFUSED}])
+@pytest.mark.parametrize("facts", [{"user_namespaces": REFUSED}, {"new_proc": REFUSED}, OWN_ID_IS_ROOT])
 def test_l1_stays_possible_without_namespaces(facts: dict[str, object]) -> None:
     plan = compiled(make_spec(**BARE), make_facts(**facts))
     assert plan.bare

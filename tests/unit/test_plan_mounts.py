@@ -19,6 +19,7 @@ from immure.plan.operations import (
     MakeFile,
     MountNew,
     Private,
+    Share,
     UserMount,
 )
 
@@ -175,9 +176,7 @@ _TARGETS = st.lists(_NAMES, min_size=1, max_size=4).map(lambda parts: "/" + "/".
 @given(st.lists(st.tuples(_TARGETS, st.booleans()), max_size=6, unique_by=lambda pair: pair[0]))
 def test_every_mount_is_placed_once_and_after_what_it_lies_in(wanted: list[tuple[str, bool]]) -> None:
     plan = plan_of(*({"tmpfs": target} if own else folder("/src", target) for target, own in wanted))
-    placed = [
-        op.path for op in plan.root if isinstance(op, UserMount) or (isinstance(op, MountNew) and op.kind == "tmpfs")
-    ]
+    placed = [op.path for op in plan.root if isinstance(op, UserMount | Share)]
     assert sorted(placed) == sorted(target for target, _ in wanted)
     for index, inner in enumerate(placed):
         assert not any(outer.startswith(inner + "/") for outer in placed[:index])
@@ -210,17 +209,26 @@ def test_tmpfs_mounts_that_leave_nothing_are_refused() -> None:
 
 
 def test_no_space_of_a_box_is_without_a_bound() -> None:
-    plan = plan_of({"tmpfs": "/t"}, limits={"disk_mib": 64})
+    plan = plan_of({"tmpfs": "/t"}, {"tmpfs": "/u", "size_mib": 4}, {"tmpfs": "/v"}, limits={"disk_mib": 64})
     spaces = [op.options for op in plan.root if isinstance(op, Private) or getattr(op, "kind", "") == "tmpfs"]
+    assert len(spaces) == 2
     assert all("size=" in options for options in spaces), spaces
+    # Without a size it is a part of the private space, under a name of its own.
+    (private,) = of_kind(plan.root, Private)
+    shares = of_kind(plan.root, Share)
+    assert [op.path for op in shares] == ["/t", "/v"]
+    names = [op.name for op in shares] + [folder.name for folder in private.folders]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize("target", ["/bin/tool", "/lib64/x/y"])
-def test_a_target_beneath_a_link_of_the_image_is_refused_or_followed(target: str) -> None:
+def test_a_target_beneath_a_link_of_the_image_is_followed(target: str) -> None:
     # /bin leads to usr/bin, which is the host's and read-only: no mount point can be made there.
-    try:
-        plan = plan_of(folder("/src/f", target), files=("/src/f",))
-    except SpecError as error:
-        assert error.path == "$.spec.files.mounts[0].target"
-    else:
-        assert not [op for op in plan.template if getattr(op, "path", "").startswith(target.lstrip("/"))]
+    plan = plan_of(folder("/src/f", target), files=("/src/f",))
+    assert [op.path for op in of_kind(plan.root, UserMount)] == [f"/usr{target}"]
+    assert not [op for op in plan.template if getattr(op, "path", "").startswith((target[1:], f"usr{target}"))]
+
+
+def test_one_place_by_two_names_is_one_place() -> None:
+    with pytest.raises(SpecError, match=r"that of mounts\[0\] too"):
+        plan_of(folder("/x", "/usr/bin/tool"), folder("/y", "/bin/tool"))

@@ -31,6 +31,7 @@ from immure.plan.operations import (
     Operation,
     Private,
     RootOp,
+    Share,
     TemplateOp,
     UserMount,
 )
@@ -58,6 +59,7 @@ DESCRIBED = [
         ),
         "mount one tmpfs for /tmp /dev/shm (nosuid,nodev,size=4m)",
     ),
+    (Share(path="/t", name="space0", mode=0o1777), "share the private space on /t"),
     (MakeDir(path="/tmp/a", mode=0o755), "mkdir -p /tmp/a"),
     (MakeFile(path="/tmp/a"), "touch /tmp/a"),
     (Hide(path="/proc/kcore", cover="/dev/null"), "hide /proc/kcore"),

@@ -59,6 +59,11 @@ SHORT = {
         {"mounts": [(Path("/srv/a"), "/a")]},
         {"files": mounts({"source": "/srv/a", "target": "/a"})},
     ),
+    "mounts, in full, a path": (
+        {"mounts": [{"source": Path("/srv/a"), "target": "/a"}]},
+        {"files": mounts({"source": "/srv/a", "target": "/a"})},
+    ),
+    "limits, as a model": ({"limits": Limits(pids=5), "cpus": 1}, {"limits": {"pids": 5, "cpus": 1}}),
     "mounts, in full": (
         {"mounts": [{"tmpfs": "/t", "size_mib": 3}]},
         {"files": mounts({"tmpfs": "/t", "size_mib": 3})},
@@ -141,7 +146,18 @@ def test_bad_keyword(name: str) -> None:
 
 @pytest.mark.parametrize(
     "keywords",
-    [{"limits": 5}, {"limits": "pids"}, {"mounts": 5}, {"env": 5}, {"env": "A=b"}],
+    [
+        {"limits": 5},
+        {"limits": "pids"},
+        {"limits": 5, "pids": 3},
+        {"mounts": 5},
+        {"mounts": [5]},
+        {"mounts": [{"source": 1j, "target": "/a"}]},
+        {"env": 5},
+        {"env": "A=b"},
+        {"env": {1: "a"}},
+        {"protections": "memory"},
+    ],
     ids=str,
 )
 def test_a_value_of_another_type_is_a_spec_error(keywords: dict[str, Any]) -> None:

@@ -173,17 +173,19 @@ impl Stem<'_> {
         }
     }
 
-    /// Descriptors: the asker's socket, standard input, output and error, and with IN_FILE the payload.
+    /// Descriptors: the asker's socket, standard input (but with NO_INPUT), output and error, and with IN_FILE the
+    /// payload.
     fn exec(&mut self, message: socket::Message) -> Outcome<()> {
         let bad = |what: &str| Fault::new("request", what, libc::EBADMSG);
         let (header, inline) = frame::split(message.data).ok_or_else(|| bad("header"))?;
         let in_file = header.flags & frame::IN_FILE != 0;
-        if header.kind != frame::EXEC || message.fds.len() != 4 + usize::from(in_file) {
+        let input = usize::from(header.flags & frame::NO_INPUT == 0);
+        if header.kind != frame::EXEC || message.fds.len() != 3 + input + usize::from(in_file) {
             return Err(bad("exec"));
         }
         let file;
         let payload = if in_file {
-            file = fd::read_all(message.fds[4].as_raw_fd()).at("request", "file")?;
+            file = fd::read_all(message.fds[3 + input].as_raw_fd()).at("request", "file")?;
             &file[..]
         } else {
             inline
@@ -192,7 +194,13 @@ impl Stem<'_> {
         if let Some((uid, gid)) = self.birth.bare_user {
             (command.uid, command.gid) = (uid, gid);
         }
-        let stdio = [1, 2, 3].map(|index: usize| message.fds[index].as_raw_fd());
+        let null = match input {
+            // The host's could not be opened anew through /proc or /dev/stdin: Landlock knows the box's alone.
+            0 => Some(fd::open("/dev/null", libc::O_RDONLY).at("request", "/dev/null")?),
+            _ => None,
+        };
+        let first = null.as_ref().unwrap_or(&message.fds[1]);
+        let stdio = [first, &message.fds[1 + input], &message.fds[2 + input]].map(|file| file.as_raw_fd());
         let asker = message.fds[0].try_clone().map_err(|_| bad("asker"))?;
         self.start(&command, stdio, asker)
     }

@@ -150,9 +150,9 @@ def pass_on(*, interactive: bool, limited: bool) -> Stdio:
     close: list[int] = []
     sinks: list[Sink] = []
     feed: tuple[int, int] | None = None
+    first: int | None = None
     if not interactive:
-        first = os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
-        close.append(first)
+        pass
     elif _may_enter(0, os.O_RDONLY):
         first = 0
     else:

@@ -15,23 +15,25 @@ def captured(stdin: bytes | None) -> Stdio:
     """Output into pipes; input from a sealed file in memory, or nothing."""
     opened: list[int] = []
     try:
-        opened.append(_input(stdin))
         readers: list[int] = []
+        writers: list[int] = []
         for _ in range(2):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             readers.append(reader)
-            opened.append(writer)
+            writers.append(writer)
+        opened = [*readers, *writers]
+        given = list(writers)
+        first = _input(stdin) if stdin else None
+        if first is not None:
+            given.append(first)
     except BaseException:
         for fd in opened:
             os.close(fd)
         raise
-    theirs = (opened[0], opened[1], opened[2])
-    return Stdio(theirs, opened, [Sink(fd, None) for fd in readers])
+    return Stdio((first, writers[0], writers[1]), given, [Sink(fd, None) for fd in readers])
 
 
-def _input(stdin: bytes | None) -> int:
-    if not stdin:
-        return os.open("/dev/null", os.O_RDONLY | os.O_CLOEXEC)
+def _input(stdin: bytes) -> int:
     # Opened anew for reading: the box is to have no descriptor that it could write to.
     fd = memory_file(stdin, sealable=True)
     try:

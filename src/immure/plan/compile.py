@@ -141,7 +141,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     keep = _kept_capabilities(spec, facts)
     own_network = bool(_namespaces(spec, keep) & NAMESPACES["net"])
     points, root = box_root(spec, facts, inputs.sources, inputs.hostname, own_network=own_network)
-    image = host_image(facts, user=spec.processes.user, network=spec.network.mode)
+    image = host_image(facts, user=spec.processes.user, network=spec.network.mode, hostname=inputs.hostname)
     present = {_path_of(op) for op in image}
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))

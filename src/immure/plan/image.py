@@ -46,7 +46,7 @@ NULL = "/dev/null"
 EMPTY = "/.immure/empty"
 
 
-def host_image(facts: HostFacts, *, user: int, network: str) -> list[TemplateOp]:
+def host_image(facts: HostFacts, *, user: int, network: str, hostname: str) -> list[TemplateOp]:
     """The operations that build the image, in order; paths are relative to its root."""
     ops: list[TemplateOp] = [Dir(path=name, mode=0o755) for name in _ROOT_FOLDERS]
     ops += [Link(path=name, target=target) for name, target in facts.image.links]
@@ -54,7 +54,7 @@ def host_image(facts: HostFacts, *, user: int, network: str) -> list[TemplateOp]
         ops.append(Dir(path=folder.lstrip("/"), mode=0o755))
         ops.append(Bind(path=folder.lstrip("/"), source=folder, attributes=RDONLY | NOSUID | NODEV))
     ops += _own_files()
-    ops += _etc(facts, user=user, network=network)
+    ops += _etc(facts, user=user, network=network, hostname=hostname)
     ops += _devices(facts)
     return ops
 
@@ -67,11 +67,11 @@ def _own_files() -> list[TemplateOp]:
     ]
 
 
-def _etc(facts: HostFacts, *, user: int, network: str) -> list[TemplateOp]:
+def _etc(facts: HostFacts, *, user: int, network: str, hostname: str) -> list[TemplateOp]:
     files = {
         "passwd": _passwd(user),
         "group": _group(user),
-        "hosts": "127.0.0.1\tlocalhost\n::1\tlocalhost ip6-localhost\n",
+        "hosts": f"127.0.0.1\tlocalhost\n127.0.1.1\t{hostname}\n::1\tlocalhost ip6-localhost\n",
         "nsswitch.conf": _NSSWITCH,
         "host.conf": "multi on\n",
     }

@@ -33,6 +33,7 @@ PRIVATE_SPACE = ("/tmp", "/dev/shm")
 DEFAULT_DISK_MIB = 1024
 _RESERVED = ("/proc", "/dev", "/.immure")
 _TTY_GROUP = 5
+_INODES_PER_MIB = 256
 
 
 def mount_path(mount: Mount) -> str:
@@ -109,11 +110,12 @@ def box_root(
 
 
 def _place(path: str, mount: Mount, source: SourceFacts | None, number: int) -> RootOp:
-    if source is None and mount.size_mib is None:
-        # A part of the private space, which `disk_mib` bounds.
-        return Share(path=path, name=f"space{number}", mode=0o1777)
     if source is None:
-        return MountNew(kind="tmpfs", path=path, options=f"size={mount.size_mib}m,mode=1777", flags=NOSUID | NODEV)
+        if mount.size_mib is None:
+            # A part of the private space, which `disk_mib` bounds.
+            return Share(path=path, name=f"space{number}", mode=0o1777)
+        options = f"{_size(mount.size_mib)},mode=1777"
+        return MountNew(kind="tmpfs", path=path, options=options, flags=NOSUID | NODEV)
     attributes = NOSUID | NODEV | (RDONLY if mount.access == "ro" else 0)
     return UserMount(source=source.path, path=path, attributes=attributes)
 
@@ -124,6 +126,11 @@ def _proc(facts: HostFacts) -> list[RootOp]:
     ops += [Hide(path=f"/proc/{name}", cover=EMPTY) for name in facts.proc_hidden_folders]
     ops += [Freeze(path=f"/proc/{name}", attributes=RDONLY | NOSUID | NODEV | NOEXEC) for name in facts.proc_frozen]
     return ops
+
+
+def _size(size_mib: int) -> str:
+    """A bound on files too: an empty one takes no page of a tmpfs, and yet the kernel's memory."""
+    return f"size={size_mib}m,nr_inodes={size_mib * _INODES_PER_MIB}"
 
 
 def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
@@ -139,7 +146,7 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
     group = f",gid={_TTY_GROUP}" if facts.ids.kind == "ranges" else ""
     return [
         Private(
-            options=f"size={size - written}m,mode=0755",
+            options=f"{_size(size - written)},mode=0755",
             flags=NOSUID | NODEV,
             folders=tuple(Folder(path=path, name=path.rsplit("/", 1)[1], mode=0o1777) for path in PRIVATE_SPACE),
         ),

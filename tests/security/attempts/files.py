@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
+import struct
 from contextlib import suppress
 from pathlib import Path
 
 from security.attempt import Denied, Outside, attempt
 from security.calls import AT_FDCWD, call
+
+_FS_IMMUTABLE_FL, _FS_IOC_GETFLAGS, _FS_IOC_SETFLAGS = 0x10, 0x8008_6601, 0x4008_6602
 
 
 def _read(path: str | Path) -> str:
@@ -83,7 +87,7 @@ def root_of_process(pid: int, secret: str) -> str:
 
 @attempt("EACCES", each_scene="init stem")
 def cwd_of_process(pid: int) -> str:
-    return str(os.listdir(f"/proc/{pid}/cwd"))
+    return str(list(Path(f"/proc/{pid}/cwd").iterdir()))
 
 
 @attempt("ENOENT EACCES", scenes="workspace")
@@ -94,7 +98,7 @@ def own_root_link(secret: str) -> str:
 @attempt("ENOENT EACCES", scenes="stdin_file")
 def neighbour_of_stdin(neighbour: str) -> str:
     """Take the path of the file on stdin from /proc and open what lies next to it."""
-    return _read(Path(os.readlink("/proc/self/fd/0")).with_name(neighbour))
+    return _read(Path("/proc/self/fd/0").readlink().with_name(neighbour))
 
 
 @attempt("EACCES EROFS ENOENT", scenes="stdin_file")
@@ -112,15 +116,25 @@ def openat_on_stdin(neighbour: str) -> str:
 
 @attempt("ABSENT", scenes="leaky_descriptors")
 def inherited_descriptor() -> str:
-    """Find a descriptor that nobody meant to hand over: any above 2, or a directory or socket among the first."""
+    """Find a descriptor that nobody meant to hand over: any above 2, or a socket among the first."""
     held = {}
-    for name in os.listdir("/proc/self/fd"):
+    for link in Path("/proc/self/fd").iterdir():
         with suppress(FileNotFoundError):  # that of the listing itself
-            held[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+            held[int(link.name)] = str(link.readlink())
     leaks = {fd: target for fd, target in held.items() if fd > 2 or target.startswith("socket:")}
     if not leaks:
         raise Denied("ABSENT", f"only {held}")
     return str(leaks)
+
+
+@attempt("EPERM EACCES", scenes="workspace", needs_root=True)
+def make_immutable(work: str) -> str:
+    """Leave a file that the caller can't remove."""
+    with Path(work, "stays").open("w") as file:
+        fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("l", _FS_IMMUTABLE_FL))
+        flags = struct.unpack("l", fcntl.ioctl(file, _FS_IOC_GETFLAGS, bytes(8)))[0]
+        fcntl.ioctl(file, _FS_IOC_SETFLAGS, struct.pack("l", flags & ~_FS_IMMUTABLE_FL))
+    return f"flags {flags:#x}"
 
 
 @attempt("EPERM", scenes="workspace", needs_root=True)

@@ -53,6 +53,15 @@ def belongs_to_root_group() -> str:
     return str(os.getgroups())
 
 
+@attempt("KEPT", cases={"user": {"file": "uid_map"}, "group": {"file": "gid_map"}})
+def maps_root_of_the_host(file: str) -> str:
+    """Be in a user namespace in which some id is root on the host."""
+    ranges = [[int(word) for word in line.split()] for line in Path("/proc/self", file).read_text().splitlines()]
+    if not any(outside == 0 for _, outside, _ in ranges):
+        raise Denied("KEPT", str(ranges))
+    return str(ranges)
+
+
 @attempt("EPERM", needs_root=True)
 def regain_capability() -> str:
     header = ctypes.create_string_buffer(struct.pack("Ii", _CAPABILITY_VERSION, 0), 8)

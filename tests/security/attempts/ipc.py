@@ -54,7 +54,7 @@ def posix_memory(name: str) -> str:
 
 
 @attempt("ABSENT ENOENT EACCES", scenes="posix_memory")
-def posix_memory_listed(name: str) -> str:
-    if name.lstrip("/") not in os.listdir("/dev/shm"):
+def posix_memory_file(name: str) -> str:
+    if not Path("/dev/shm", name.lstrip("/")).exists():
         raise Denied("ABSENT")
     return name

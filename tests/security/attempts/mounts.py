@@ -38,7 +38,7 @@ def mount_kernel_view(scratch: str, kind: str) -> str:
 
 @attempt("EPERM EACCES ENOENT", scenes="scratch disk", outside=Outside.OWN_MOUNTS, needs_root=True)
 def mount_disk(scratch: str, disk: str) -> str:
-    """A disk in use says EBUSY, one without ext4 or without a medium another error, after the right has been checked."""
+    """A disk in use says EBUSY, one without ext4 another error, after the right has been checked."""
     with granted_by("EBUSY", "EINVAL", "EIO", "ENXIO"):
         call("mount", disk.encode(), scratch.encode(), b"ext4", 1, None)
     return disk

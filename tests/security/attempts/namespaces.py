@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 
@@ -24,6 +25,7 @@ _OTHERS = {
 _FLAGS = {name: {"flag": flag} for name, flag in _OTHERS.items()}
 _ENTERED = {name: {"name": name} for name in ("cgroup", "ipc", "mnt", "net", "pid", "user", "uts")}
 
+_NS_GET_PARENT = 0xB702
 _SIGCHLD = int(signal.SIGCHLD)
 
 
@@ -98,6 +100,13 @@ def enter_own(name: str) -> str:
     """Entering what one is in needs the right to enter."""
     call("setns", os.open(f"/proc/self/ns/{name}", os.O_RDONLY), 0)
     return "entered"
+
+
+@attempt("EPERM", scenes="namespaced_process", cases={"pid": {"name": "pid"}, "user": {"name": "user"}})
+def parent_namespace(folder: str, name: str) -> str:
+    """Ask a namespace for the one around it."""
+    own = os.open(f"{folder}/{name}", os.O_RDONLY)
+    return f"descriptor {fcntl.ioctl(own, _NS_GET_PARENT)}"
 
 
 @attempt("ENOENT EACCES", scenes="host_process")

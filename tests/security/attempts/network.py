@@ -48,6 +48,13 @@ def abstract_socket(name: str, kind: int) -> str:
         return client.recv(100).decode() if kind == socket.SOCK_STREAM else str(client.send(b"anyone?"))
 
 
+@attempt("ENOENT EACCES", scenes="path_listener workspace")
+def path_socket_by_link(path: str, work: str) -> str:
+    link = Path(work, "link")
+    link.symlink_to(path)
+    return path_socket(str(link))
+
+
 @attempt("ENOENT EACCES", scenes="path_listener")
 def path_socket(path: str) -> str:
     with socket.socket(socket.AF_UNIX) as client:

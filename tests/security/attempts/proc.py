@@ -72,7 +72,7 @@ def make_control_group(group: str) -> str:
 
 @attempt("ENOENT EACCES")
 def list_sys() -> str:
-    return str(os.listdir("/sys/class"))
+    return str(list(Path("/sys/class").iterdir()))
 
 
 @attempt(
@@ -104,6 +104,14 @@ def kernel_log() -> str:
     return f"{call('syslog', _SYSLOG_READ_ALL, buffer, len(buffer))} bytes"
 
 
+@attempt("KEPT", scenes="host_name")
+def host_name(name: str) -> str:
+    """Learn what the host is called."""
+    if os.uname().nodename != name:
+        raise Denied("KEPT", os.uname().nodename)
+    return name
+
+
 @attempt("ABSENT", scenes="host_process")
 def host_process_listed(marker: str) -> str:
     """Find a process of the host by its command line."""
@@ -111,12 +119,12 @@ def host_process_listed(marker: str) -> str:
         with suppress(OSError):  # it has ended meanwhile
             if folder.name != str(os.getpid()) and marker in (folder / "cmdline").read_text():
                 return folder.name
-    raise Denied("ABSENT", str(sorted(os.listdir("/proc"))))
+    raise Denied("ABSENT", marker)
 
 
 @attempt("ENOENT", scenes="host_process")
 def host_process_folder(pid: int) -> str:
-    return str(os.listdir(f"/proc/{pid}"))
+    return str(list(Path(f"/proc/{pid}").iterdir()))
 
 
 @attempt("EACCES", each_scene="init stem")
@@ -126,7 +134,7 @@ def environment_of_process(pid: int) -> str:
 
 @attempt("EACCES", each_scene="init stem")
 def descriptors_of_process(pid: int) -> str:
-    return str(os.listdir(f"/proc/{pid}/fd"))
+    return str(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
 @attempt("EACCES", each_scene="init stem")

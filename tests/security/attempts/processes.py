@@ -1,18 +1,22 @@
-"""Reaching another process: the box's own init and stem, which are more than the workload is, and the host's."""
+"""Reaching other processes: the box's own init and stem, which are more than the workload is, and the host's."""
 
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import struct
+import time
+from pathlib import Path
 
-from security.attempt import attempt, granted_by
+from security.attempt import Denied, attempt, granted_by
 from security.calls import call
 
 _PTRACE_ATTACH, _PTRACE_SEIZE = 16, 0x4206
 _SIGNALS = {name: {"number": int(signal.Signals[name])} for name in ("SIGKILL", "SIGSTOP", "SIGTERM", "SIGCONT")}
 _KCMP_VM = 1
+_F_SETSIG = 10
 _RLIMIT_NOFILE = 7
 _MADV_COLD = 20
 _BOX = "init stem"
@@ -28,6 +32,34 @@ def send_signal(pid: int, number: int) -> str:
 @attempt("EPERM", each_scene=_BOX)
 def send_signal_by_descriptor(pid: int) -> str:
     call("pidfd_send_signal", call("pidfd_open", pid, 0), int(signal.SIGKILL), None, 0)
+    return "killed"
+
+
+@attempt("EPERM", each_scene=_BOX, cases={"tkill": {"tgkill": False}, "tgkill": {"tgkill": True}})
+def send_signal_to_thread(pid: int, tgkill: bool) -> str:
+    call(*(("tgkill", pid, pid) if tgkill else ("tkill", pid)), int(signal.SIGKILL))
+    return "killed"
+
+
+@attempt("EPERM", each_scene=_BOX)
+def queue_signal(pid: int) -> str:
+    sent_by_queue = -1
+    call("rt_sigqueueinfo", pid, int(signal.SIGKILL), struct.pack("iii116x", signal.SIGKILL, 0, sent_by_queue))
+    return "killed"
+
+
+@attempt("KEPT EPERM", each_scene=_BOX)
+def send_signal_by_pipe(pid: int) -> str:
+    """Let the kernel send it: to the owner of a pipe, when something arrives there."""
+    read, write = os.pipe()
+    fcntl.fcntl(read, _F_SETSIG, signal.SIGKILL)
+    fcntl.fcntl(read, fcntl.F_SETOWN, pid)
+    fcntl.fcntl(read, fcntl.F_SETFL, os.O_ASYNC)
+    os.write(write, b"x")
+    time.sleep(0.1)
+    state = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0]
+    if state not in "ZX":
+        raise Denied("KEPT", f"in state {state}")
     return "killed"
 
 

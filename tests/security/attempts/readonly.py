@@ -1,4 +1,4 @@
-"""Changing what is mounted read-only. The folder belongs to the caller, so that only the mount stands in the way."""
+"""Changing what is mounted read-only. The folder is the caller's own: only the mount stands in the way."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ def truncate(sealed: str) -> str:
 
 @attempt(_READ_ONLY, scenes="sealed")
 def replace_by_rename(sealed: str) -> str:
-    os.replace(f"{sealed}/other", f"{sealed}/text")
+    Path(sealed, "other").replace(f"{sealed}/text")
     return "replaced"
 
 
 @attempt(_READ_ONLY + " EXDEV", scenes="sealed workspace")
 def replace_from_workspace(sealed: str, work: str) -> str:
     Path(work, "mine").write_text("changed")
-    os.replace(f"{work}/mine", f"{sealed}/text")
+    Path(work, "mine").replace(f"{sealed}/text")
     return "replaced"
 
 

@@ -1,4 +1,4 @@
-"""Leaving a setuid or setgid file in a writable mount: on the host it would belong to the caller, root perhaps."""
+"""Leaving a setuid or setgid file in a writable mount: on the host it would be the caller's, root's perhaps."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _CREATE = os.O_CREAT | os.O_WRONLY
 _TMPFILE = os.O_TMPFILE | os.O_RDWR
 _AT_SYMLINK_FOLLOW = 0x400
 
-# The kernel takes 16 bits of a mode and 32 of an open's flags; a filter that compares more of them can be fooled.
+# The kernel takes 16 bits of a mode and 32 of an open's flags; a filter that compares more can be fooled.
 _WIDE_MODE = 0x5A5A_0001_0001_0000
 _WIDE_FLAGS = 1 << 40
 
@@ -29,7 +29,7 @@ def _plain(work: str) -> bytes:
 
 
 def _planted(path: bytes) -> str:
-    mode = os.stat(path).st_mode
+    mode = Path(os.fsdecode(path)).stat().st_mode
     if not mode & _BOTH:
         raise Denied("STRIPPED", stat.filemode(mode))
     return stat.filemode(mode)

@@ -1,7 +1,7 @@
 """What an attempt is made on: files, sockets, processes and other objects that the test makes and takes away.
 
-A scene is a generator over a `Stage`: it sets up, yields, and cleans up. The same attempt gets other arguments in the
-box than outside where the same thing has another name there.
+A scene is a generator over a `Stage`: it sets up, yields, and cleans up. The same attempt gets other arguments in
+the box than outside where the same thing has another name there.
 """
 
 from __future__ import annotations

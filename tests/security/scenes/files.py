@@ -83,7 +83,7 @@ def sealed(stage: Stage) -> Iterator[None]:
 
 
 def _assert_unchanged(folder: Path) -> None:
-    assert sorted(os.listdir(folder)) == ["other", "text"]
+    assert sorted(path.name for path in folder.iterdir()) == ["other", "text"]
     assert (folder / "text").read_text() == "original"
     assert (folder / "text").stat().st_mtime > 0
 
@@ -219,7 +219,7 @@ def planted_device(stage: Stage) -> Iterator[None]:
 
 @scene
 def setuid_in_mount(stage: Stage) -> Iterator[None]:
-    """A mounted folder with a setuid program of root's in it; not in /tmp, which is `nosuid` on some hosts."""
+    """A mounted folder with a setuid program of root's; not in /tmp, which is `nosuid` on some hosts."""
     with _folder_for_all() as folder:
         program = Path(shutil.copy("/usr/bin/cat", folder / "program"))
         program.chmod(0o4755)

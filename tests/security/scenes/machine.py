@@ -36,6 +36,12 @@ def control_group(stage: Stage) -> Iterator[None]:
 
 
 @scene
+def host_name(stage: Stage) -> Iterator[None]:
+    stage.give(name=os.uname().nodename)
+    yield
+
+
+@scene
 def host_terminal(stage: Stage) -> Iterator[None]:
     main, terminal = os.openpty()
     stage.give(terminal=os.ttyname(terminal))

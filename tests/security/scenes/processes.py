@@ -1,4 +1,4 @@
-"""Processes to reach for: the box's own first two, for which the control has a victim of the test's, and the host's."""
+"""Processes to reach for: the box's own first two, in whose place the control has victims, and the host's."""
 
 from __future__ import annotations
 
@@ -9,24 +9,23 @@ from contextlib import contextmanager
 
 from security.scenes import Stage, scene
 
-# It lets any process of its user trace it, also where Yama would not.
+# It lets any process of its user trace it, also where Yama would not, and says which process it is to the host.
 _VICTIM = """
-import ctypes, signal
+import ctypes, os, signal
 ctypes.CDLL(None).prctl(0x59616d61, ctypes.c_ulong(-1), 0, 0, 0)
-print("ready", flush=True)
+print(os.readlink("/proc/self"), flush=True)
 while True:
     signal.pause()
 """
 
 
 @contextmanager
-def _victim(marker: str) -> Iterator[int]:
-    command = ["/usr/bin/python3", "-I", "-c", _VICTIM, marker]
+def _victim(marker: str, *wrapper: str) -> Iterator[int]:
+    command = [*wrapper, "/usr/bin/python3", "-I", "-c", _VICTIM, marker]
     with subprocess.Popen(command, stdout=subprocess.PIPE) as victim:
         assert victim.stdout is not None
-        assert victim.stdout.readline() == b"ready\n"
         try:
-            yield victim.pid
+            yield int(victim.stdout.readline())
         finally:
             victim.kill()
 
@@ -42,6 +41,14 @@ def init(stage: Stage) -> Iterator[None]:
 def stem(stage: Stage) -> Iterator[None]:
     with _victim("in the place of the stem") as pid:
         stage.give_each("pid", inside=2, outside=pid)
+        yield
+
+
+@scene
+def namespaced_process(stage: Stage) -> Iterator[None]:
+    """Namespaces of an own make, whose parents the control can see; in the box, its own ones."""
+    with _victim("in namespaces", "unshare", "--user", "--pid", "--fork", "--kill-child") as pid:
+        stage.give_each("folder", inside="/proc/self/ns", outside=f"/proc/{pid}/ns")
         yield
 
 

@@ -73,12 +73,17 @@ class Stdio:
 
     __slots__ = ("close", "feed", "sinks", "theirs")
 
-    def __init__(self, theirs: tuple[int, int, int], close: list[int], sinks: list[Sink]) -> None:
+    def __init__(self, theirs: tuple[int | None, int, int], close: list[int], sinks: list[Sink]) -> None:
         self.theirs = theirs
         self.close = close
         self.sinks = sinks
         #: Standard input to move: (from, to).
         self.feed: tuple[int, int] | None = None
+
+    def own(self, uid: int, gid: int) -> None:
+        """Gives our pipes to a box's user, so that it can open them anew as /dev/stdout."""
+        for sink in self.sinks:
+            os.fchown(sink.fd, uid, gid)
 
     def given(self) -> None:
         """Closes what only the command is to hold."""

@@ -72,16 +72,19 @@ class Box:
         except BoxLost:
             pass
 
-    def start(self, payload: bytes, stdio: tuple[int, int, int]) -> Socket:
-        """Asks for a command. Its exit comes on the returned socket, and closing that ends it."""
+    def start(self, payload: bytes, stdio: tuple[int | None, int, int]) -> Socket:
+        """Asks for a command; no standard input means the box's own null device.
+
+        Its exit comes on the returned socket, and closing that ends it.
+        """
         ours, theirs = pair()
-        fds = [theirs.fileno(), *stdio]
-        flags = 0
+        fds = [theirs.fileno(), *(fd for fd in stdio if fd is not None)]
+        flags = frames.NO_INPUT if stdio[0] is None else 0
         file = -1
         if len(payload) > frames.INLINE_LIMIT:
             file = memory_file(payload)
             fds.append(file)
-            flags, payload = frames.IN_FILE, b""
+            flags, payload = flags | frames.IN_FILE, b""
         try:
             send(self.stem, frames.header(frames.EXEC, flags) + payload, fds)
         except BoxLost as error:

@@ -14,10 +14,11 @@ EXITED = 111
 
 ONE_SHOT = 1
 IN_FILE = 1
+NO_INPUT = 4
 GROUP = 2
 
 #: A longer payload goes into a memory file.
-INLINE_LIMIT = 12 * 1024
+INLINE_LIMIT = 3 * 1024
 #: The longest readback holds two programs of 4,096 instructions. Python allocates as much for each message.
 MESSAGE_LIMIT = 80 * 1024
 

@@ -11,6 +11,7 @@ from time import perf_counter_ns
 from immure.errors import BoxLost, LevelNotReached
 from immure.evidence.levels import award, capped_by
 from immure.evidence.readback import Finding, held_parts, judge
+from immure.plan.launch import Launch
 from immure.runtimes.process.attend import Attendance, Exit, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.faults import exec_failed
@@ -38,6 +39,13 @@ class Measured:
     """What was measured of a box before its first command."""
 
     __slots__ = ("awarded", "findings", "items")
+
+    def host_ids(self, launch: Launch, uid: int, gid: int) -> tuple[int, int] | None:
+        """What a user and group of the box are on the host, where that differs from who we are."""
+        if not launch.root or not self.items.get("map/uid"):
+            return None
+        # As root a box has one range: `0 BASE SIZE`.
+        return int(self.items["map/uid"].split()[1]) + uid, int(self.items["map/gid"].split()[1]) + gid
 
     def __init__(self, items: dict[str, bytes], findings: list[Finding]) -> None:
         self.items = items
@@ -110,6 +118,9 @@ class Once:
                 stdio.given()
                 created = perf_counter_ns()
                 self.measured = _measure_with(box, asker, request)
+                owner = self.measured.host_ids(request.launch, request.uid, request.gid)
+                if owner is not None:
+                    stdio.own(*owner)
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
                 if attending is not None:
