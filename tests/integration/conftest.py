@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,11 +12,19 @@ from .command_line import CommandLine
 from .processes import adopt_orphans, eventually, left_behind, open_descriptors
 
 
+#: A test that waits longer than this for something hangs.
+PATIENCE_S = 60
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    skip = pytest.mark.skip(reason="needs uid 0")
+    here = Path(__file__).parent
     for item in items:
-        if "integration" in item.nodeid and item.get_closest_marker("root") and os.geteuid() != 0:
-            item.add_marker(skip)
+        if here not in item.path.parents:
+            continue
+        if item.get_closest_marker("timeout") is None:
+            item.add_marker(pytest.mark.timeout(PATIENCE_S))
+        if item.get_closest_marker("root") and os.geteuid() != 0:
+            item.add_marker(pytest.mark.skip(reason="needs uid 0"))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -204,8 +204,7 @@ def test_a_damaged_file_is_not_used(cli: CommandLine) -> None:
     path = cli.cache / plans(cli)[0]
     whole = path.read_bytes()
     damaged = [b"", b"\0", whole[:1], whole[: len(whole) // 2], whole[:-1], b"garbage" * 100]
-    damaged += [marshal.dumps(value) for value in (None, 5, (), (1, 2, 3, 4, 5), ((), (), (), True, True), {}, [1] * 5)]
-    damaged += [marshal.dumps(([("x",)], (), (), True, True)), marshal.dumps((1, (), (), True, True))]
+    damaged += [marshal.dumps(value) for value in (None, 5, (), {}, [1] * 5)]
     for content in damaged:
         path.write_bytes(content)
         ended = cli.run("--", "echo", "fine")

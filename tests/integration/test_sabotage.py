@@ -10,6 +10,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -21,11 +22,14 @@ from immure import BoxError, LevelNotReached, SetupFailed
 from immure.engine.prepare import prepare
 from immure.engine.spawners import close_all, spawner_for
 from immure.engine.stdio import captured
+from immure.host.native import native_program
 from immure.plan.compile import NAMESPACES
-from immure.plan.launch import FIELDS, Launch
+from immure.plan.launch import Launch
+from immure.policy.capabilities import securebits
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Once, measure
+from immure.runtimes.process.spawner import Spawner
 from immure.spec.keywords import spec_from_keywords
 
 Plan = dict[str, Any]
@@ -33,7 +37,6 @@ Change = Callable[[Plan], None]
 
 #: One instruction: return SECCOMP_RET_ALLOW.
 ALLOW_ALL = bytes([0x06, 0, 0, 0, 0, 0, 0xFF, 0x7F])
-ALL_RIGHTS = 0xFFFF
 
 
 @pytest.fixture(autouse=True)
@@ -127,7 +130,7 @@ def hide_the_sentinel(plan: Plan) -> None:
 
 
 def keep_a_capability(plan: Plan) -> None:
-    plan["command"]["keep_capabilities"] = 1 << 21
+    plan["command"].update(keep_capabilities=1 << 21, securebits=securebits(1 << 21))
 
 
 def keep_the_bounding_set(plan: Plan) -> None:
@@ -201,17 +204,62 @@ def test_one_command_is_refused_and_never_runs(name: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.root
-def test_host_root_in_the_map(tmp_path: Path) -> None:
-    for kind in ("base_uid", "base_gid"):
-        launch = tampered(lambda plan: None, tmp_path)
-        config = msgspec.msgpack.decode(launch.config)
-        config["ids"][kind] = 0
-        # The first of all ranges, which begins at host root.
-        config["ids"]["slots"] = 1
-        launch.config = msgspec.msgpack.encode(config)
-        error = refusal(launch)
-        assert isinstance(error, LevelNotReached)
-        assert "identity.no_host_root" in str(error)
+@pytest.mark.parametrize("kind", ["base_uid", "base_gid"])
+def test_host_root_in_the_map(kind: str, tmp_path: Path) -> None:
+    launch = tampered(lambda plan: None, tmp_path)
+    config = msgspec.msgpack.decode(launch.config)
+    # The first of all ranges begins at host root, and it is the only one.
+    config["ids"].update({kind: 0, "slots": 1})
+    launch.config = msgspec.msgpack.encode(config)
+    with (tmp_path / "ids.lock").open("w") as lock:
+        spawner = Spawner(native_program(), launch.config, lock.fileno())
+    box = Box(spawner, launch, one_shot=False)
+    try:
+        with pytest.raises(LevelNotReached) as caught:
+            measure(box)
+        assert "identity.no_host_root" in str(caught.value)
+    finally:
+        box.close()
+        spawner.close()
+
+
+def keep_a_capability_without_the_means(plan: Plan) -> None:
+    plan["command"]["keep_capabilities"] = 1 << 21
+
+
+def break_the_filter(plan: Plan) -> None:
+    plan["command"]["filters"][1] = b"\xff" * 64
+
+
+def break_a_limit(plan: Plan) -> None:
+    plan["command"]["rlimits"].append([9999, 0, 0])
+
+
+@pytest.mark.rootless
+@pytest.mark.parametrize("change", [keep_a_capability_without_the_means, break_the_filter, break_a_limit])
+def test_a_last_stage_that_fails_is_an_error_and_no_hang(change: Change, tmp_path: Path) -> None:
+    tmp_path.chmod(0o777)
+    launch = tampered(change, tmp_path)
+    box = Box(spawner_for(launch), launch, one_shot=False)
+    outcome: list[object] = []
+
+    def attempt() -> None:
+        try:
+            outcome.append(measure(box))
+        except (BoxError, LevelNotReached) as error:
+            outcome.append(error)
+
+    thread = threading.Thread(target=attempt, daemon=True)
+    thread.start()
+    thread.join(5)
+    hangs = thread.is_alive()
+    close_all()
+    box.close()
+    thread.join(5)
+    assert not hangs
+    assert isinstance(outcome[0], BoxError)
+    assert isinstance(refusal_of_one_command(launch), BoxError)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.root
@@ -223,8 +271,6 @@ def test_the_control_an_unchanged_plan_is_accepted(tmp_path: Path) -> None:
     assert once.measured is not None
     assert once.measured.awarded == "L2"
     assert [path.name for path in tmp_path.iterdir()] == ["ran"]
-    assert set(launch.to_tuple()) is not None
-    assert len(FIELDS) == len(launch.to_tuple())
 
 
 @pytest.mark.rootless
@@ -241,26 +287,23 @@ import sys
 from pathlib import Path
 from integration.test_sabotage import SABOTAGE, tampered
 from immure.cli.execute import Outcome, execute_into
-from immure.cli.show import write_result
 from immure.runtimes.process.request import Request
 launch = tampered(SABOTAGE["no landlock"][0], Path(sys.argv[1]))
 outcome = Outcome(Request(launch, [b"touch", b"/work/ran"]))
 status = execute_into(outcome, interactive=False, quiet=False)
-write_result("fd:1", outcome, outcome.error, "box")
+print(outcome.error.code)
 sys.exit(status)
 """
 
 
 @pytest.mark.root
-def test_the_command_line_ends_with_125_and_says_refused(tmp_path: Path) -> None:
+def test_the_command_line_ends_with_125_and_says_why(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     ended = subprocess.run(
         [sys.executable, "-c", CLI_PROGRAM, str(tmp_path)],
         cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 125, ended.stderr
-    document = msgspec.json.decode(ended.stdout)
-    assert document["exit"]["kind"] == "refused"
-    assert document["error"]["code"] == "IMM-LEVEL"
+    assert ended.stdout == b"IMM-LEVEL\n"
     assert b"files.mac" in ended.stderr
     assert list(tmp_path.iterdir()) == []
