@@ -27,9 +27,7 @@ class Case:
     options: tuple[str, ...] = ()
 
 
-def case(
-    argv: object, kind: str, code: int | None, signal: int | None, status: int, **keywords: Any
-) -> Case:
+def case(argv: object, kind: str, code: int | None, signal: int | None, status: int, **keywords: Any) -> Case:
     options = {
         "timeout_s": "--timeout",
         "output_mib": "--max-output",
@@ -51,9 +49,7 @@ CASES = {
     "crashed": case(shell("kill -SEGV $$"), "signaled", None, 11, 139),
     "real-time signal": case(shell("kill -64 $$"), "signaled", None, 64, 192),
     "timeout": case(["sleep", "30"], "timeout", None, 9, 124, timeout_s=0.3),
-    "timeout, deaf": case(
-        shell("trap '' TERM INT HUP; sleep 30; sleep 30"), "timeout", None, 9, 124, timeout_s=0.3
-    ),
+    "timeout, deaf": case(shell("trap '' TERM INT HUP; sleep 30; sleep 30"), "timeout", None, 9, 124, timeout_s=0.3),
     "flood": case(["yes"], "output", None, 9, 125, output_mib=0.25),
 }
 

@@ -75,7 +75,9 @@ def test_while_there_is_no_cached_plan(cli: CommandLine, tmp_path_factory: pytes
 
 
 def test_a_second_interrupt_while_the_first_is_under_way(cli: CommandLine) -> None:
-    with cli.start("--", *shell("trap 'sleep 0.3; exit 11' INT; echo ready; sleep 20 & wait"), process_group=0) as process:
+    with cli.start(
+        "--", *shell("trap 'sleep 0.3; exit 11' INT; echo ready; sleep 20 & wait"), process_group=0
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         for _ in range(2):

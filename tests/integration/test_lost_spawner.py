@@ -116,10 +116,7 @@ def test_no_cgroup_is_left() -> None:
     timer.join()
     assert run(["true"], **limits).ok
     left = [
-        str(path)
-        for parent in host_facts().cgroups
-        for pid in killed
-        for path in _glob(parent.path, f"immure-{pid}-*")
+        str(path) for parent in host_facts().cgroups for pid in killed for path in _glob(parent.path, f"immure-{pid}-*")
     ]
     assert left == []
 

@@ -75,7 +75,9 @@ def test_a_command_that_kills_its_siblings() -> None:
 
 
 def test_killing_everything_in_a_loop_never_hurts_the_box() -> None:
-    program = python("import os,time\nend=time.time()+1\nwhile time.time()<end:\n try: os.kill(-1, 9)\n except OSError: pass")
+    program = python(
+        "import os,time\nend=time.time()+1\nwhile time.time()<end:\n try: os.kill(-1, 9)\n except OSError: pass"
+    )
     with Sandbox() as box:
         killer = threading.Thread(target=box.exec, args=(program,))
         killer.start()
@@ -111,7 +113,9 @@ def test_children_that_left_the_group_die_with_the_box() -> None:
 
 def test_orphans_are_reaped() -> None:
     with Sandbox() as box:
-        script = shell("for i in $(seq 50); do (setsid true &) ; done; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l")
+        script = shell(
+            "for i in $(seq 50); do (setsid true &) ; done; sleep 0.3; grep -l '^State:.Z' /proc/[0-9]*/status | wc -l"
+        )
         assert box.exec(script).stdout.strip() == b"0"
 
 

@@ -34,7 +34,9 @@ def owner_of(path: Path) -> tuple[int, int]:
 @pytest.mark.root
 def test_what_a_box_writes_belongs_to_the_owner_of_the_source(owned: tuple[Path, tuple[int, int]]) -> None:
     folder, owner = owned
-    script = shell("cat /work/file; echo x > /work/new; mkdir /work/d; ln -s x /work/l; mkfifo /work/p; echo y >> /work/file")
+    script = shell(
+        "cat /work/file; echo x > /work/new; mkdir /work/d; ln -s x /work/l; mkfifo /work/p; echo y >> /work/file"
+    )
     result = run(script, mounts=[(folder, "/work", "rw")])
     assert (result.exit.code, result.stdout, result.stderr) == (0, b"content", b"")
     for name in ("new", "d", "l", "p", "file"):

@@ -276,7 +276,9 @@ def test_an_overlay_can_be_shown_or_is_refused_by_name(tmp_path: Path) -> None:
 @pytest.mark.root
 def test_the_whole_root_is_refused_or_read_only(tmp_path: Path) -> None:
     try:
-        result = run(shell("cat /host/etc/shadow; echo x > /host/planted"), mounts=[("/", "/host", "ro")], workdir="/tmp")
+        result = run(
+            shell("cat /host/etc/shadow; echo x > /host/planted"), mounts=[("/", "/host", "ro")], workdir="/tmp"
+        )
     except SetupFailed:
         return
     assert not result.ok

@@ -34,7 +34,13 @@ def test_read_only(folder: Path) -> None:
     assert run(["cat", "/work/file", "/work/sub/deep"], mounts=mounts).stdout == b"contentdeep content"
     for path in ("/work/file", "/work/new", "/work/sub/new"):
         assert not run(writes(path), mounts=mounts).ok
-    for script in ("rm /work/file", "mkdir /work/d", "chmod 777 /work/file", "touch /work/file", "ln /work/file /work/l"):
+    for script in (
+        "rm /work/file",
+        "mkdir /work/d",
+        "chmod 777 /work/file",
+        "touch /work/file",
+        "ln /work/file /work/l",
+    ):
         assert not run(shell(script), mounts=mounts).ok, script
     assert (folder / "file").read_text() == "content"
     assert sorted(path.name for path in folder.iterdir()) == ["file", "sub"]

@@ -6,19 +6,24 @@ import os
 import random
 import socket
 import struct
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine.prepare import prepare
 from immure.engine.spawners import close_all, spawner_for
+from immure.engine.stdio import captured
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.box import Box
-from immure.runtimes.process.session import measure
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.session import Once, measure
 from immure.runtimes.process.spawner import Spawner, memory_file, pair, receive, send
 from immure.spec.models import SandboxSpec
 
@@ -113,7 +118,9 @@ def test_a_plan_in_a_file_that_never_ends(launch: Launch, spawner: Spawner) -> N
     assert is_gone(spawner.pid)
 
 
-@pytest.mark.parametrize("message", [b"x", frames.header(999), frames.header(frames.READY), b"\xff" * 60, b"\xff" * 4000])
+@pytest.mark.parametrize(
+    "message", [b"x", frames.header(999), frames.header(frames.READY), b"\xff" * 60, b"\xff" * 4000]
+)
 def test_nonsense_from_the_owner_ends_the_box_alone(message: bytes, launch: Launch, spawner: Spawner) -> None:
     box, other = Box(spawner, launch, one_shot=False), Box(spawner, launch, one_shot=False)
     measure(box)
@@ -140,15 +147,28 @@ def test_an_owner_that_lets_go_ends_the_box(launch: Launch, spawner: Spawner) ->
     with_next.close()
 
 
-def test_release_before_the_box_is_ready(launch: Launch, spawner: Spawner) -> None:
-    """The engine's word counts whenever it comes; the witness is inspected all the same."""
+def test_a_release_that_comes_too_early_is_no_hang(launch: Launch, spawner: Spawner) -> None:
+    """The witness is inspected all the same, or the box ends."""
     box = Box(spawner, launch, one_shot=False)
+    box.owner.settimeout(PATIENCE_S)
     box.release()
     try:
         measure(box)
     except ImmureError:
         pass
     box.close()
+
+
+def test_a_spawner_that_can_not_start_says_why(launch: Launch) -> None:
+    config = msgspec.msgpack.decode(launch.config)
+    config["cgroups"] = [{"controllers": ["pids"], "path": "/sys/fs/cgroup/no/such/place"}]
+    bad = Launch.from_tuple(launch.to_tuple())
+    bad.config = msgspec.msgpack.encode(config)
+    with pytest.raises(ImmureError) as caught:
+        Once().run(spawner_for(bad), Request(bad, [b"true"]), lambda: captured(None))
+    close_all()
+    assert "/sys/fs/cgroup/no/such/place" in str(caught.value)
+    assert caught.value.have == "No such file or directory"
 
 
 def command(argv: list[bytes], *, argc: int | None = None, envc: int = 0, workdir: bytes = b"/\0") -> bytes:
@@ -258,9 +278,6 @@ def test_more_commands_at_once_than_the_stem_has_descriptors_for() -> None:
         "    import time; time.sleep(0.5)\n"
         "    sys.exit(0 if box.exec(['true']).ok else 3)\n"
     )
-    import subprocess
-    import sys
-
     ended = subprocess.run([sys.executable, "-c", code], stderr=subprocess.PIPE, timeout=50, check=False)
     assert ended.returncode == 0, ended.stderr.decode()[-600:]
 
@@ -281,9 +298,6 @@ def test_a_caller_with_few_descriptors_gets_an_error_for_the_box_too_many() -> N
         "print(len(boxes), repr(error), str(error))\n"
         "sys.exit(0 if all(box.exec(['true']).ok for box in [first, *boxes]) else 3)\n"
     )
-    import subprocess
-    import sys
-
     ended = subprocess.run(
         [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=50, check=False
     )

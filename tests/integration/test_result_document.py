@@ -49,7 +49,12 @@ def test_every_member_is_there(cli: CommandLine, tmp_path: Path) -> None:
 
 def test_usage(cli: CommandLine, tmp_path: Path) -> None:
     _, document = result_of(
-        cli, tmp_path, "--max-output", "1", "--", *shell("echo abc; echo de >&2; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done")
+        cli,
+        tmp_path,
+        "--max-output",
+        "1",
+        "--",
+        *shell("echo abc; echo de >&2; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); done"),
     )
     usage = document["usage"]
     assert set(usage) == USAGE

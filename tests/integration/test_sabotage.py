@@ -173,7 +173,13 @@ SABOTAGE: dict[str, tuple[Change, str]] = {
     "the host's users": (share("user"), "identity.user_namespace"),
 }
 #: Without these the box can't even be made; the refusal is then that of the step.
-MAY_FAIL_TO_SET_UP = {"the host's processes", "the host's ipc", "the host's uts", "the host's mounts", "the host's users"}
+MAY_FAIL_TO_SET_UP = {
+    "the host's processes",
+    "the host's ipc",
+    "the host's uts",
+    "the host's mounts",
+    "the host's users",
+}
 #: A plain user can't read filters back.
 ROOT_ALONE = {"an open profile", "an open guard", "one other instruction", "no profile"}
 

@@ -142,7 +142,9 @@ def test_a_killed_command_line_takes_its_box_along(cli: CommandLine) -> None:
 
 
 def test_a_timeout_holds_for_a_command_that_swallows_signals(cli: CommandLine) -> None:
-    with cli.start("-q", "--timeout", "0.6", "--", *shell("trap '' INT TERM; echo ready; sleep 20; sleep 20")) as process:
+    with cli.start(
+        "-q", "--timeout", "0.6", "--", *shell("trap '' INT TERM; echo ready; sleep 20; sleep 20")
+    ) as process:
         ready(process)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 124

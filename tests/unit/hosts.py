@@ -38,6 +38,7 @@ _ROOT: dict[str, Any] = {
     "arch": "x86_64",
     "boot_id": "5f1c6f1e-0000-4000-8000-000000000000",
     "root": True,
+    "switches_user": True,
     "uid": 0,
     "gid": 0,
     "groups": (0,),
@@ -50,7 +51,14 @@ _ROOT: dict[str, Any] = {
     "ids": RANGES,
     "cgroups": NO_CGROUPS,
 }
-_PLAIN: dict[str, Any] = {"root": False, "uid": 1001, "gid": 1001, "groups": (1001,), "ids": SINGLE}
+_PLAIN: dict[str, Any] = {
+    "root": False,
+    "switches_user": False,
+    "uid": 1001,
+    "gid": 1001,
+    "groups": (1001,),
+    "ids": SINGLE,
+}
 
 
 def make_facts(**changes: Any) -> HostFacts:

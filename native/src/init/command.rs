@@ -52,20 +52,12 @@ pub fn leave_word(slot: *mut Slot, fault: &Fault) {
 }
 
 /// Standard descriptors in place, everything else closed but `keep`, which exec closes.
-pub fn take_stdio(stdio: [RawFd; 3], keep: Option<RawFd>) -> Outcome<Option<RawFd>> {
-    let mut high = [0; 3];
-    for (copy, original) in high.iter_mut().zip(stdio) {
-        *copy = fd::dup_above(original, 10).at("stdio", "")?;
+pub fn take_stdio(stdio: [RawFd; 3], keep: Option<RawFd>) -> Outcome<()> {
+    // The stem's own stand under the standard numbers, so that none of these can be in another's way.
+    for (number, original) in stdio.into_iter().enumerate() {
+        fd::dup_to(original, number as RawFd).at("stdio", "")?;
     }
-    let keep = match keep {
-        Some(fd) => Some(fd::dup_above(fd, 10).at("stdio", "")?),
-        None => None,
-    };
-    for (number, copy) in high.iter().enumerate() {
-        fd::dup_to(*copy, number as RawFd).at("stdio", "")?;
-    }
-    fd::close_all_but(&mut [0, 1, 2, keep.unwrap_or(2)]).at("stdio", "")?;
-    Ok(keep)
+    fd::close_all_but(&mut [0, 1, 2, keep.unwrap_or(2)]).at("stdio", "")
 }
 
 pub fn enter_workdir(path: &CStr) -> Outcome<()> {

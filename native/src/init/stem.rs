@@ -245,8 +245,8 @@ impl Stem<'_> {
 
     fn last_stage(&self, command: &Command, stdio: [RawFd; 3], witness: bool) -> Outcome<()> {
         let stage = &self.birth.plan.command;
-        if witness {
-            self.let_inspect()?;
+        if witness && self.birth.privileged {
+            // Early, so that the spawner attaches while this process goes on.
             command::announce(self.birth.ctl, &self.report)?;
         }
         // The dispositions are the spawner's, which made them the defaults.
@@ -255,11 +255,17 @@ impl Stem<'_> {
         unsafe { libc::umask(stage.umask) };
         // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
         unsafe { libc::setsid() };
-        let ctl = command::take_stdio(stdio, witness.then_some(self.birth.ctl))?;
+        let ctl = witness.then_some(self.birth.ctl);
+        command::take_stdio(stdio, ctl)?;
         command::enter_workdir(command.workdir)?;
         command::give_up_privileges(stage, command, self.birth.range)?;
         if let Some(ctl) = ctl {
-            self.let_inspect()?;
+            if !self.birth.privileged {
+                // A plain user inspects a dumpable process, which the change of credentials has undone. Nothing else
+                // runs in the box yet, and the process is a copy, so that the stem stays as it is.
+                process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "")?;
+                command::announce(ctl, &self.report)?;
+            }
             command::wait_for_tracer(ctl)?;
         }
         command::install_profile(stage)?;
@@ -267,15 +273,6 @@ impl Stem<'_> {
             command::wait_for_inspection();
         }
         Ok(())
-    }
-
-    /// Inspection by a plain user needs a dumpable process, which a change of credentials undoes. Nothing else runs in
-    /// the box yet, and the process is a copy, so that the stem stays as it is.
-    fn let_inspect(&self) -> Outcome<()> {
-        if self.birth.privileged {
-            return Ok(());
-        }
-        process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "").map(drop)
     }
 }
 

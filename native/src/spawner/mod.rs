@@ -116,7 +116,8 @@ impl Spawner {
             let timeout_ms = if self.spare_due { IDLE_MS } else { -1 };
             self.poller.wait(&mut ready, timeout_ms).at("poll", "")?;
             if ready.is_empty() {
-                self.make_spare()?;
+                // What fails here fails again for the box that needs it, and is told then.
+                let _ = self.make_spare();
             }
             // What a box said comes before the news that it has ended: sockets first, signals last.
             ready.sort_unstable_by(|one, other| other.cmp(one));
@@ -357,7 +358,11 @@ impl Spawner {
         if let Some(name) = cell.cgroups.name() {
             frame::put_item(&mut data, "cgroup.name", name.as_bytes());
         }
-        witness::read_back(pid, self.host.proc_dir(), &mut data)?;
+        if witness::read_back(pid, self.host.proc_dir(), &mut data).is_err() {
+            // It was killed under inspection, and its box with it.
+            cell.kill();
+            return Ok(());
+        }
         tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
         let _ = trace::resume(pid, 0);
         Ok(())

@@ -162,14 +162,8 @@ pub fn close_range(first: u32, last: u32) -> Sys<()> {
 }
 
 pub fn dup_to(from: RawFd, to: RawFd) -> Sys<()> {
-    // SAFETY: no memory is passed. dup3 refuses equal numbers, and would keep CLOEXEC off only on a copy.
+    // SAFETY: no memory is passed. On equal numbers, as with the witness's, it does nothing.
     check(unsafe { libc::dup2(from, to) } as i64).map(drop)
-}
-
-/// A duplicate at `least` or above, so that it is out of the way of the descriptors 0 to 2.
-pub fn dup_above(fd: RawFd, least: RawFd) -> Sys<RawFd> {
-    // SAFETY: no memory is passed.
-    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, least) } as i64).map(|copy| copy as RawFd)
 }
 
 /// Takes (or releases) an OFD lock on one byte; false where somebody else has it.

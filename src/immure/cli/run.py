@@ -56,6 +56,8 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
 
 def _spec(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, Path, str]:
     document = _document(options.file, dependencies)
+    # What a ~ in a path stands for.
+    dependencies.environment.append(("HOME", os.environ.get("HOME")))
     base = Path(options.file).absolute().parent if options.file else Path.cwd()
     given = _keywords(options, dependencies)
     spec = document.spec if document is not None else SandboxSpec()

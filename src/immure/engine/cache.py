@@ -22,6 +22,7 @@ else:
     import _signal
 
 _MOST = 256
+_DECIDING = ("/plan/compile.py", "/plan/root.py", "/policy/landlock.py", "/policy/seccomp/presets/default.json")
 _INTERRUPTS = (1, 2, 3, 15)
 
 _LOOKED_AT = ("/", "/etc", "/etc/subuid", "/etc/subgid")
@@ -38,12 +39,14 @@ def key_of(*parts: Any) -> str:
 
 def host_key() -> tuple[object, ...]:
     """What facts depend on: the boot, the user, the native program, our cgroups, and what `image: host` shows."""
-    program = os.environ.get("IMMURE_INIT") or _own_program()
+    program = os.environ.get("IMMURE_INIT") or _package() + "/_native/immure-init"
     return (
         _read("/proc/sys/kernel/random/boot_id"),
         os.geteuid(),
         os.getegid(),
         _identity(program),
+        # What decides, where the package is worked on in place.
+        tuple(_identity(_package() + name) for name in _DECIDING),
         _read("/proc/self/cgroup"),
         _lines("/proc/self/status", (b"Groups", b"CapEff")),
         _lines("/proc/self/limits", (b"Max processes",)),
@@ -52,8 +55,8 @@ def host_key() -> tuple[object, ...]:
     )
 
 
-def _own_program() -> str:
-    return os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + "/_native/immure-init"  # noqa: PTH100, PTH120
+def _package() -> str:
+    return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
 
 
 def _identity(path: str) -> tuple[str, int, int, int, int] | None:
@@ -118,7 +121,7 @@ def load(name: str) -> object | None:
         if found.st_uid != os.geteuid() or found.st_mode & _PRIVATE:
             return None
         return marshal.loads(os.read(fd, found.st_size))
-    except (OSError, EOFError, ValueError, TypeError):
+    except (OSError, EOFError, ValueError, TypeError, MemoryError):
         return None
     finally:
         os.close(fd)

@@ -120,7 +120,7 @@ class Sandbox:
         )
         request.workdir = workdir if workdir is not None else request.workdir
         if user is not None:
-            if not 0 <= user < _NO_USER:
+            if not isinstance(user, int) or not 0 <= user < _NO_USER:  # pyright: ignore[reportUnnecessaryIsInstance]
                 raise SpecError("no such user id", path="user", need=f"0 to {_NO_USER - 1}", have=str(user))
             request.uid = request.gid = user
         request.timeout_s = timeout_s if timeout_s is not None else request.timeout_s

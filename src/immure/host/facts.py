@@ -27,6 +27,10 @@ class IdRange(Struct, frozen=True):
     newgidmap: str | None = None
 
 
+#: What root's boxes have. Above systemd-nspawn's ranges and below its foreign one (systemd, UIDS-GIDS.md).
+ROOT_RANGES = IdRange(kind="ranges", base_uid=0x7000_0000, base_gid=0x7000_0000, size=65_536, slots=4_000)
+
+
 class HostImage(Struct, frozen=True):
     """What of the host's root `image: host` shows."""
 
@@ -81,6 +85,8 @@ class HostFacts(Struct, frozen=True):
     nproc_hard: int | None = None
     #: The id here that is root outside our user namespace; None where none is.
     host_root_id: int | None = 0
+    #: A box without namespaces can run as another user: CAP_SETUID and its like in the initial namespace.
+    switches_user: bool = False
     seccomp: bool = True
     user_namespaces: Missing | None = None
     new_proc: Missing | None = None

@@ -7,14 +7,10 @@ import pwd
 import shutil
 from pathlib import Path
 
-from immure.host.facts import IdRange
+from immure.host.facts import ROOT_RANGES, IdRange
 
-# Above systemd-nspawn's ranges and below its foreign one (systemd, UIDS-GIDS.md); nobody is allotted these.
-_ROOT_BASE = 0x7000_0000
-_ROOT_SIZE = 65_536
-_ROOT_SLOTS = 4_000
 _PLAIN_SIZE = 1_024
-_CAP_SYS_ADMIN = 21
+_CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP, _CAP_SYS_ADMIN = 6, 7, 8, 21
 
 
 def in_initial_user_namespace() -> bool:
@@ -36,18 +32,25 @@ def host_root_id() -> int | None:
 
 def is_root() -> bool:
     """Whether this is root of the initial user namespace, and has not lost CAP_SYS_ADMIN."""
-    if os.geteuid() != 0 or not in_initial_user_namespace():
-        return False
+    return os.geteuid() == 0 and in_initial_user_namespace() and _has(_CAP_SYS_ADMIN)
+
+
+def switches_user() -> bool:
+    """Whether a process of ours can become another user of the host for good."""
+    return in_initial_user_namespace() and _has(_CAP_SETGID, _CAP_SETUID, _CAP_SETPCAP)
+
+
+def _has(*capabilities: int) -> bool:
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("CapEff:"):
-            return bool(int(line.split()[1], 16) >> _CAP_SYS_ADMIN & 1)
+            return all(int(line.split()[1], 16) >> one & 1 for one in capabilities)
     return False
 
 
 def find_ids() -> IdRange:
     """Ranges of 65,536 ids as root, of 1,024 out of /etc/subuid as a plain user, else the caller's id alone."""
     if is_root():
-        return IdRange(kind="ranges", base_uid=_ROOT_BASE, base_gid=_ROOT_BASE, size=_ROOT_SIZE, slots=_ROOT_SLOTS)
+        return ROOT_RANGES
     tools = shutil.which("newuidmap"), shutil.which("newgidmap")
     uids, gids = _subordinate("/etc/subuid"), _subordinate("/etc/subgid")
     if None in tools or uids is None or gids is None:

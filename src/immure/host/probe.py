@@ -7,7 +7,7 @@ from pathlib import Path
 
 from immure.host.cgroups import find_parents
 from immure.host.facts import HostFacts, HostImage
-from immure.host.ids import find_ids, host_root_id, is_root
+from immure.host.ids import find_ids, host_root_id, is_root, switches_user
 from immure.host.trials import landlock_abi, try_host
 
 _ROOT_NAMES = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
@@ -50,6 +50,7 @@ def probe() -> HostFacts:
         arch=_ARCH.get(name.machine, name.machine),
         boot_id=(proc / "sys/kernel/random/boot_id").read_text().strip(),
         root=is_root(),
+        switches_user=switches_user(),
         uid=os.geteuid(),
         gid=os.getegid(),
         groups=tuple(os.getgroups()),

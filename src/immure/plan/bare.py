@@ -6,7 +6,7 @@ They reach L1. What they lack is said clause by clause.
 from __future__ import annotations
 
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, SourceFacts
+from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, SourceFacts
 from immure.plan.report import Clause
 from immure.plan.root import mount_path
 from immure.policy.landlock import DEVICES, FILE_RIGHTS, READ, WRITE, Fs, handled_tcp
@@ -21,7 +21,7 @@ def is_bare(spec: SandboxSpec, facts: HostFacts) -> bool:
     """Whether the box is made without namespaces: asked for, or refused here and opted down."""
     if spec.processes.namespaces == "none":
         return True
-    refused = facts.user_namespaces is not None or facts.new_proc is not None
+    refused = facts.user_namespaces is not None or facts.new_proc is not None or facts.own_id_is_host_root
     return refused and spec.level == "L1" and spec.protections.get("namespaces") == "best_effort"
 
 
@@ -50,9 +50,9 @@ def bare_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, 
 
 def bare_clauses(spec: SandboxSpec, facts: HostFacts) -> tuple[Clause, ...]:
     """What a box without namespaces does not have."""
-    missing = facts.user_namespaces or facts.new_proc
+    missing = facts.user_namespaces or facts.new_proc or (OWN_ID_IS_ROOT if facts.own_id_is_host_root else None)
     why = f"{missing.need}: {missing.have}" if missing is not None else "asked for"
-    user = "an id of its own" if facts.root else "the caller's id"
+    user = "an id of its own" if facts.switches_user else "the caller's id"
     return (
         Clause(
             clause="processes.namespaces",

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing, SourceFacts
+from immure.host.facts import OWN_ID_IS_ROOT, ROOT_RANGES, HostFacts, IdRange, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.clauses import spec_clauses
 from immure.plan.image import SENTINEL, host_image
@@ -181,7 +181,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         )
     limits = plan_limits(spec, facts)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
-    root = facts.root
+    root = facts.switches_user
     return Plan(
         namespaces=0,
         bare=True,
@@ -253,30 +253,30 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.timeout_s = spec.limits.timeout_s
     output = spec.limits.output_mib
     launch.config = spawner_config(facts, host_network=spec.network.mode == "host" or plan.bare, bare=plan.bare)
-    launch.root = facts.root
+    launch.root = facts.root or (plan.bare and facts.switches_user)
     used = {limit.controller for limit in plan.cgroup}
     launch.cgroups = tuple(one.path for one in facts.cgroups if used & set(one.controllers))
-    launch.ranges = facts.ids.kind == "ranges" and (facts.root or not plan.bare)
+    launch.ranges = _id_source(facts, bare=plan.bare).kind == "ranges"
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
     return launch
 
 
 def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes:
     """The first message to a spawner on this host."""
-    ids: dict[str, object] = {"kind": "single"}
-    if facts.ids.kind == "ranges" and (facts.root or not bare):
-        ids["kind"] = "ranges"
+    source = _id_source(facts, bare=bare)
+    ids: dict[str, object] = {"kind": source.kind}
+    if source.kind == "ranges":
         ids.update(
-            base_uid=facts.ids.base_uid,
-            base_gid=facts.ids.base_gid,
-            size=facts.ids.size,
-            slots=facts.ids.slots,
-            newuidmap=facts.ids.newuidmap,
-            newgidmap=facts.ids.newgidmap,
+            base_uid=source.base_uid,
+            base_gid=source.base_gid,
+            size=source.size,
+            slots=source.slots,
+            newuidmap=source.newuidmap,
+            newgidmap=source.newgidmap,
         )
     return msgspec.msgpack.encode(
         {
-            "rootless": not facts.root,
+            "rootless": not (facts.root or (bare and facts.switches_user)),
             "bare": bare,
             "host_network": host_network,
             "caller_uid": facts.uid,
@@ -285,6 +285,13 @@ def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes
             "cgroups": [{"controllers": one.controllers, "path": one.path} for one in facts.cgroups],
         }
     )
+
+
+def _id_source(facts: HostFacts, *, bare: bool) -> IdRange:
+    """Without a user namespace to map ids in, only who may become another user has a range of them."""
+    if not bare:
+        return facts.ids
+    return ROOT_RANGES if facts.switches_user else IdRange(kind="single")
 
 
 def _path_of(op: Operation) -> str:
@@ -332,6 +339,8 @@ def _refuse_at_l2(refused: bool, path: str, need: str, have: str) -> None:
 
 def _check_host(spec: SandboxSpec, facts: HostFacts, *, bare: bool) -> None:
     needs: list[tuple[str, Missing | None]] = [("evidence", facts.ptrace)]
+    if bare and facts.uid == facts.host_root_id and not facts.switches_user:
+        needs.append(("processes.user", OWN_ID_IS_ROOT))
     if not bare:
         needs += [
             ("processes.namespaces", facts.user_namespaces),

@@ -42,12 +42,12 @@ def mount_path(mount: Mount) -> str:
     return "/" + "/".join(part for part in (target or "/").split("/") if part not in ("", "."))
 
 
-def check_targets(spec: SandboxSpec) -> None:
+def check_targets(spec: SandboxSpec, facts: HostFacts) -> None:
     """Raises SpecError for a target that is the root, leads upwards, is reserved, or is there twice."""
     seen: dict[str, int] = {}
     for index, mount in enumerate(spec.files.mounts):
         path = f"$.spec.files.mounts[{index}].{'tmpfs' if mount.tmpfs is not None else 'target'}"
-        target = mount_path(mount)
+        target = _through_links(mount_path(mount), facts)
         if target == "/" or ".." in target.split("/"):
             raise SpecError(
                 "the target is not inside the box's root",
@@ -81,7 +81,7 @@ def box_root(
     own_network: bool,
 ) -> tuple[list[TemplateOp], list[RootOp]]:
     """Mount points to add to the template, and the operations that each box carries out."""
-    check_targets(spec)
+    check_targets(spec, facts)
     ops: list[RootOp] = [*_proc(facts), *_private(spec, facts)]
     template: list[TemplateOp] = []
     made = {"/etc", "/dev", "/proc", "/tmp", "/var", "/run", "/home", "/root", "/mnt", "/opt", "/srv"}

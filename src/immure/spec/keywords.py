@@ -28,6 +28,8 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "limits": ("limits",),
     "protections": ("protections",),
 }
+#: Tables that a keyword adds to.
+_ADDED = ("limits", "env", "protections")
 #: Limits may be given by themselves as well: `run(…, timeout_s=5)`.
 _LIMITS = ("memory_mib", "cpus", "pids", "disk_mib", "timeout_s", "output_mib")
 
@@ -57,7 +59,7 @@ def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = N
         if value is None:
             continue
         if name in _LIMITS:
-            raw.setdefault("limits", {})[name] = value
+            _put(raw, ("limits",), {name: value})
             continue
         place = _PLACES.get(name)
         if place is None:
@@ -71,9 +73,15 @@ def spec_from_keywords(keywords: Mapping[str, Any], base: SandboxSpec | None = N
 def _put(raw: dict[str, Any], place: tuple[str, ...], value: Any) -> None:
     for step in place[:-1]:
         raw = raw.setdefault(step, {})
-    if place[-1] in ("limits", "env", "protections") and isinstance(value, dict):
-        raw.setdefault(place[-1], {}).update(value)
-    else:
+    if isinstance(value, msgspec.Struct):
+        value = msgspec.to_builtins(value)
+    present = raw.get(place[-1])
+    if place[-1] not in _ADDED or present is None:
+        raw[place[-1]] = value
+    elif isinstance(present, dict) and isinstance(value, dict):
+        cast("dict[str, Any]", present).update(cast("dict[str, Any]", value))
+    elif isinstance(present, dict):
+        # No table: the conversion says so.
         raw[place[-1]] = value
 
 
@@ -89,6 +97,13 @@ def _long_form(name: str, value: Any) -> Any:
     return value
 
 
+def _path_text(value: Any) -> str:
+    """A path object as text; anything else is no part of a mount."""
+    if hasattr(value, "__fspath__"):
+        return str(value.__fspath__())
+    raise SpecError("a mount's members are text", path="$.spec.files.mounts", have=repr(value))
+
+
 def _mount(value: Any) -> Any:
     """A tuple `(source, target)` or `(source, target, access)`, or the mapping of the spec."""
     if isinstance(value, list | tuple):
@@ -96,6 +111,6 @@ def _mount(value: Any) -> Any:
         if len(parts) in (2, 3):
             return {"source": parts[0], "target": parts[1], "access": parts[2] if len(parts) == 3 else "ro"}
     elif isinstance(value, dict | msgspec.Struct):
-        return msgspec.to_builtins(cast("Any", value))
+        return msgspec.to_builtins(cast("Any", value), enc_hook=_path_text)
     have = repr(cast("Any", value))
     raise SpecError("a mount is a tuple (source, target[, access]) or a mapping", path="$.spec.files.mounts", have=have)

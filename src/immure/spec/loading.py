@@ -14,6 +14,7 @@ from immure.spec.models import Document
 
 T = TypeVar("T")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
+_WRONG_KEY = re.compile(r"invalid enum value '([^']*)'", re.IGNORECASE)
 _PATH = re.compile(r" - at (?:`key` in )?`([^`]*)`$")
 
 
@@ -53,17 +54,23 @@ def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
     path = root + inner.removeprefix("$")
     unknown = _UNKNOWN.search(text)
     if unknown is not None:
-        known = _keys_at(model, inner)
-        near = difflib.get_close_matches(unknown.group(1), known, n=1)
-        return SpecError(
-            f"unknown key {unknown.group(1)!r}",
-            path=path,
-            need="one of " + ", ".join(known) if known else None,
-            hint=f"did you mean {near[0]!r}?" if near else None,
-        )
+        return _unknown(unknown.group(1), _keys_at(model, inner), path)
+    wrong = _WRONG_KEY.search(text) if found and "`key` in" in found.group(0) else None
+    if wrong is not None:
+        return _unknown(wrong.group(1), _literals_at(model, inner), path)
     text = text[:1].lower() + text[1:].rstrip(".")
     have = _value_at(raw, inner)
     return SpecError(text, path=path, have=None if have is _ABSENT else _short(have))
+
+
+def _unknown(name: str, known: list[str], path: str) -> SpecError:
+    near = difflib.get_close_matches(name, known, n=1)
+    return SpecError(
+        f"unknown key {name!r}",
+        path=path,
+        need="one of " + ", ".join(known) if known else None,
+        hint=f"did you mean {near[0]!r}?" if near else None,
+    )
 
 
 _ABSENT = object()
@@ -105,6 +112,14 @@ def _keys_at(model: Any, path: str) -> list[str]:
     if isinstance(model, type) and issubclass(model, msgspec.Struct):
         return [field.encode_name for field in msgspec.structs.fields(model)]
     return []
+
+
+def _literals_at(model: Any, path: str) -> list[str]:
+    """The names that the keys of the table at `path` may have."""
+    for step in _steps(path):
+        model = get_type_hints(_strip_optional(model)).get(step)
+    keys = (get_args(model) or (None,))[0]
+    return [str(one) for one in get_args(keys)]
 
 
 def _strip_optional(model: Any) -> Any:

@@ -54,7 +54,10 @@ class Box:
         if kind == frames.READY:
             self.pid = frames.u32(message, 8)
             self._pidfd = fds[0]
-            return frames.items(message, 12)
+            try:
+                return frames.items(message, 12)
+            except ValueError as error:
+                raise BoxLost("the spawner said something unreadable", have=str(error)) from error
         if kind == frames.FAILED:
             raise explain(message)
         if kind == frames.ENDED:
