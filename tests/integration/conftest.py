@@ -11,7 +11,6 @@ import pytest
 from .command_line import CommandLine
 from .processes import adopt_orphans, eventually, left_behind, open_descriptors
 
-
 #: A test that waits longer than this for something hangs.
 PATIENCE_S = 60
 

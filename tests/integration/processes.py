@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from immure.engine import spawners
+from immure.engine.prepare import host_facts
 
 _PR_SET_CHILD_SUBREAPER = 36
 
@@ -61,6 +62,11 @@ def descendants(root: int | None = None) -> list[Process]:
     return found
 
 
+def has_one_id() -> bool:
+    """Whether boxes map a single id here, so that their stem has the user of their commands."""
+    return host_facts().ids.kind == "single"
+
+
 def running(pid: int) -> bool:
     found = read_process(pid)
     return found is not None and found.state not in "ZX"
@@ -108,7 +114,7 @@ def open_descriptors(pid: int) -> dict[int, str]:
     found: dict[int, str] = {}
     for entry in Path(f"/proc/{pid}/fd").iterdir():
         try:
-            found[int(entry.name)] = os.readlink(entry)
+            found[int(entry.name)] = str(entry.readlink())
         except OSError:
             continue
     return found

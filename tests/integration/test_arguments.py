@@ -58,8 +58,8 @@ def test_odd_bytes_on_the_command_line(cli: CommandLine) -> None:
 
 @pytest.mark.parametrize(
     ("count", "size"),
-    [(1, 11_000), (1, 12_287), (1, 12_288), (1, 14_000), (1, 17_000), (40, 400), (1_500, 100), (1, 131_000), (90, 16_000)],
-)  # fmt: skip
+    [(1, 11_000), (1, 12_288), (1, 14_000), (1, 17_000), (40, 400), (1_500, 100), (1, 131_000), (90, 16_000)],
+)
 def test_long_commands(count: int, size: int) -> None:
     arguments = [bytes([65 + index % 26]) * size for index in range(count)]
     assert run([*DIGEST, *arguments]).stdout == digest(arguments)

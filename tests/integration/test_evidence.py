@@ -46,7 +46,7 @@ def test_it_is_what_the_host_sees() -> None:
                 assert (proc / "ns" / name).stat().st_ino == inode, name
         assert (proc / "uid_map").read_text().split() == seen.uid_map.split()
         assert (proc / "gid_map").read_text().split() == seen.gid_map.split()
-        own = {name: os.stat(f"/proc/self/ns/{name}").st_ino for name in seen.namespaces}
+        own = {name: Path("/proc/self/ns", name).stat().st_ino for name in seen.namespaces}
     for name in ("user", "mnt", "pid", "net", "ipc", "uts"):
         assert seen.namespaces[name] != own[name], name
 
@@ -76,6 +76,13 @@ def test_two_boxes_of_a_spec_have_one_plan() -> None:
         hosts = {box.evidence().host_sha256 for box in (one, two, other)}
     assert plans[0] == plans[1] != plans[2]
     assert len(hosts) == 1
+
+
+def test_the_report_is_that_of_the_spec_also_where_the_plans_are_equal() -> None:
+    """A limit that the host's own side enforces is no part of what the native program is told."""
+    for seconds in (5.0, 6.0, None, 5.0):
+        rows = {row.clause: row.wanted for row in run(["true"], timeout_s=seconds).report}
+        assert rows["limits.timeout_s"] == (str(seconds) if seconds else "none (default)")
 
 
 def test_more_than_was_asked_for_is_told() -> None:

@@ -71,7 +71,7 @@ def test_while_there_is_no_cached_plan(cli: CommandLine, tmp_path_factory: pytes
         empty = CommandLine(tmp_path_factory.mktemp("empty"))
         status, said = interrupted(empty, dice.uniform(0.02, 0.3), [])
         check(status, said)
-        assert not [one for one in empty.cache.glob(".*")], "no half-written file"
+        assert not list(empty.cache.glob(".*")), "no half-written file"
 
 
 def test_a_second_interrupt_while_the_first_is_under_way(cli: CommandLine) -> None:

@@ -11,7 +11,7 @@ import pytest
 from immure import BoxError, Sandbox
 
 from .command_line import python, shell
-from .processes import running
+from .processes import eventually, has_one_id, running
 
 pytestmark = pytest.mark.rootless
 
@@ -57,6 +57,7 @@ def test_commands_run_at_the_same_time() -> None:
         assert time.monotonic() - began < 2.5
 
 
+@pytest.mark.skipif(has_one_id(), reason="with one id the stem is one of the siblings")
 def test_a_command_that_kills_its_siblings() -> None:
     with Sandbox() as box:
         victims: list[int | None] = []
@@ -74,6 +75,7 @@ def test_a_command_that_kills_its_siblings() -> None:
         assert box.exec(["true"]).ok
 
 
+@pytest.mark.skipif(has_one_id(), reason="with one id the stem is killed too")
 def test_killing_everything_in_a_loop_never_hurts_the_box() -> None:
     program = python(
         "import os,time\nend=time.time()+1\nwhile time.time()<end:\n try: os.kill(-1, 9)\n except OSError: pass"
@@ -104,7 +106,8 @@ def test_children_that_left_the_group_die_with_the_box() -> None:
     box = Sandbox()
     try:
         assert box.exec(shell("for i in 1 2 3; do setsid sleep 44 & done; (sleep 45 &) &")).ok
-        assert box.exec(shell("cat /proc/[0-9]*/comm | grep -c sleep")).stdout == b"4\n"
+        count = shell("cat /proc/[0-9]*/comm | grep -c sleep")
+        assert eventually(lambda: box.exec(count).stdout == b"4\n")
         pid = box._box.pid
     finally:
         box.close()

@@ -144,11 +144,10 @@ def test_names_that_need_care(folder: Path, cli: CommandLine) -> None:
 
 
 def test_a_name_that_is_no_text_is_shown_or_refused(folder: Path, cli: CommandLine) -> None:
-    source = os.fsencode(folder) + b"/\xff\xfe"
-    os.mkdir(source)
-    with open(source + b"/mark", "w") as file:
-        file.write("mark")
-    ended = cli.run(b"-v", source + b":/data", "--", "cat", "/data/mark")
+    source = folder / "\udcff\udcfe"
+    source.mkdir()
+    (source / "mark").write_text("mark")
+    ended = cli.run("-v", f"{source}:/data", "--", "cat", "/data/mark")
     assert (ended.returncode, ended.stdout) in ((0, b"mark"), (125, b""))
     assert b"Traceback" not in ended.stderr
 

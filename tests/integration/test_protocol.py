@@ -298,9 +298,7 @@ def test_a_caller_with_few_descriptors_gets_an_error_for_the_box_too_many() -> N
         "print(len(boxes), repr(error), str(error))\n"
         "sys.exit(0 if all(box.exec(['true']).ok for box in [first, *boxes]) else 3)\n"
     )
-    ended = subprocess.run(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=50, check=False
-    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=50, check=False)
     assert ended.returncode == 0, ended.stdout.decode() + ended.stderr.decode()[-600:]
 
 

@@ -307,7 +307,7 @@ def test_the_command_line_ends_with_125_and_says_why(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     ended = subprocess.run(
         [sys.executable, "-c", CLI_PROGRAM, str(tmp_path)],
-        cwd=Path(__file__).parent.parent, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=60, check=False,
+        cwd=Path(__file__).parent.parent, capture_output=True, timeout=60, check=False,
     )  # fmt: skip
     assert ended.returncode == 125, ended.stderr
     assert ended.stdout == b"IMM-LEVEL\n"

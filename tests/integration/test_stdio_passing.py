@@ -22,7 +22,8 @@ REPORT = python(
     "lines=[]\n"
     "for n in (0,1,2):\n"
     "    s=os.fstat(n); kind=stat.filemode(s.st_mode)[0]\n"
-    "    lines.append(f'{n} {kind} {s.st_ino} {fcntl.fcntl(n,fcntl.F_GETFL)&3} {os.readlink(f\"/proc/self/fd/{n}\")}')\n"
+    "    flags=fcntl.fcntl(n,fcntl.F_GETFL)&3; link=os.readlink(f'/proc/self/fd/{n}')\n"
+    "    lines.append(f'{n} {kind} {s.st_ino} {flags} {link}')\n"
     "os.write(int(sys.argv[1]), ('\\n'.join(lines)+'\\n').encode())"
 )
 
@@ -224,7 +225,7 @@ def test_descriptors_that_the_caller_has_closed(
     command = cli.words("run", "-i", *words, "-v", f"{tmp_path}:/work:rw", "--", "sh", "-c", script)
     ended = subprocess.run(
         ["sh", "-c", f'exec "$@" {redirections}', "sh", *command],
-        env=cli.env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, timeout=30, check=False,
+        env=cli.env, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False,
     )  # fmt: skip
     assert ended.returncode == 7, ended.stderr
     if not words:

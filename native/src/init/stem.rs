@@ -35,7 +35,7 @@ struct Stem<'a> {
     running: Vec<Running>,
     next_token: u64,
     /// For the process that becomes a command; one at a time.
-    stack: Vec<u8>,
+    stack: &'static mut [u8],
     signals: OwnedFd,
     poller: Poller,
     /// The first command of a one-shot box is its witness: the spawner inspects it before its execve.
@@ -70,7 +70,7 @@ fn live(birth: &Birth, rope: &OwnedFd) -> Outcome<()> {
         slots: fd::map_shared(SLOTS * std::mem::size_of::<Slot>()).at("slots", "")?.cast(),
         running: Vec::new(),
         next_token: FIRST_COMMAND,
-        stack: vec![0; STACK_BYTES],
+        stack: fd::map_private(STACK_BYTES).at("stack", "")?,
         poller: Poller::new().at("poll", "")?,
         signals: process::watch_signals().at("signals", "")?,
         witness_due: birth.one_shot,
@@ -213,7 +213,7 @@ impl Stem<'_> {
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
         let witness = std::mem::take(&mut self.witness_due);
-        let mut stack = std::mem::take(&mut self.stack);
+        let stack = std::mem::take(&mut self.stack);
         let mut start = Start { stem: self, command, stdio, witness, slot };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
@@ -222,7 +222,7 @@ impl Stem<'_> {
             if witness && !self.birth.privileged {
                 process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))
             } else {
-                process::vfork_with(&mut stack, become_command, argument)
+                process::vfork_with(stack, become_command, argument)
             }
         };
         self.stack = stack;

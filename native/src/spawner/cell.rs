@@ -24,6 +24,8 @@ pub struct Cell {
     pub claim: Claim,
     pub cgroups: Cgroups,
     pub witness: Option<Witness>,
+    /// The box's cgroups, as an item of the readback.
+    pub membership: Vec<u8>,
 }
 
 /// The process that is inspected. It goes on as far as its execve while the engine judges it, and not an instruction
@@ -51,6 +53,10 @@ impl Cell {
     pub fn kill(&self) {
         let signal = if self.bare { libc::SIGTERM } else { libc::SIGKILL };
         let _ = process::send_signal(self.pidfd.as_raw_fd(), signal);
+    }
+
+    pub fn note_membership(&mut self, proc_dir: RawFd) {
+        self.membership = super::witness::read_cgroups(self.pid, proc_dir);
     }
 
     pub fn release(&mut self) {
@@ -98,6 +104,7 @@ pub fn create(
             claim,
             cgroups,
             witness: None,
+            membership: Vec::new(),
         }),
         Err(fault) => {
             ids.release(&claim);

@@ -213,7 +213,9 @@ impl Spawner {
         };
         let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
         self.spare &= !request.plan.spare_network;
-        let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
+        let mut made =
+            cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
+        made.note_membership(self.host.proc_dir());
         let token = FIRST_BOX + 2 * u64::from(made.id);
         let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
             let ctl = made.ctl.as_ref().map_or(-1, |ctl| ctl.as_raw_fd());
@@ -353,6 +355,7 @@ impl Spawner {
         let mut data = frame::header(frame::READY, 0, 0);
         data.extend(cell.pid.to_le_bytes());
         data.extend(&witness.report);
+        data.extend(&cell.membership);
         frame::put_item(&mut data, "map/uid", cell.claim.uid_map.as_bytes());
         frame::put_item(&mut data, "map/gid", cell.claim.gid_map.as_bytes());
         if let Some(name) = cell.cgroups.name() {
@@ -363,8 +366,9 @@ impl Spawner {
             cell.kill();
             return Ok(());
         }
-        tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
+        // It goes on to its execve while the engine judges what was read.
         let _ = trace::resume(pid, 0);
+        tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
         Ok(())
     }
 

@@ -12,7 +12,7 @@ pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
     let dir = fd::open_at(proc_dir, &pid.to_string(), libc::O_PATH | libc::O_DIRECTORY, 0)
         .at("readback", "/proc")?;
     let mut buffer = [0u8; 8192];
-    for name in ["status", "uid_map", "gid_map", "cgroup"] {
+    for name in ["status", "uid_map", "gid_map"] {
         put(data, name, fd::read_small_at(dir.as_raw_fd(), name, &mut buffer));
     }
     for name in NAMESPACES {
@@ -44,6 +44,14 @@ pub fn has_ended(pid: Option<i32>, proc_dir: RawFd) -> bool {
         Ok(stat) => matches!(stat.rsplit(|&byte| byte == b')').next(), Some([b' ', b'Z' | b'X', ..])),
         Err(_) => true,
     }
+}
+
+/// The cgroups of a box's init, which everything in the box shares. Read while it sets the box up.
+pub fn read_cgroups(pid: i32, proc_dir: RawFd) -> Vec<u8> {
+    let mut data = Vec::new();
+    let mut buffer = [0u8; 4096];
+    put(&mut data, "cgroup", fd::read_small_at(proc_dir, &format!("{pid}/cgroup"), &mut buffer));
+    data
 }
 
 fn put(data: &mut Vec<u8>, name: &str, value: Result<&[u8], i32>) {

@@ -7,7 +7,6 @@ of files that were read, and variables that `-e NAME` took from the environment.
 from __future__ import annotations
 
 import os
-import stat
 
 from immure.engine import cache
 from immure.errors import ImmureError
@@ -97,17 +96,9 @@ def _valid(entry: Any) -> tuple[Launch, bool, bool] | None:
         launch = Launch.from_tuple(values)
     except ValueError:
         return None
-    if any(_kind(path) != kind for path, kind in launch.sources):
+    if any(cache.kind_of(path) != kind for path, kind in launch.sources):
         return None
     return launch, interactive, quiet
-
-
-def _kind(path: str) -> str | None:
-    try:
-        mode = os.stat(path).st_mode  # noqa: PTH116
-    except OSError:
-        return None
-    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
 
 
 def _content(path: str) -> bytes | None:

@@ -67,6 +67,15 @@ def _identity(path: str) -> tuple[str, int, int, int, int] | None:
     return path, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
+def kind_of(path: str) -> str | None:
+    """The kind of a mount's source, now."""
+    try:
+        mode = os.stat(path).st_mode  # noqa: PTH116
+    except OSError:
+        return None
+    return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
+
+
 def _prune(place: str) -> None:
     """Keeps the newest entries. An old one costs its maker a few milliseconds, once."""
     with os.scandir(place) as entries:

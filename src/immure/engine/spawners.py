@@ -10,7 +10,7 @@ import atexit
 import os
 
 from immure.errors import BoxLost, SetupFailed
-from immure.host.native import native_program
+from immure.host.native import native_path, native_program
 from immure.plan.launch import Launch
 from immure.runtimes.process.cgroups import sweep
 from immure.runtimes.process.spawner import Spawner
@@ -25,14 +25,13 @@ atexit.register(lambda: close_all())
 
 def spawner_for(launch: Launch) -> Spawner:
     """A living spawner for this launch. A forked child starts its own; the parent's are not touched."""
-    program = native_program()
-    key = (program, launch.config)
+    key = (native_path(), launch.config)
     with _lock:
         spawner = _spawners.get(key)
         if spawner is None or not spawner.alive():
             lock = _open_lock(launch) if launch.ranges else None
             try:
-                spawner = Spawner(program, launch.config, lock)
+                spawner = Spawner(native_program(), launch.config, lock)
             finally:
                 if lock is not None:
                     os.close(lock)

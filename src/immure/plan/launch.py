@@ -39,7 +39,7 @@ class Launch:
     boxes' cgroups, and `root` whether that is root's.
     """
 
-    __slots__ = FIELDS
+    __slots__ = (*FIELDS, "_environment")
 
     plan_sha256: str
     host_sha256: str
@@ -59,6 +59,16 @@ class Launch:
     ranges: bool
     cgroups: tuple[str, ...]
     root: bool
+    _environment: dict[bytes, bytes]
+
+    def environment(self) -> dict[bytes, bytes]:
+        """`env` as execve takes it, encoded once for all commands."""
+        try:
+            return self._environment
+        except AttributeError:
+            pairs = ((name, value.encode(errors="surrogateescape")) for name, value in self.env.items())
+            self._environment = {name.encode(errors="surrogateescape"): value for name, value in pairs}
+            return self._environment
 
     def to_tuple(self) -> tuple[object, ...]:
         """The values in the order of FIELDS, for the cache."""

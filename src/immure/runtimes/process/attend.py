@@ -140,6 +140,10 @@ class Attendance:
         if self._feed is not None:
             poll.register(self._feed[0], _IN)
         while not self._finished(open_sinks):
+            if not open_sinks and self.wakeup is None and self._feed is None and self._wait_ms() is None:
+                # Nothing but the end is left to come.
+                self._hear_end()
+                continue
             for fd, event in poll.poll(self._wait_ms()):
                 if fd in open_sinks:
                     if not self._move(open_sinks[fd]):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 
@@ -16,7 +14,7 @@ class Request:
     def __init__(self, launch: Launch, argv: list[bytes]) -> None:
         self.launch = launch
         self.argv = argv
-        self.env = {os.fsencode(name): os.fsencode(value) for name, value in launch.env.items()}
+        self.env = dict(launch.environment())
         self.uid = self.gid = launch.user
         self.workdir = launch.workdir
         self.timeout_s = launch.timeout_s
