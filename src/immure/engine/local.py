@@ -117,9 +117,9 @@ class Sandbox:
         """
         self._check_usable()
         request = make_request(self._launch, argv)
-        request.env.update(
-            {os.fsencode(key): os.fsencode(value) for key, value in check_environment(env or {}).items()}
-        )
+        if env:
+            own = check_environment(env).items()
+            request.env.update((os.fsencode(key), os.fsencode(value)) for key, value in own)
         request.workdir = workdir if workdir is not None else request.workdir
         if user is not None:
             if not isinstance(user, int) or not 0 <= user < _NO_USER:  # pyright: ignore[reportUnnecessaryIsInstance]
