@@ -63,7 +63,7 @@ def test_the_filters_are_those_of_the_plan() -> None:
 
 def test_a_plain_user_is_told_why_there_are_no_filters() -> None:
     if os.geteuid() == 0:
-        pytest.skip("root can read them")
+        pytest.skip("rootless: root can read them")
     with Sandbox() as box:
         seen = box.evidence().host
     assert seen.seccomp_sha256 is None

@@ -244,6 +244,24 @@ def test_signals_that_do_not_exist(number: int, flags: int) -> None:
         assert box.exec(["true"]).ok
 
 
+def test_signals_under_way_when_a_command_ends_do_not_swallow_its_end() -> None:
+    """A socket that is closed over unread messages tells its peer an error first, and what was sent only then."""
+    with Sandbox() as box:
+        null = os.open("/dev/null", os.O_RDWR)
+        payload = frames.exec_payload(1000, 1000, "/", [b"true"], {b"PATH": b"/bin"})
+        message = frames.header(frames.SIGNAL) + numbers(0)
+        for _ in range(150):
+            asker = box._box.start(payload, (null, null, null))
+            try:
+                while True:
+                    send(asker, message, [])
+            except BoxLost:
+                pass
+            assert frames.kind_of(receive(asker)[0] or b"\0\0") == frames.EXITED
+            asker.close()
+        os.close(null)
+
+
 def test_many_commands_that_nobody_reads(launch: Launch, spawner: Spawner) -> None:
     """The stem never waits for an asker: sockets that are full or closed hold nothing up."""
     box = Box(spawner, launch, one_shot=False)

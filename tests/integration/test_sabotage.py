@@ -283,7 +283,7 @@ def test_the_control_an_unchanged_plan_is_accepted(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", sorted(set(SABOTAGE) - ROOT_ALONE - MAY_FAIL_TO_SET_UP))
 def test_a_plain_users_box_is_refused(name: str, tmp_path: Path) -> None:
     if os.geteuid() == 0:
-        pytest.skip("for plain users")
+        pytest.skip("rootless: for plain users")
     change, part = SABOTAGE[name]
     check(name, part, refusal(tampered(change, tmp_path)))
 

@@ -125,9 +125,12 @@ impl Stem<'_> {
                             return Ok(());
                         }
                     }
-                    ENGINE => match socket::receive(self.birth.engine, &mut buffer).at("request", "")? {
-                        Some(message) => self.exec(message)?,
-                        None => return Ok(()),
+                    ENGINE => match socket::receive(self.birth.engine, &mut buffer) {
+                        Ok(Some(message)) => self.exec(message)?,
+                        Ok(None) => return Ok(()),
+                        // No room for its descriptors: they are closed, and so the asker knows.
+                        Err(libc::EMSGSIZE) => {}
+                        Err(errno) => return Err(Fault::new("request", "", errno)),
                     },
                     _ => self.hear_asker(token),
                 }
@@ -201,8 +204,13 @@ impl Stem<'_> {
         };
         let first = null.as_ref().unwrap_or(&message.fds[1]);
         let stdio = [first, &message.fds[1 + input], &message.fds[2 + input]].map(|file| file.as_raw_fd());
-        let asker = message.fds[0].try_clone().map_err(|_| bad("asker"))?;
-        self.start(&command, stdio, asker)
+        match message.fds[0].try_clone() {
+            Ok(asker) => self.start(&command, stdio, asker),
+            Err(_) => {
+                tell_exit(&message.fds[0], 0, libc::EMFILE, 1, None);
+                Ok(())
+            }
+        }
     }
 
     fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: OwnedFd) -> Outcome<()> {

@@ -8,6 +8,9 @@ use std::collections::hash_map::Entry;
 use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
+/// Namespaces for idmapped mounts that are kept for the next box: one for each range and owner.
+const MOST_IDMAPS: usize = 64;
+
 pub struct Ids {
     source: IdSource,
     caller: (u32, u32),
@@ -105,6 +108,10 @@ impl Ids {
     /// A user namespace for an idmapped mount: the owner on disk is the box's user, and nobody else is anybody.
     pub fn idmap(&mut self, host: &Host, claim: &Claim, disk: (u32, u32)) -> Outcome<&OwnedFd> {
         let key = (claim.host_user, claim.host_group, disk.0, disk.1, claim.slot.unwrap_or(0));
+        if self.idmaps.len() >= MOST_IDMAPS && !self.idmaps.contains_key(&key) {
+            // Mounts that were made with them keep them alive.
+            self.idmaps.clear();
+        }
         match self.idmaps.entry(key) {
             Entry::Occupied(found) => Ok(found.into_mut()),
             Entry::Vacant(place) => {

@@ -54,24 +54,27 @@ struct Spawner {
 pub fn run(engine: RawFd) -> ! {
     // SAFETY: inherited, and used by nobody else.
     let engine = unsafe { OwnedFd::from_raw_fd(engine) };
-    let told = engine.as_raw_fd();
-    let fault = match Spawner::start(engine) {
+    // A copy to tell the end on, since the spawner's own goes with it.
+    let Ok(told) = engine.try_clone() else {
+        process::exit(1);
+    };
+    let fault = match Spawner::start(engine, told.as_raw_fd()) {
         Ok(mut spawner) => spawner.serve().err(),
         Err(fault) => Some(fault),
     };
     if let Some(fault) = &fault {
         // The owner may be gone; then nobody wants to know.
-        let _ = socket::send(told, &frame::fault(frame::FAILED, 0, fault), &[]);
+        let _ = socket::send(told.as_raw_fd(), &frame::fault(frame::FAILED, 0, fault), &[]);
     }
     process::exit(i32::from(fault.is_some()))
 }
 
 impl Spawner {
-    fn start(engine: OwnedFd) -> Outcome<Spawner> {
+    fn start(engine: OwnedFd, told: RawFd) -> Outcome<Spawner> {
         process::set_name(c"immure-spawner");
         process::default_signals().at("signals", "")?;
         // What the owner let its children inherit is not ours to hold open.
-        fd::close_all_but(&mut [0, 1, 2, engine.as_raw_fd()]).at("descriptors", "")?;
+        fd::close_all_but(&mut [0, 1, 2, engine.as_raw_fd(), told]).at("descriptors", "")?;
         // A forked child of the owner may hold the socket open, so the owner's own life is watched as well.
         // SAFETY: no memory is passed.
         let parent = process::open_pidfd(unsafe { libc::getppid() }).at("parent", "pidfd")?;
@@ -265,7 +268,7 @@ impl Spawner {
         let mut buffer = [0; 64];
         let message = socket::receive(cell.owner.as_raw_fd(), &mut buffer).ok().flatten();
         let kind = message.and_then(|message| frame::split(message.data).map(|(header, _)| header.kind));
-        if kind == Some(frame::RELEASE) {
+        if kind == Some(frame::RELEASE) && cell.witness.is_some() {
             if let Some(ctl) = &cell.ctl {
                 self.poller.remove(ctl.as_raw_fd());
             }

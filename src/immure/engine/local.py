@@ -60,7 +60,14 @@ def run(
     request = make_request(launch, argv)
     planned = perf_counter_ns()
     once = Once()
-    once.run(spawner_for(launch), request, lambda: captured(stdin))
+    try:
+        once.run(spawner_for(launch), request, lambda: captured(stdin))
+    except BoxLost:
+        if once.measured is not None or spawner_for(launch) is once.spawner:
+            raise
+        # The spawner was killed before anything ran; the next one knows nothing of that.
+        once = Once()
+        once.run(spawner_for(launch), request, lambda: captured(stdin))
     return make_result(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
 
 
@@ -93,12 +100,11 @@ class Sandbox:
         self._launch = _prepare(spec, preset, keywords, name)
         self._closing = threading.Lock()
         self._oom_kills = 0
-        self._box = Box(spawner_for(self._launch), self._launch, one_shot=False)
         try:
-            self._measured = measure(self._box)
-        except BaseException:
-            self._box.close()
-            raise
+            self._box, self._measured = _measured_box(self._launch)
+        except BoxLost:
+            # The spawner was killed under it; the next one knows nothing of that.
+            self._box, self._measured = _measured_box(self._launch)
 
     def exec(
         self,
@@ -195,6 +201,15 @@ class Sandbox:
         return f"<Sandbox {self.name} {self.id} {self._measured.awarded}>"
 
 
+def _measured_box(launch: Launch) -> tuple[Box, Measured]:
+    box = Box(spawner_for(launch), launch, one_shot=False)
+    try:
+        return box, measure(box)
+    except BaseException:
+        box.close()
+        raise
+
+
 def make_request(launch: Launch, argv: Sequence[Argument]) -> Request:
     """The command of a launch. Raises SpecError for an empty one, or for a string in place of a list."""
     if isinstance(argv, str | bytes) or not argv:
@@ -284,15 +299,15 @@ def _result(
     )
 
 
-_reports: dict[str, tuple[Clause, ...]] = {}
+_reports: dict[tuple[tuple[str, ...], ...], tuple[Clause, ...]] = {}
 
 
 def _report(launch: Launch) -> tuple[Clause, ...]:
     """The clauses of a launch, made once for all commands of its boxes."""
-    report = _reports.get(launch.plan_sha256)
+    report = _reports.get(launch.report)
     if report is None:
         report = tuple(Clause(*row) for row in launch.report)  # pyright: ignore[reportArgumentType]
-        _reports[launch.plan_sha256] = report
+        _reports[launch.report] = report
     return report
 
 

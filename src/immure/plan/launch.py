@@ -59,7 +59,6 @@ class Launch:
     ranges: bool
     cgroups: tuple[str, ...]
     root: bool
-    _environment: dict[bytes, bytes]
 
     def environment(self) -> dict[bytes, bytes]:
         """`env` as execve takes it, encoded once for all commands."""
@@ -67,8 +66,9 @@ class Launch:
             return self._environment
         except AttributeError:
             pairs = ((name, value.encode(errors="surrogateescape")) for name, value in self.env.items())
-            self._environment = {name.encode(errors="surrogateescape"): value for name, value in pairs}
-            return self._environment
+            found = {name.encode(errors="surrogateescape"): value for name, value in pairs}
+            self._environment: dict[bytes, bytes] = found
+            return found
 
     def to_tuple(self) -> tuple[object, ...]:
         """The values in the order of FIELDS, for the cache."""

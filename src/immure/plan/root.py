@@ -34,6 +34,8 @@ DEFAULT_DISK_MIB = 1024
 _RESERVED = ("/proc", "/dev", "/.immure")
 _TTY_GROUP = 5
 _INODES_PER_MIB = 256
+#: Their descriptors travel in one message, which holds 253.
+_MOST_MOUNTS = 200
 
 
 def mount_path(mount: Mount) -> str:
@@ -44,6 +46,14 @@ def mount_path(mount: Mount) -> str:
 
 def check_targets(spec: SandboxSpec, facts: HostFacts) -> None:
     """Raises SpecError for a target that is the root, leads upwards, is reserved, or is there twice."""
+    if len(spec.files.mounts) > _MOST_MOUNTS:
+        raise SpecError(
+            "too many mounts",
+            path="$.spec.files.mounts",
+            need=f"{_MOST_MOUNTS} at most",
+            have=str(len(spec.files.mounts)),
+            hint="mount a folder above them",
+        )
     seen: dict[str, int] = {}
     for index, mount in enumerate(spec.files.mounts):
         path = f"$.spec.files.mounts[{index}].{'tmpfs' if mount.tmpfs is not None else 'target'}"

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .bpf import JEQ, JSET
-from .graph import Graph
+from .graph import Branch, Graph
 from .literal import Clauses, Literal, Word, cells, fix_match, fix_value, literal, simplify
 from .profile import Arg
 from .search import Interval, search
@@ -83,7 +83,7 @@ class Predicates:
         for start, alone, candidates in cells(clauses, word):
             rest = simplify(fix_value(candidates, word, start, alone=alone), final)
             intervals.append((start, self._decide(rest, final, word)))
-        return search(self._graph, intervals, load=load)
+        return self._loaded(search(self._graph, intervals, load=load), load)
 
     def _by_mask(self, clauses: Clauses, final: int, fixed: Literal, load: int | None) -> int:
         mask, value = fixed.word_mask, fixed.word_value
@@ -96,7 +96,14 @@ class Predicates:
             return self._graph.test(JEQ, value, yes, no, load=load, mask=mask)
         if value == 0:
             yes, no = no, yes
-        return self._graph.test(JSET, mask, yes, no, load=load)
+        return self._loaded(self._graph.test(JSET, mask, yes, no, load=load), load)
+
+    def _loaded(self, index: int, load: int | None) -> int:
+        """A comparison that decided nothing is left out; what follows it still counts on its word."""
+        node = self._graph.nodes[index]
+        if load is None or not isinstance(node, Branch) or node.load is not None:
+            return index
+        return self._graph.test(node.op, node.k, node.yes, node.no, load=load, mask=node.mask)
 
     def _offset(self, word: Word) -> int:
         """Where a word stands in `struct seccomp_data`."""

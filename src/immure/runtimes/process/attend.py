@@ -123,6 +123,7 @@ class Attendance:
         self._room = request.output_bytes
         self._feed = stdio.feed
         self._feeding = b""
+        self._over = False
         #: When what does not end after `stop` is ended with its box.
         self._last_call: float | None = None
 
@@ -160,7 +161,7 @@ class Attendance:
     def _finished(self, open_sinks: dict[int, Sink]) -> bool:
         if self._one_shot:
             return self.box.ended is not None and not open_sinks
-        if self.exit is None:
+        if not self._over:
             return False
         # What the command left in the pipes is its output; what its orphans will write later is not waited for.
         return not open_sinks or not _readable(list(open_sinks))
@@ -209,6 +210,7 @@ class Attendance:
             if self.box.ended is None:
                 return False
         message, _ = receive(self.asker)
+        self._over = True
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
         elif not self._one_shot and not (self.timed_out or self.flooded):

@@ -86,6 +86,15 @@ def _measure_with(box: Box, asker: Socket, request: Request) -> Measured:
         raise
 
 
+def _start(box: Box, request: Request, stdio: Stdio) -> Socket:
+    """Asks for the command. Where the box has failed already, its owner's socket says why."""
+    try:
+        return box.start(request.payload(), stdio.theirs)
+    except BoxLost:
+        box.ready()
+        raise
+
+
 class Once:
     """A box for one command. `attendance` and `measured` tell the outcome."""
 
@@ -93,6 +102,7 @@ class Once:
         self.measured: Measured | None = None
         self.attendance: Attendance | None = None
         self.box: Box | None = None
+        self.spawner: Spawner | None = None
         self.times_us: dict[str, int] = {}
 
     def run(
@@ -109,12 +119,13 @@ class Once:
         Raises ImmureError; the box is gone on return, whatever happens.
         """
         began = perf_counter_ns()
+        self.spawner = spawner
         box = self.box = Box(spawner, request.launch, one_shot=True)
         try:
             # The box is under way; everything until `measure` happens beside it.
             stdio = make_stdio()
             try:
-                asker = box.start(request.payload(), stdio.theirs)
+                asker = _start(box, request, stdio)
                 stdio.given()
                 created = perf_counter_ns()
                 self.measured = _measure_with(box, asker, request)
