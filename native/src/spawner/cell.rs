@@ -24,6 +24,8 @@ pub struct Cell {
     pub claim: Claim,
     pub cgroups: Cgroups,
     pub witness: Option<Witness>,
+    /// The owner has been told of the witness, and may release the box.
+    pub inspected: bool,
     /// The box's cgroups, as an item of the readback.
     pub membership: Vec<u8>,
 }
@@ -104,6 +106,7 @@ pub fn create(
             claim,
             cgroups,
             witness: None,
+            inspected: false,
             membership: Vec::new(),
         }),
         Err(fault) => {

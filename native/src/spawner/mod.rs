@@ -268,7 +268,7 @@ impl Spawner {
         let mut buffer = [0; 64];
         let message = socket::receive(cell.owner.as_raw_fd(), &mut buffer).ok().flatten();
         let kind = message.and_then(|message| frame::split(message.data).map(|(header, _)| header.kind));
-        if kind == Some(frame::RELEASE) && cell.witness.is_some() {
+        if kind == Some(frame::RELEASE) && cell.inspected {
             if let Some(ctl) = &cell.ctl {
                 self.poller.remove(ctl.as_raw_fd());
             }
@@ -369,6 +369,7 @@ impl Spawner {
             cell.kill();
             return Ok(());
         }
+        cell.inspected = true;
         // It goes on to its execve while the engine judges what was read.
         let _ = trace::resume(pid, 0);
         tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
