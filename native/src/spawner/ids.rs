@@ -9,7 +9,7 @@ use std::collections::{HashMap, HashSet};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Namespaces for idmapped mounts that are kept for the next box: one for each range and owner.
-const MOST_IDMAPS: usize = 64;
+const MOST_IDMAPS: usize = 24;
 
 pub struct Ids {
     source: IdSource,

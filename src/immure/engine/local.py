@@ -17,7 +17,7 @@ from immure.engine.cache import kind_of
 from immure.engine.prepare import prepare
 from immure.engine.presets import preset_mounts
 from immure.engine.result import Exit, Levels, Output, Result, Truncated, Usage
-from immure.engine.spawners import spawner_for
+from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.engine.verdict import judge_end, memory_peak
 from immure.errors import BoxLost, SpecError
@@ -30,6 +30,7 @@ from immure.runtimes.process.box import Box, Ended
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, Once, measure
+from immure.runtimes.process.spawner import Spawner
 from immure.spec.keywords import check_environment, check_name, spec_from_keywords
 from immure.spec.models import SandboxSpec
 
@@ -63,11 +64,12 @@ def run(
     try:
         once.run(spawner_for(launch), request, lambda: captured(stdin))
     except BoxLost:
-        if once.measured is not None or spawner_for(launch) is once.spawner:
+        if once.measured is not None or once.spawner is None or not once.spawner.gone():
             raise
-        # The spawner was killed before anything ran; the next one knows nothing of that.
+        # The spawner was killed before anything ran: another one is asked, once.
+        spawner = replace(launch, once.spawner)
         once = Once()
-        once.run(spawner_for(launch), request, lambda: captured(stdin))
+        once.run(spawner, request, lambda: captured(stdin))
     return make_result(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
 
 
@@ -100,11 +102,14 @@ class Sandbox:
         self._launch = _prepare(spec, preset, keywords, name)
         self._closing = threading.Lock()
         self._oom_kills = 0
+        spawner = spawner_for(self._launch)
         try:
-            self._box, self._measured = _measured_box(self._launch)
+            self._box, self._measured = _measured_box(spawner, self._launch)
         except BoxLost:
-            # The spawner was killed under it; the next one knows nothing of that.
-            self._box, self._measured = _measured_box(self._launch)
+            if not spawner.gone():
+                raise
+            # The spawner was killed under it: another one is asked, once.
+            self._box, self._measured = _measured_box(replace(self._launch, spawner), self._launch)
 
     def exec(
         self,
@@ -201,8 +206,8 @@ class Sandbox:
         return f"<Sandbox {self.name} {self.id} {self._measured.awarded}>"
 
 
-def _measured_box(launch: Launch) -> tuple[Box, Measured]:
-    box = Box(spawner_for(launch), launch, one_shot=False)
+def _measured_box(spawner: Spawner, launch: Launch) -> tuple[Box, Measured]:
+    box = Box(spawner, launch, one_shot=False)
     try:
         return box, measure(box)
     except BaseException:

@@ -41,6 +41,16 @@ def spawner_for(launch: Launch) -> Spawner:
         return spawner
 
 
+def replace(launch: Launch, lost: Spawner | None) -> Spawner:
+    """Another spawner in place of one that is gone, or is about to be."""
+    key = (native_path(), launch.config)
+    with _lock:
+        if lost is not None and _spawners.get(key) is lost:
+            del _spawners[key]
+            lost.close()
+    return spawner_for(launch)
+
+
 def close_all() -> None:
     """Ends the spawners that this process started, and with them their boxes."""
     with _lock:

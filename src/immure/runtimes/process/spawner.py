@@ -15,6 +15,7 @@ from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 
 Socket = _socket.socket
+_MOMENT_MS = 200
 _SCM_RIGHTS = _socket.SCM_RIGHTS
 _SOL_SOCKET = _socket.SOL_SOCKET
 
@@ -38,9 +39,16 @@ def send(socket: Socket, message: bytes, fds: list[int]) -> None:
 
 def receive(socket: Socket) -> tuple[bytes, list[int]]:
     """One message; empty at the end."""
-    try:
-        data, ancillary, _, _ = socket.recvmsg(frames.MESSAGE_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC)
-    except ConnectionResetError:
+    for _ in range(2):
+        # A peer that ended with messages of ours unread makes that known once, before what it had sent is read.
+        try:
+            data, ancillary, _, _ = socket.recvmsg(
+                frames.MESSAGE_LIMIT, _socket.CMSG_SPACE(16), _socket.MSG_CMSG_CLOEXEC
+            )
+            break
+        except ConnectionResetError:
+            continue
+    else:
         return b"", []
     fds = [
         frames.i32(content, offset)
@@ -130,10 +138,22 @@ class Spawner:
 
     def last_word(self) -> bytes:
         """What a spawner that gave up said before it ended, or nothing."""
-        try:
-            return self._socket.recv(frames.MESSAGE_LIMIT, _socket.MSG_DONTWAIT)
-        except OSError:
-            return b""
+        for _ in range(2):
+            try:
+                return self._socket.recv(frames.MESSAGE_LIMIT, _socket.MSG_DONTWAIT)
+            except ConnectionResetError:
+                continue
+            except OSError:
+                break
+        return b""
+
+    def gone(self) -> bool:
+        """Whether its end of our socket is closed, or is so in a moment: a killed process takes one to go."""
+        import select
+
+        poll = select.poll()
+        poll.register(self._socket.fileno(), 0)
+        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(_MOMENT_MS))
 
     def alive(self) -> bool:
         """Whether the process runs, and is ours rather than that of the process we were forked from."""
