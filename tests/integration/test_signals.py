@@ -20,7 +20,7 @@ CATCH = python(
     "def caught(number, frame): os.write(1, b'caught %d\\n' % number); os._exit(50)\n"
     "for n in (1,2,3,10,12,14,15,18): signal.signal(n, caught)\n"
     "os.write(1, b'ready\\n')\n"
-    "time.sleep(20)"
+    "while True: time.sleep(0.1)"
 )
 FORWARDED = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGQUIT]
 
@@ -57,6 +57,15 @@ def test_an_ignored_signal_is_ignored(cli: CommandLine) -> None:
         assert process.wait(20) == 9
 
 
+def test_a_signal_at_the_first_sign_of_life_is_the_commands(cli: CommandLine) -> None:
+    """What a command writes is seen at once, so it may be signalled before we have turned to waiting for it."""
+    for _ in range(20):
+        with cli.start("--", *shell("trap '' TERM; echo ready; sleep 0.05; exit 9")) as process:
+            ready(process)
+            process.terminate()
+            assert process.wait(20) == 9
+
+
 def test_several_signals_in_a_row(cli: CommandLine) -> None:
     program = python(
         "import signal,os,time\n"
@@ -87,7 +96,7 @@ def test_interrupt_from_a_terminal_reaches_the_whole_group(cli: CommandLine) -> 
         "    os.write(1, b'child\\n' if child else b'parent\\n'); os._exit(3)\n"
         "signal.signal(2, caught)\n"
         "if not child: time.sleep(0.2); os.write(1, b'ready\\n')\n"
-        "time.sleep(20)"
+        "while True: time.sleep(0.1)"
     )
     pid, primary = pty.fork()
     if pid == 0:

@@ -53,7 +53,7 @@ class Measured:
         self.awarded = award(held_parts(findings))
 
 
-def measure(box: Box) -> Measured:
+def measure(box: Box, before_release: Callable[[], None] | None = None) -> Measured:
     """Waits for the box and measures it.
 
     Raises LevelNotReached below the level asked for; the box is then to be closed.
@@ -70,14 +70,16 @@ def measure(box: Box) -> Measured:
             have=f"{measured.awarded}: {details}",
             hint="see `immure doctor`",
         )
+    if before_release is not None:
+        before_release()
     box.release()
     return measured
 
 
-def _measure_with(box: Box, asker: Socket, request: Request) -> Measured:
+def _measure_with(box: Box, asker: Socket, request: Request, before_release: Callable[[], None] | None) -> Measured:
     """Measures a one-shot box. Its command is the witness, and may fail before there is anything to inspect."""
     try:
-        return measure(box)
+        return measure(box, before_release)
     except BoxLost:
         message = receive(asker)[0] if box.ended is not None else b""
         seen = Exit(message) if message else None
@@ -114,7 +116,8 @@ class Once:
         wakeup: int | None = None,
         attending: Callable[[], None] | None = None,
     ) -> None:
-        """Runs it to the end; `attending` is called once signals on `wakeup` are heard.
+        """Runs it to the end; `attending` is called before the command goes on: from then on signals
+        on `wakeup` are passed to it.
 
         Raises ImmureError; the box is gone on return, whatever happens.
         """
@@ -128,14 +131,12 @@ class Once:
                 asker = _start(box, request, stdio)
                 stdio.given()
                 created = perf_counter_ns()
-                self.measured = _measure_with(box, asker, request)
+                self.measured = _measure_with(box, asker, request, attending)
                 owner = self.measured.host_ids(request.launch, request.uid, request.gid)
                 if owner is not None:
                     stdio.own(*owner)
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
-                if attending is not None:
-                    attending()
                 self.attendance.run()
                 self.times_us = {
                     "create": (created - began) // 1000,
