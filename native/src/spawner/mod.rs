@@ -215,7 +215,8 @@ impl Spawner {
             Err(fault) => return Err((request.owner, fault)),
         };
         let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
-        self.spare &= !request.plan.spare_network;
+        // Whatever is born here without a network namespace of its own has used this one.
+        self.spare &= request.plan.namespaces & libc::CLONE_NEWNET != 0;
         let mut made =
             cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
         made.note_membership(self.host.proc_dir());
