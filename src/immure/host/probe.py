@@ -44,7 +44,7 @@ def probe() -> HostFacts:
     name = os.uname()
     major, minor = (int(part) for part in name.release.split("-")[0].split(".")[:2])
     ids = find_ids()
-    tried = try_host(ids)
+    tried = try_host()
     return HostFacts(
         kernel=(major, minor),
         arch=_ARCH.get(name.machine, name.machine),

@@ -12,7 +12,7 @@ import subprocess
 
 from msgspec import Struct
 
-from immure.host.facts import IdRange, Missing
+from immure.host.facts import Missing
 from immure.host.native import native_program
 
 _SYS_LANDLOCK_CREATE_RULESET = 444
@@ -35,9 +35,8 @@ def landlock_abi() -> int:
     return max(0, int(answer))
 
 
-def try_host(ids: IdRange) -> Tried:
+def try_host() -> Tried:
     """Runs the trials. Raises RuntimeUnavailable where the native program can't be run."""
-    del ids
     answer = subprocess.run([native_program(), "probe"], stdout=subprocess.PIPE, check=False)
     outcome: dict[str, int] = {}
     for line in answer.stdout.decode(errors="replace").splitlines():

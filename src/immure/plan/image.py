@@ -132,8 +132,3 @@ def _device(facts: HostFacts, path: str, major: int, minor: int) -> list[Templat
         File(path=path, mode=0o666, data=b""),
         Bind(path=path, source=f"/{path}", attributes=NOSUID | NOEXEC),
     ]
-
-
-def shown_folders(facts: HostFacts) -> tuple[str, ...]:
-    """Folders of the image whose content is the host's."""
-    return facts.image.folders
