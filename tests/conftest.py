@@ -8,16 +8,24 @@ that could have been installed, makes the run fail.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 
 import pytest
 
 ELSEWHERE = ("needs uid 0", "root:", "rootless:", "host:", "IMMURE_CORPUS")
+#: An interpreter that takes longer to end says where it hangs.
+END_S = 60
 
 
 def pytest_configure(config: pytest.Config) -> None:
     if os.environ.get("IMMURE_EXPECT_ALL") == "1":
         config.pluginmanager.register(ExpectAll(), "immure-expect-all")
+
+
+def pytest_unconfigure() -> None:
+    # No timeout of a test covers what comes after them all.
+    faulthandler.dump_traceback_later(END_S, exit=True)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

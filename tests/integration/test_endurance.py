@@ -85,7 +85,7 @@ def test_three_hundred_boxes_one_after_the_other() -> None:
 
 def test_mounts_of_many_owners_leave_nothing_in_the_spawner(tmp_path_factory: pytest.TempPathFactory) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root's mounts are idmapped")
+        pytest.skip("root: only root's mounts are idmapped")
     folder = tmp_path_factory.mktemp("owned")
     run(["true"], mounts=[(folder, "/work", "rw")])
     spawner = next(iter(spawner_pids()))

@@ -144,4 +144,4 @@ def test_landlock_can_not_be_opted_down_below_l2() -> None:
     try:
         assert run(["true"], protections={"landlock": "best_effort"}).level.awarded == "L2"
     except ProtectionUnavailable:
-        pytest.skip("no Landlock here")
+        pytest.skip("host: no Landlock here")

@@ -19,7 +19,7 @@ def parent_of(controller: str) -> tuple[Path, int]:
     for one in host_facts().cgroups:
         if controller in one.controllers:
             return Path(one.path), one.version
-    pytest.skip(f"no cgroup with the {controller} controller can be written here")
+    pytest.skip(f"host: no cgroup with the {controller} controller can be written here")
 
 
 def own_cgroup(controller: str, box: Sandbox) -> Path:

@@ -106,7 +106,7 @@ def test_the_error_comes_at_once() -> None:
 @pytest.mark.root
 def test_no_cgroup_is_left() -> None:
     if not host_facts().cgroups:
-        pytest.skip("no cgroup can be written here")
+        pytest.skip("host: no cgroup can be written here")
     limits = {"pids": 50, "memory_mib": 64}
     run(["true"], **limits)
     killed = spawner_pids()

@@ -57,7 +57,7 @@ def test_commands_run_at_the_same_time() -> None:
         assert time.monotonic() - began < 2.5
 
 
-@pytest.mark.skipif(has_one_id(), reason="with one id the stem is one of the siblings")
+@pytest.mark.skipif(has_one_id(), reason="root: with one id the stem is one of the siblings")
 def test_a_command_that_kills_its_siblings() -> None:
     with Sandbox() as box:
         victims: list[int | None] = []
@@ -75,7 +75,7 @@ def test_a_command_that_kills_its_siblings() -> None:
         assert box.exec(["true"]).ok
 
 
-@pytest.mark.skipif(has_one_id(), reason="with one id the stem is killed too")
+@pytest.mark.skipif(has_one_id(), reason="root: with one id the stem is killed too")
 def test_killing_everything_in_a_loop_never_hurts_the_box() -> None:
     program = python(
         "import os,time\nend=time.time()+1\nwhile time.time()<end:\n try: os.kill(-1, 9)\n except OSError: pass"

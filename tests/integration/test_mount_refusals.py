@@ -263,7 +263,7 @@ def test_an_overlay_can_be_shown_or_is_refused_by_name(tmp_path: Path) -> None:
         ["mount", "-t", "overlay", "overlay", "-o", options, tmp_path / "merged"], stderr=subprocess.PIPE, check=False
     )
     if made.returncode != 0:
-        pytest.skip("no overlay can be mounted here")
+        pytest.skip("host: no overlay can be mounted here")
     try:
         assert run(["cat", "/work/mark"], mounts=[(tmp_path / "merged", "/work")]).stdout == b"mark"
     except SetupFailed as error:

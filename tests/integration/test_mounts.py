@@ -198,7 +198,7 @@ def test_a_tmpfs_below_a_mount_needs_a_place_there(folder: Path) -> None:
 
 def test_mounts_of_the_source_come_along(folder: Path, tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can mount something there first")
+        pytest.skip("root: only root can mount something there first")
     subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "sub"], check=True)
     try:
         (folder / "sub" / "mounted").write_text("from below")
@@ -211,7 +211,7 @@ def test_mounts_of_the_source_come_along(folder: Path, tmp_path: Path) -> None:
 
 def test_a_mount_made_on_the_host_afterwards_does_not_appear(folder: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("only root can mount something")
+        pytest.skip("root: only root can mount something")
     with Sandbox(mounts=[(folder, "/work", "rw")]) as box:
         subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder / "sub"], check=True)
         try:
@@ -231,7 +231,7 @@ def test_nothing_of_a_box_is_mounted_on_the_host(folder: Path) -> None:
 
 def test_a_box_can_not_tell_where_its_mounts_come_from(folder: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("whose bind mounts show the root of the file system that they are of")
+        pytest.skip("root: whose bind mounts show the root of the file system that they are of")
     result: Result = run(["cat", "/proc/self/mountinfo"], mounts=[(folder, "/work")])
     lines = [line for line in result.stdout.text().splitlines() if line.split()[4] == "/work"]
     assert len(lines) == 1

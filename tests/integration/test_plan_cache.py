@@ -231,7 +231,7 @@ def test_without_a_place_for_it_all_works(place: str, tmp_path: Path) -> None:
     for _ in range(2):
         ended = nowhere.run("--", "echo", "fine", cwd=tmp_path)
         if ended.returncode == 125 and b"lock file" in ended.stderr:
-            pytest.skip("a plain user's id ranges need a place for their lock file")
+            pytest.skip("root: a plain user's id ranges need a place for their lock file")
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"fine\n", b"")
 
 

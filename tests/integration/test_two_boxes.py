@@ -56,7 +56,7 @@ def test_one_ends_and_the_other_stays() -> None:
         assert one.exec(["true"]).ok
 
 
-@pytest.mark.skipif(has_one_id(), reason="needs ranges of ids")
+@pytest.mark.skipif(has_one_id(), reason="root: needs ranges of ids")
 def test_no_two_boxes_have_the_same_ids_on_the_host() -> None:
     """More boxes than a short cycle of a bad sequence would hide."""
     boxes: list[Sandbox] = []
@@ -70,7 +70,7 @@ def test_no_two_boxes_have_the_same_ids_on_the_host() -> None:
             box.close()
 
 
-@pytest.mark.skipif(has_one_id(), reason="needs ranges of ids")
+@pytest.mark.skipif(has_one_id(), reason="root: needs ranges of ids")
 def test_boxes_of_callers_with_other_environments_have_other_ids(tmp_path_factory: pytest.TempPathFactory) -> None:
     """All spawners of one user share one lock file, wherever their caches are."""
     show = shell("cat /proc/self/uid_map; sleep 1")

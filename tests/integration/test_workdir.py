@@ -58,7 +58,7 @@ def test_where_nobody_may_start(place: str, cli: CommandLine) -> None:
 
 def test_a_folder_that_its_user_may_not_enter(tmp_path: Path) -> None:
     if os.geteuid() != 0:
-        pytest.skip("a plain user's box is the owner of all that it is shown")
+        pytest.skip("root: a plain user's box is the owner of all that it is shown")
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     os.chown(closed, 4321, 4321)

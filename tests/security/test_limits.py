@@ -36,7 +36,7 @@ def hog_in_box(hog: str, bound: int, *arguments: str, **limits: float) -> immure
         # A plain user whose host delegates no control group is refused, by name.
         if os.geteuid() == 0 or "memory_mib" not in str(error):
             raise
-        pytest.skip(f"memory: {error}")
+        pytest.skip(f"host: memory: {error}")
 
 
 def taken_in(output: bytes) -> dict[str, Any]:

@@ -100,7 +100,7 @@ def in_child(programs: Sequence[bytes], calls: Sequence[Call]) -> list[int]:
             os._exit(status)
     ended = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     if ended == -signal.SIGSEGV and any(call.arch == "i386" for call in calls):
-        pytest.skip("this kernel has no 32-bit calls")
+        pytest.skip("host: this kernel has no 32-bit calls")
     assert ended == 0
     return list(struct.unpack_from(f"{len(calls)}i", shared, 0))
 

@@ -16,6 +16,7 @@ from immure.runtimes.process import frames
 
 Socket = _socket.socket
 _MOMENT_MS = 200
+_PATIENCE_MS = 2000
 _SCM_RIGHTS = _socket.SCM_RIGHTS
 _SOL_SOCKET = _socket.SOL_SOCKET
 
@@ -165,10 +166,25 @@ class Spawner:
             return False
 
     def close(self) -> None:
-        """Ends it, and with it its boxes, and waits until both are gone."""
+        """Ends it, and with it its boxes, and waits until it is gone. One that is stopped or stuck is killed."""
         self._socket.close()
-        if self.owner == os.getpid():
-            try:
-                os.waitpid(self.pid, 0)
-            except ChildProcessError:
-                pass
+        if self.owner != os.getpid():
+            return
+        import select
+
+        try:
+            pidfd = os.pidfd_open(self.pid)
+        except ProcessLookupError:
+            return
+        poll = select.poll()
+        poll.register(pidfd, select.POLLIN)
+        try:
+            if not poll.poll(_PATIENCE_MS):
+                import signal
+
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        finally:
+            os.close(pidfd)
