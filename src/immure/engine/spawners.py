@@ -62,11 +62,7 @@ def close_all() -> None:
 
 def _open_lock(launch: Launch) -> int:
     """The file whose bytes stand for ranges of ids. All spawners of one user share it."""
-    if launch.root:
-        place = "/run/immure"
-    else:
-        base = os.environ.get("XDG_RUNTIME_DIR") or os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
-        place = f"{base}/immure"
+    place = "/run/immure" if launch.root else _own_folder()
     try:
         os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103
         if os.lstat(place).st_uid != os.geteuid():
@@ -79,3 +75,15 @@ def _open_lock(launch: Launch) -> int:
             errno=error.errno or 0,
             have=error.strerror,
         ) from error
+
+
+def _own_folder() -> str:
+    """The same for all processes of this user, whatever their environment says."""
+    import pwd
+
+    uid = os.geteuid()
+    try:
+        home = pwd.getpwuid(uid).pw_dir
+    except KeyError:
+        home = ""
+    return f"{home}/.cache/immure" if home and os.access(home, os.W_OK) else f"/tmp/immure-{uid}"  # noqa: S108
