@@ -86,4 +86,4 @@ def _own_folder() -> str:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError:
         home = ""
-    return f"{home}/.cache/immure" if home and os.access(home, os.W_OK) else f"/tmp/immure-{uid}"  # noqa: S108
+    return f"{home}/.cache/immure" if home and os.access(home, os.W_OK) else f"/tmp/immure-{uid}"
