@@ -36,7 +36,7 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
     ("limits", "host", "expected"),
     [
         # v2 joins at the clone and costs nothing, so defaults are set too.
-        ({}, "v2", {"memory.max": str(1024 << 20), "memory.swap.max": "0", "pids.max": "513"}),
+        ({}, "v2", {"memory.max": str(1024 << 20), "memory.swap.max": "0", "pids.max": "514"}),
         (
             WRITTEN,
             "v2",
@@ -61,7 +61,7 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
         (
             {"cpus": 0.01},
             "v2",
-            {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "513"},
+            {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "514"},
         ),
     ],
 )
@@ -122,7 +122,7 @@ def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
     hybrid = (V1[0], CgroupParent(controllers=("pids",), path="/sys/fs/cgroup/unified/ours", version=2))
     spec = make_spec(limits={"memory_mib": 64})
     plan = plan_limits(spec, make_facts(cgroups=hybrid))
-    assert files(plan) == {"memory.limit_in_bytes": str(64 << 20), "pids.max": "513"}
+    assert files(plan) == {"memory.limit_in_bytes": str(64 << 20), "pids.max": "514"}
     with pytest.raises(ProtectionUnavailable):
         plan_limits(make_spec(limits={"cpus": 1}), make_facts(cgroups=hybrid))
 
@@ -132,9 +132,9 @@ def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
     [
         ({}, {}, 512),
         ({"pids": 9}, {}, 9),
-        # With one id init counts too.
-        ({}, {"ids": SINGLE}, 513),
-        ({"pids": 9}, {"ids": SINGLE}, 10),
+        # With one id init and stem count too.
+        ({}, {"ids": SINGLE}, 514),
+        ({"pids": 9}, {"ids": SINGLE}, 11),
         # A hard limit can't be raised.
         ({}, {"nproc_hard": 100}, 100),
         ({"pids": 9}, {"nproc_hard": 100}, 9),

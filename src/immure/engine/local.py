@@ -318,5 +318,5 @@ def _report(launch: Launch) -> tuple[Clause, ...]:
 
 def _pids_peak(ended: Ended | None) -> int | None:
     content = ended.counters.get("pids.peak", b"").strip() if ended is not None else b""
-    # init stands in the cgroup too.
-    return max(0, int(content) - 1) if content.isdigit() else None
+    # init and stem stand in the cgroup too.
+    return max(0, int(content) - 2) if content.isdigit() else None

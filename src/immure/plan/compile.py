@@ -11,7 +11,6 @@ from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import OWN_ID_IS_ROOT, ROOT_RANGES, HostFacts, IdRange, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.clauses import spec_clauses
-from immure.plan.filters import box_filters
 from immure.plan.image import SENTINEL, host_image
 from immure.plan.launch import Launch
 from immure.plan.limits import plan_limits
@@ -28,7 +27,7 @@ from immure.plan.operations import (
 from immure.plan.report import Clause
 from immure.plan.root import box_root, landlock_rules, mount_path
 from immure.policy import capabilities, landlock
-from immure.policy.seccomp import Profile
+from immure.policy.seccomp import Profile, compile_filter, guard_profile
 from immure.spec.models import Level, SandboxSpec
 
 #: CLONE_NEW* by the names of the clauses.
@@ -145,7 +144,6 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode, hostname=inputs.hostname)
     present = {_path_of(op) for op in image}
     limits = plan_limits(spec, facts)
-    filters, inherited = box_filters(facts, inputs.profile, keep)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
         namespaces=_namespaces(spec, keep),
@@ -162,8 +160,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=keep,
             securebits=capabilities.securebits(keep),
             umask=0o022,
-            filters=filters,
-            inherited_filters=inherited,
+            filters=_filters(facts, inputs, keep),
         ),
         cgroup=limits.cgroup,
         report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
@@ -183,7 +180,6 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             have=" ".join(spec.processes.capabilities.add),
         )
     limits = plan_limits(spec, facts)
-    filters, inherited = box_filters(facts, inputs.profile, 0)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
     root = facts.switches_user
     return Plan(
@@ -202,8 +198,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=0,
             securebits=capabilities.securebits(0) if root else 0,
             umask=0o022,
-            filters=filters,
-            inherited_filters=inherited,
+            filters=_filters(facts, inputs, 0),
         ),
         cgroup=limits.cgroup,
         report=(
@@ -376,6 +371,14 @@ def _namespaces(spec: SandboxSpec, keep: int) -> int:
 def _spare_network(spec: SandboxSpec, keep: int) -> bool:
     """A network namespace made ahead belongs to the spawner's user namespace, where a box's capabilities are none."""
     return spec.network.mode == "none" and keep == 0
+
+
+def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:
+    kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
+    # The profile goes last: it may refuse seccomp(2) itself.
+    guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
+    profile = compile_filter(inputs.profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
+    return guard.to_bytes(), profile.to_bytes()
 
 
 def _landlock(spec: SandboxSpec, facts: HostFacts, rules: tuple[tuple[str, landlock.Fs], ...]) -> Landlock | None:

@@ -16,8 +16,8 @@ from immure.spec.models import SandboxSpec
 DEFAULT_MEMORY_MIB = 1024
 DEFAULT_PIDS = 512
 DEFAULT_OUTPUT_MIB = 16
-#: init stands in the box's cgroup too.
-_OWN_PROCESSES = 1
+#: init and stem stand in the box's cgroup too.
+_OWN_PROCESSES = 2
 _CPU_PERIOD_US = 100_000
 RLIMIT_CORE, RLIMIT_NPROC = 4, 6
 
