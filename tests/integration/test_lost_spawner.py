@@ -12,6 +12,8 @@ import pytest
 
 from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine.prepare import host_facts
+from immure.engine.spawners import close_all
+from immure.runtimes.process import spawner
 
 from .processes import eventually, running, spawner_pids
 
@@ -125,3 +127,18 @@ def _glob(folder: str, pattern: str) -> list[str]:
     from pathlib import Path
 
     return [str(path) for path in Path(folder).glob(pattern)]
+
+
+def test_a_stopped_spawner_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spawner, "_PATIENCE_MS", 300)
+    box = Sandbox()
+    pids = spawner_pids()
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    closing = threading.Thread(target=close_all, daemon=True)
+    closing.start()
+    closing.join(10)
+    assert not closing.is_alive()
+    assert eventually(lambda: not running(box._box.pid)), "the box goes with its spawner"
+    assert not any(running(pid) for pid in pids)
+    box.close()

@@ -71,14 +71,31 @@ def test_no_two_boxes_have_the_same_ids_on_the_host() -> None:
 
 
 @pytest.mark.skipif(has_one_id(), reason="root: needs ranges of ids")
+def test_many_boxes_of_one_caller_leave_ranges_for_others(cli: CommandLine) -> None:
+    boxes: list[Sandbox] = []
+    try:
+        for _ in range(min(150, host_facts().ids.slots)):
+            boxes.append(Sandbox())
+    finally:
+        for box in boxes:
+            box.close()
+    ended = cli.run("--", "true")
+    assert (ended.returncode, ended.stderr) == (0, b""), "this process and its spawner live on"
+
+
+@pytest.mark.skipif(has_one_id(), reason="root: needs ranges of ids")
 def test_boxes_of_callers_with_other_environments_have_other_ids(tmp_path_factory: pytest.TempPathFactory) -> None:
     """All spawners of one user share one lock file, wherever their caches are."""
     show = shell("cat /proc/self/uid_map; sleep 1")
     callers = [CommandLine(tmp_path_factory.mktemp("cache")) for _ in range(8)]
     with ThreadPoolExecutor(8) as pool:
-        maps = list(pool.map(lambda cli: cli.run("--", *show).stdout, callers))
+        ended = list(pool.map(lambda cli: cli.run("--", *show), callers))
+    assert [one.stderr for one in ended] == [b""] * 8
     # The range is the longest of the lines: a plain user's own id has one of its own.
-    longest = [max(text.splitlines(), key=lambda line: int(line.split()[2])).split()[1] for text in maps]
+    longest = [
+        max(text.splitlines(), key=lambda line: int(line.split()[2])).split()[1]
+        for text in (one.stdout for one in ended)
+    ]
     assert len(set(longest)) == 8, longest
 
 

@@ -11,6 +11,9 @@ use std::os::fd::{AsRawFd, OwnedFd};
 /// Namespaces for idmapped mounts that are kept for the next box: one for each range and owner.
 const MOST_IDMAPS: usize = 24;
 
+/// Of this many ranges a spawner keeps one for its next boxes; the others are for all spawners of the user.
+const RANGES_PER_KEPT: u32 = 64;
+
 pub struct Ids {
     source: IdSource,
     caller: (u32, u32),
@@ -88,7 +91,25 @@ impl Ids {
 
     /// Gives a range back. Its box is gone, and with it every process that had its ids.
     pub fn release(&mut self, claim: &Claim) {
-        self.free.extend(claim.slot);
+        let (Some(slot), IdSource::Ranges { slots, .. }) = (claim.slot, &self.source) else {
+            return;
+        };
+        if self.free.len() >= (slots / RANGES_PER_KEPT).max(1) as usize && self.unlock(slot) {
+            return;
+        }
+        self.free.push(slot);
+    }
+
+    /// False where the range stays ours.
+    fn unlock(&mut self, slot: u32) -> bool {
+        let Some(lock) = &self.lock else {
+            return false;
+        };
+        let unlocked = fd::lock_byte(lock.as_raw_fd(), slot.into(), libc::F_UNLCK) == Ok(true);
+        if unlocked {
+            self.locked.remove(&slot);
+        }
+        unlocked
     }
 
     fn lock_range(&mut self, slots: u32) -> Outcome<u32> {

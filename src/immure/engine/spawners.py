@@ -9,7 +9,7 @@ import _thread
 import atexit
 import os
 
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import SetupFailed
 from immure.host.native import native_path, native_program
 from immure.plan.launch import Launch
 from immure.runtimes.process.cgroups import sweep
@@ -66,7 +66,12 @@ def _open_lock(launch: Launch) -> int:
     try:
         os.makedirs(place, mode=0o700, exist_ok=True)  # noqa: PTH103
         if os.lstat(place).st_uid != os.geteuid():
-            raise BoxLost(f"{place} belongs to somebody else", need="a folder of this user", hint=f"remove {place}")
+            raise SetupFailed(
+                f"{place} belongs to somebody else",
+                step="id range",
+                need="a folder of this user",
+                hint=f"remove {place}",
+            )
         return os.open(f"{place}/ids.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise SetupFailed(
@@ -78,7 +83,7 @@ def _open_lock(launch: Launch) -> int:
 
 
 def _own_folder() -> str:
-    """The same for all processes of this user, whatever their environment says."""
+    """The same for all processes of this user, whatever their environment says. Not a cache: locks are held there."""
     import pwd
 
     uid = os.geteuid()
@@ -86,4 +91,4 @@ def _own_folder() -> str:
         home = pwd.getpwuid(uid).pw_dir
     except KeyError:
         home = ""
-    return f"{home}/.cache/immure" if home and os.access(home, os.W_OK) else f"/tmp/immure-{uid}"
+    return f"{home}/.local/state/immure" if home and os.access(home, os.W_OK) else f"/tmp/immure-{uid}"

@@ -16,7 +16,8 @@ from immure.runtimes.process import frames
 
 Socket = _socket.socket
 _MOMENT_MS = 200
-_PATIENCE_MS = 2000
+#: Ending many boxes on a busy machine takes a while; past this it is stopped or stuck.
+_PATIENCE_MS = 10_000
 _SCM_RIGHTS = _socket.SCM_RIGHTS
 _SOL_SOCKET = _socket.SOL_SOCKET
 
