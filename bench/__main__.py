@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from bench import peers, report, subjects, walls
-from bench.build import BuildError
+from bench.build import BuildError, compile_package
 from bench.contender import Contender
 from bench.filters import Filters, write_filters
 from bench.gates import Verdict, judge
@@ -35,6 +35,7 @@ def main() -> int:
         sizes = {**sizes, "rounds": options.n}
     say = (lambda *_: None) if options.json else _say
 
+    compile_package()
     try:
         filters = _filters(options.filters)
         contenders = [CONTENDERS[name](filters) for name in options.only]

@@ -119,9 +119,10 @@ pub struct CommandStage {
     pub keep_capabilities: u64,
     pub securebits: u64,
     pub umask: u32,
-    /// Programs of packed `struct sock_filter`s, in the order of installation. The last is installed by each command,
-    /// the others once by the stem.
+    /// Programs of packed `struct sock_filter`s, in the order of installation.
     pub filters: Vec<serde_bytes::ByteBuf>,
+    /// How many of them the stem installs, once, since they leave it what it needs; each command installs the others.
+    pub inherited_filters: usize,
 }
 
 /// A file to write in the box's cgroup of one controller.

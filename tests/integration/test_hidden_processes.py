@@ -1,4 +1,4 @@
-"""Process 1 and the stem of a box can't be looked into by its commands, whoever they are."""
+"""Process 1 of a box can't be looked into by its commands, whoever they are."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ WRITE = python(
 
 
 @pytest.mark.parametrize("user", [1000, 0])
-@pytest.mark.parametrize("pid", ["1", "2"])
+@pytest.mark.parametrize("pid", ["1"])
 def test_nothing_of_it_can_be_read(pid: str, user: int) -> None:
     assert run([*LOOK, pid], user=user).stdout == b""
     with Sandbox(user=user) as box:
@@ -51,12 +51,12 @@ def test_nothing_of_it_can_be_read(pid: str, user: int) -> None:
 
 
 @pytest.mark.parametrize("user", [1000, 0])
-@pytest.mark.parametrize("pid", ["1", "2"])
+@pytest.mark.parametrize("pid", ["1"])
 def test_nothing_of_it_can_be_written(pid: str, user: int) -> None:
     assert run([*WRITE, pid], user=user).stdout == b""
 
 
-@pytest.mark.parametrize("pid", [1, 2])
+@pytest.mark.parametrize("pid", [1])
 def test_it_can_not_be_traced_or_its_memory_read(pid: int) -> None:
     program = python(
         "import ctypes,sys\n"

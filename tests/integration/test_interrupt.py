@@ -100,7 +100,7 @@ def test_an_api_user_who_interrupts_gets_the_exception_and_no_box(cli: CommandLi
     with subprocess.Popen([cli.words("run")[0], "-c", program], stdout=subprocess.PIPE, env=cli.env) as process:
         assert process.stdout is not None
         process.stdout.readline()
-        assert eventually(lambda: [one for one in left_behind() if one.name == "immure-stem"])
+        assert eventually(lambda: [one for one in left_behind() if one.name == "immure-init"])
         time.sleep(0.05)
         process.send_signal(signal.SIGINT)
         assert process.stdout.read() == b"again\n"

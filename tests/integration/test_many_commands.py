@@ -11,7 +11,7 @@ import pytest
 from immure import BoxError, Sandbox
 
 from .command_line import python, shell
-from .processes import eventually, has_one_id, running
+from .processes import eventually, running
 
 pytestmark = pytest.mark.rootless
 
@@ -57,7 +57,6 @@ def test_commands_run_at_the_same_time() -> None:
         assert time.monotonic() - began < 2.5
 
 
-@pytest.mark.skipif(has_one_id(), reason="root: with one id the stem is one of the siblings")
 def test_a_command_that_kills_its_siblings() -> None:
     with Sandbox() as box:
         victims: list[int | None] = []
@@ -67,7 +66,7 @@ def test_a_command_that_kills_its_siblings() -> None:
         for thread in threads:
             thread.start()
         time.sleep(0.3)
-        # kill(-1) spares the caller, and reaches neither pid 1 nor the stem.
+        # kill(-1) spares the caller, and does not reach pid 1.
         assert box.exec(python("import os; os.kill(-1, 9)")).ok
         for thread in threads:
             thread.join(10)
@@ -75,7 +74,6 @@ def test_a_command_that_kills_its_siblings() -> None:
         assert box.exec(["true"]).ok
 
 
-@pytest.mark.skipif(has_one_id(), reason="root: with one id the stem is killed too")
 def test_killing_everything_in_a_loop_never_hurts_the_box() -> None:
     program = python(
         "import os,time\nend=time.time()+1\nwhile time.time()<end:\n try: os.kill(-1, 9)\n except OSError: pass"
@@ -124,5 +122,5 @@ def test_orphans_are_reaped() -> None:
 
 def test_process_numbers_of_the_box() -> None:
     with Sandbox() as box:
-        seen = box.exec(shell("cat /proc/1/comm /proc/2/comm; echo $PPID")).stdout
-        assert seen == b"immure-init\nimmure-stem\n2\n"
+        seen = box.exec(shell("cat /proc/1/comm; echo $PPID")).stdout
+        assert seen == b"immure-init\n1\n"

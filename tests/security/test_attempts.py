@@ -24,16 +24,15 @@ for subject in SUBJECTS:
 # Scenes that only root can set up: there the attempt itself needs root, not its control alone.
 ROOT_SCENES = {"planted_device", "setuid_in_mount", "file_handle"}
 
-# Where a plain user has no range of ids, init and stem run as the command's own user. What that opens ends at the box.
+# Where a plain user has no range of ids, init runs as the command's own user. What that opens ends at the box.
 OPEN_WITH_ONE_ID = {
-    *(f"processes.send_signal-stem-{name}" for name in ("SIGCONT", "SIGKILL", "SIGSTOP", "SIGTERM")),
-    "processes.send_signal_by_descriptor-stem",
-    "processes.send_signal_by_pipe-stem",
-    "processes.send_signal_to_thread-stem-tgkill",
-    "processes.send_signal_to_thread-stem-tkill",
-    "processes.queue_signal-stem",
+    *(f"processes.send_signal-init-{name}" for name in ("SIGCONT", "SIGKILL", "SIGSTOP", "SIGTERM")),
+    "processes.send_signal_by_descriptor-init",
+    "processes.send_signal_by_pipe-init",
+    "processes.send_signal_to_thread-init-tgkill",
+    "processes.send_signal_to_thread-init-tkill",
+    "processes.queue_signal-init",
     "processes.limits_of_process-init",
-    "processes.limits_of_process-stem",
 }
 
 each_attempt = pytest.mark.parametrize(

@@ -52,9 +52,13 @@ voluntary_ctxt_switches:\t3
 SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
+#: A profile and its guard as two programs: how they are installed where one would be too long.
+PROGRAMS = (struct.pack("<HBBI", 0x06, 0, 0, 0x00050001), struct.pack("<HBBI", 0x06, 0, 0, 0x7FFF0000))
+
+
 def expected(**changes: Any) -> Expected:
-    """What the plan of a default spec on a host where everything works asks of the readback."""
-    return {**launched(make_spec(), make_facts()).expected, **changes}
+    """What the plan of a default spec on a host where everything works asks of the readback, but with two filters."""
+    return {**launched(make_spec(), make_facts()).expected, "filters": PROGRAMS, **changes}
 
 
 def readback() -> Items:

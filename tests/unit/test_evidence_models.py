@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 from hosts import launched, make_spec
-from readbacks import HOST, Items, item, line, number, plain_readback, readback
+from readbacks import HOST, PROGRAMS, Items, expected, item, line, number, plain_readback, readback
 
 from immure.evidence.levels import L2_PARTS
 from immure.evidence.models import Evidence, make_evidence
@@ -16,7 +16,7 @@ LAUNCH = launched(make_spec())
 
 
 def evidence(items: Items) -> Evidence:
-    return make_evidence("abc", LAUNCH, items, judge(items, LAUNCH.expected, HOST))
+    return make_evidence("abc", LAUNCH, items, judge(items, expected(), HOST))
 
 
 def test_all_that_was_measured_is_told() -> None:
@@ -35,7 +35,7 @@ def test_the_host_readback() -> None:
     assert host.namespaces == {name.removeprefix("ns/"): inode + 1000 for name, inode in HOST.items()}
     assert host.no_new_privs is True
     assert host.capabilities == dict.fromkeys(("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"), "0" * 16)
-    assert host.seccomp_sha256 == hashlib.sha256(b"".join(LAUNCH.expected["filters"])).hexdigest()
+    assert host.seccomp_sha256 == hashlib.sha256(b"".join(PROGRAMS)).hexdigest()
     assert host.seccomp_why == ""
     assert host.cgroup == "0::/"
 

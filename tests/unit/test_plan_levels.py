@@ -191,13 +191,18 @@ def test_which_defaults_deny(default: str, denies: bool) -> None:
     assert compile_plan(spec, facts, make_inputs(spec, default=default)).default_deny is denies
 
 
-def test_the_guard_goes_before_the_profile() -> None:
+def test_profile_and_guard_are_one_program() -> None:
     spec, facts = make_spec(), make_facts()
-    guard, profile = compile_plan(spec, facts, make_inputs(spec)).command.filters
-    other_guard, other_profile = compile_plan(spec, facts, make_inputs(spec, default="SCMP_ACT_KILL")).command.filters
-    assert guard == other_guard
-    assert profile != other_profile
-    assert all(one and len(one) % 8 == 0 for one in (guard, profile))
+    (program,) = compile_plan(spec, facts, make_inputs(spec)).command.filters
+    assert program
+    assert len(program) % 8 == 0
+
+
+@pytest.mark.parametrize(("default", "inherited"), [("SCMP_ACT_ALLOW", 1), ("SCMP_ACT_ERRNO", 0)])
+def test_the_stem_bears_a_filter_that_leaves_it_what_it_needs(default: str, inherited: int) -> None:
+    spec, facts = make_spec(), make_facts()
+    plan = compile_plan(spec, facts, make_inputs(spec, default=default))
+    assert plan.command.inherited_filters == inherited
 
 
 def test_capabilities_of_the_spec_reach_the_command() -> None:

@@ -36,11 +36,11 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
     ("limits", "host", "expected"),
     [
         # v2 joins at the clone and costs nothing, so defaults are set too.
-        ({}, "v2", {"memory.max": str(1024 << 20), "memory.swap.max": "0", "pids.max": "514"}),
+        ({}, "v2", {"memory.max": str(1024 << 20), "memory.swap.max": "0", "pids.max": "513"}),
         (
             WRITTEN,
             "v2",
-            {"memory.max": str(64 << 20), "memory.swap.max": "0", "cpu.max": "150000 100000", "pids.max": "11"},
+            {"memory.max": str(64 << 20), "memory.swap.max": "0", "cpu.max": "150000 100000", "pids.max": "10"},
         ),
         # On v1 each join costs milliseconds: what is written alone makes a cgroup.
         ({}, "v1", {}),
@@ -51,17 +51,17 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
                 "memory.limit_in_bytes": str(64 << 20),
                 "cpu.cfs_period_us": "100000",
                 "cpu.cfs_quota_us": "150000",
-                "pids.max": "11",
+                "pids.max": "10",
             },
         ),
         ({"memory_mib": 4}, "v1", {"memory.limit_in_bytes": str(4 << 20)}),
-        ({"pids": 1}, "v1", {"pids.max": "3"}),
+        ({"pids": 1}, "v1", {"pids.max": "2"}),
         ({}, "none", {}),
         # A quota below what the kernel takes is its least.
         (
             {"cpus": 0.01},
             "v2",
-            {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "514"},
+            {"memory.max": str(1024 << 20), "memory.swap.max": "0", "cpu.max": "1000 100000", "pids.max": "513"},
         ),
     ],
 )
@@ -118,11 +118,16 @@ def test_best_effort_takes_nothing_from_a_host_that_can() -> None:
     assert set(got(plan).values()) == {"exact"}
 
 
+def test_a_bare_box_has_a_process_more() -> None:
+    plan = plan_limits(make_spec(limits={"pids": 9}), make_facts(cgroups=V2), bare=True)
+    assert files(plan)["pids.max"] == "11"
+
+
 def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
     hybrid = (V1[0], CgroupParent(controllers=("pids",), path="/sys/fs/cgroup/unified/ours", version=2))
     spec = make_spec(limits={"memory_mib": 64})
     plan = plan_limits(spec, make_facts(cgroups=hybrid))
-    assert files(plan) == {"memory.limit_in_bytes": str(64 << 20), "pids.max": "514"}
+    assert files(plan) == {"memory.limit_in_bytes": str(64 << 20), "pids.max": "513"}
     with pytest.raises(ProtectionUnavailable):
         plan_limits(make_spec(limits={"cpus": 1}), make_facts(cgroups=hybrid))
 
@@ -132,9 +137,9 @@ def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
     [
         ({}, {}, 512),
         ({"pids": 9}, {}, 9),
-        # With one id init and stem count too.
-        ({}, {"ids": SINGLE}, 514),
-        ({"pids": 9}, {"ids": SINGLE}, 11),
+        # With one id init counts too.
+        ({}, {"ids": SINGLE}, 513),
+        ({"pids": 9}, {"ids": SINGLE}, 10),
         # A hard limit can't be raised.
         ({}, {"nproc_hard": 100}, 100),
         ({"pids": 9}, {"nproc_hard": 100}, 9),

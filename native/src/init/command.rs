@@ -134,20 +134,18 @@ pub fn wait_for_tracer(ctl: RawFd) -> Outcome<()> {
     }
 }
 
-/// The filters that the stem can bear itself: all but the last, the profile. Commands inherit them.
+/// The filters that the stem can bear itself. Commands inherit them.
 pub fn install_inherited_filters(stage: &CommandStage) -> Outcome<()> {
-    for filter in stage.filters.split_last().map_or(&[][..], |(_, inherited)| inherited) {
-        security::install_filter(filter, 0).at("seccomp", "inherited")?;
-    }
-    Ok(())
+    stage.filters.iter().take(stage.inherited_filters).try_for_each(install)
 }
 
-/// The profile. It may refuse any call, so nothing but execve comes after it.
-pub fn install_profile(stage: &CommandStage) -> Outcome<()> {
-    match stage.filters.last() {
-        Some(filter) => security::install_filter(filter, 0).at("seccomp", ""),
-        None => Ok(()),
-    }
+/// The others. They may refuse any call, so nothing but execve comes after them.
+pub fn install_own_filters(stage: &CommandStage) -> Outcome<()> {
+    stage.filters.iter().skip(stage.inherited_filters).try_for_each(install)
+}
+
+fn install(filter: &serde_bytes::ByteBuf) -> Outcome<()> {
+    security::install_filter(filter, 0).at("seccomp", "")
 }
 
 /// Stops for the spawner's inspection. A trap needs no system call, so no filter can be in its way.

@@ -1,15 +1,18 @@
-//! Process 1 of a box: makes the box around itself, starts the stem, reaps orphans, and ends the box.
+//! Process 1 of a box: makes the box around itself and becomes the stem of its commands. The kernel lets nothing in the
+//! box kill or stop it, and ends the box with it. A bare box has no such process, and gets a supervisor.
 
 mod command;
 mod landlock;
 mod root;
+mod start;
 mod stem;
+mod supervisor;
 
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::plan::Plan;
 use crate::sys::{fd, process, socket};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::RawFd;
 
 /// What a new box inherits from the spawner, as descriptors of its own.
 pub struct Birth<'a> {
@@ -30,14 +33,18 @@ pub struct Birth<'a> {
     pub privileged: bool,
 }
 
-/// Runs as pid 1, in place after the clone. Never returns.
+/// Runs in place after the clone. Never returns.
 pub fn run(birth: Birth) -> ! {
-    if let Err(fault) = live(&birth) {
-        // The spawner may be gone; then there is nobody to tell.
-        let _ = socket::send(birth.ctl, &frame::fault(frame::FAULT, 0, &fault), &[]);
-        process::exit(1);
+    or_tell(&birth, || live(&birth))
+}
+
+/// Ends this process, and tells the spawner of what went wrong. It may be gone; then there is nobody to tell.
+fn or_tell(birth: &Birth, work: impl FnOnce() -> Outcome<()>) -> ! {
+    let fault = work().err();
+    if let Some(fault) = &fault {
+        let _ = socket::send(birth.ctl, &frame::fault(frame::FAULT, 0, fault), &[]);
     }
-    process::exit(0)
+    process::exit(i32::from(fault.is_some()))
 }
 
 fn live(birth: &Birth) -> Outcome<()> {
@@ -51,30 +58,11 @@ fn live(birth: &Birth) -> Outcome<()> {
         return Err(Fault::new("maps", "spawner", libc::EPIPE));
     }
     if birth.bare_user.is_some() {
-        // Orphans come to this process, since there is no pid namespace that would end with it.
-        process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).at("subreaper", "")?;
-    } else {
-        make_box(birth)?;
+        return supervisor::run(birth);
     }
-    let signals = process::watch_signals().at("signals", "")?;
-    let (bell, rope) = socket::pair().at("bell", "")?;
-    // SAFETY: the spawner, and so its copy, has one thread.
-    let stem = match unsafe { process::fork() }.at("stem", "fork")? {
-        None => {
-            drop((signals, bell));
-            stem::run(birth, rope)
-        }
-        Some(pid) => pid,
-    };
-    std::mem::forget(rope);
-    fd::close_all_but(&mut [0, 1, 2, birth.spawner, signals.as_raw_fd(), bell.as_raw_fd()])
-        .at("descriptors", "")?;
-    hide_from_box()?;
-    reap(stem, &signals, [birth.spawner, bell.as_raw_fd()])?;
-    if birth.bare_user.is_some() {
-        end_descendants();
-    }
-    Ok(())
+    make_box(birth)?;
+    fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine, birth.spawner]).at("descriptors", "")?;
+    stem::run(birth, None)
 }
 
 fn make_box(birth: &Birth) -> Outcome<()> {
@@ -100,45 +88,4 @@ fn die_with_spawner(spawner: RawFd) -> Outcome<()> {
 /// Not dumpable: no ptrace, no descriptors and no memory for a process of the box, whatever its user.
 fn hide_from_box() -> Outcome<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0).at("dumpable", "").map(drop)
-}
-
-/// Ends with the stem, on SIGTERM from outside, or with what is `watched`: the spawner's life, and the stem's word that
-/// it is done, which comes sooner than its own end.
-fn reap(stem: i32, signals: &OwnedFd, watched: [RawFd; 2]) -> Outcome<()> {
-    let mut watch = [signals.as_raw_fd(), watched[0], watched[1]].map(|fd| libc::pollfd {
-        fd,
-        events: libc::POLLIN,
-        revents: 0,
-    });
-    loop {
-        fd::poll(&mut watch, -1).at("poll", "")?;
-        if watch[1].revents != 0 || watch[2].revents != 0 {
-            return Ok(());
-        }
-        if process::drain_signals(signals.as_raw_fd()) {
-            return Ok(());
-        }
-        while let Some((pid, _, _)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
-            if pid == stem {
-                return Ok(());
-            }
-        }
-    }
-}
-
-/// Ends every process of a bare box. What a killed one leaves behind comes to this process, until none is left.
-fn end_descendants() {
-    let list = format!("/proc/self/task/{}/children", std::process::id());
-    loop {
-        let children = fd::read_file_at(libc::AT_FDCWD, &list).unwrap_or_default();
-        for word in children.split(|byte| *byte == b' ').filter(|word| !word.is_empty()) {
-            if let Some(pid) = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()) {
-                // It may have ended by itself.
-                let _ = process::kill(pid, libc::SIGKILL);
-            }
-        }
-        if !matches!(process::wait(-1, 0), Ok(Some(_))) {
-            return;
-        }
-    }
 }

@@ -55,6 +55,10 @@ impl Cell {
     pub fn kill(&self) {
         let signal = if self.bare { libc::SIGTERM } else { libc::SIGKILL };
         let _ = process::send_signal(self.pidfd.as_raw_fd(), signal);
+        if self.bare {
+            // One that was stopped takes it only when it goes on.
+            let _ = process::send_signal(self.pidfd.as_raw_fd(), libc::SIGCONT);
+        }
     }
 
     pub fn note_membership(&mut self, proc_dir: RawFd) {

@@ -16,7 +16,7 @@ pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
         put(data, name, fd::read_small_at(dir.as_raw_fd(), name, &mut buffer));
     }
     for name in NAMESPACES {
-        let inode = fd::inode_at(dir.as_raw_fd(), name).map(u64::to_le_bytes);
+        let inode = fd::inode_of_link_at(dir.as_raw_fd(), name).map(u64::to_le_bytes);
         put(data, name, inode.as_ref().map(|bytes| &bytes[..]).map_err(|errno| *errno));
     }
     for index in 0.. {

@@ -102,14 +102,19 @@ pub fn read_small_at<'a>(dir: RawFd, path: &str, buffer: &'a mut [u8]) -> Sys<&'
     Ok(&buffer[..count])
 }
 
-/// The inode number of what `path` leads to.
-pub fn inode_at(dir: RawFd, path: &str) -> Sys<u64> {
+/// The number in a link of /proc such as `net:[4026531840]`, which is the inode of a namespace. Following the link would
+/// make that inode first.
+pub fn inode_of_link_at(dir: RawFd, path: &str) -> Sys<u64> {
     let path = cstr(path)?;
-    // SAFETY: zero is a valid value of every field.
-    let mut found: libc::stat = unsafe { std::mem::zeroed() };
-    // SAFETY: `path` and `found` outlive the call.
-    check(unsafe { libc::fstatat(dir, path.as_ptr(), &mut found, 0) } as i64)?;
-    Ok(found.st_ino)
+    let mut buffer = [0u8; 64];
+    // SAFETY: `path` outlives the call, and `buffer` is valid for writing.
+    let count =
+        check(
+            unsafe { libc::readlinkat(dir, path.as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) } as i64
+        )? as usize;
+    let text = std::str::from_utf8(&buffer[..count]).map_err(|_| libc::EBADMSG)?;
+    let number = text.split_once('[').and_then(|(_, rest)| rest.strip_suffix(']')).ok_or(libc::EBADMSG)?;
+    number.parse().map_err(|_| libc::EBADMSG)
 }
 
 /// The whole content.

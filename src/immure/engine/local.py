@@ -291,7 +291,7 @@ def _result(
             wall_ms=times_us["exec"] // 1000,
             cpu_ms=seen.cpu_ms if seen is not None else 0,
             memory_peak_bytes=memory_peak(ended) if ended is not None else (seen.memory_peak_bytes if seen else 0),
-            pids_peak=_pids_peak(ended),
+            pids_peak=_pids_peak(ended, launch.own_processes),
             stdout_bytes=out.count,
             stderr_bytes=err.count,
         ),
@@ -316,7 +316,6 @@ def _report(launch: Launch) -> tuple[Clause, ...]:
     return report
 
 
-def _pids_peak(ended: Ended | None) -> int | None:
+def _pids_peak(ended: Ended | None, ours: int) -> int | None:
     content = ended.counters.get("pids.peak", b"").strip() if ended is not None else b""
-    # init and stem stand in the cgroup too.
-    return max(0, int(content) - 2) if content.isdigit() else None
+    return max(0, int(content) - ours) if content.isdigit() else None

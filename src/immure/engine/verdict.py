@@ -56,7 +56,7 @@ def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, 
         raise failure or BoxLost(
             "the box ended under the command",
             have="its stem was killed",
-            hint="with one mapped id a command can kill the stem: give the user a range in /etc/subuid",
+            hint="in a box without namespaces a command can kill it: use a level or a host with namespaces",
         )
     return Verdict("exited" if code is not None else "signaled", code, signal)
 

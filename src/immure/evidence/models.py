@@ -52,7 +52,7 @@ class Evidence(Struct, frozen=True):
     capped_by: tuple[str, ...]
 
 
-def make_evidence(box: str, launch: Launch, items: dict[str, bytes], findings: list[Finding]) -> Evidence:
+def make_evidence(box: str, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> Evidence:
     """The evidence of a process box, taken before its first command."""
     held = held_parts(findings)
     return Evidence(

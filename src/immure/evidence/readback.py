@@ -24,21 +24,23 @@ _NAMESPACE_PARTS = (
     ("ns/uts", "processes.uts_namespace"),
     ("ns/user", "identity.user_namespace"),
 )
-_STATUS_LINES = (
-    b"NoNewPrivs",
-    b"Seccomp",
-    b"Seccomp_filters",
-    b"CapInh",
-    b"CapPrm",
-    b"CapEff",
-    b"CapBnd",
-    b"CapAmb",
+_USER = [name for name, _ in _NAMESPACE_PARTS].index("ns/user")
+#: Items that are judged as they are.
+_COMPARED = ("sentinel.", "uid_map", "gid_map", "filter/")
+_STATUS_LINES = tuple(
+    (name, f"\n{name}:".encode())
+    for name in ("NoNewPrivs", "Seccomp", "Seccomp_filters", "CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 )
 _CAPABILITY_LINES = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
 
 
+#: Judgements by all that they depend on. There are few: boxes of one plan are much the same.
+_judged: dict[tuple[object, ...], tuple[Finding, ...]] = {}
+_MOST_JUDGED = 64
+
+
 class Finding:
-    """One part: whether it holds, and what was seen. `why` says what is missing."""
+    """One part: whether it holds, and what was seen. `why` says what is missing. Not to be changed: it is shared."""
 
     __slots__ = ("held", "observed", "part", "why")
 
@@ -49,41 +51,53 @@ class Finding:
         self.why = "" if held else why
 
 
-def judge(items: dict[str, bytes], expected: dict[str, Any], host_namespaces: dict[str, int]) -> list[Finding]:
+def judge(items: dict[str, bytes], expected: dict[str, Any], host_namespaces: dict[str, int]) -> tuple[Finding, ...]:
     """A finding for every part of the levels.
 
     `expected` is the plan's (`Launch.expected`), `host_namespaces` the engine's own inode numbers by name. What
-    could not be read does not hold.
+    could not be read does not hold. Of two boxes of which the kernel says the same, the second costs a comparison.
     """
     status = _status(items.get("status", b""))
-    findings = [
+    own = tuple([_is_own(items.get(name), host_namespaces.get(name)) for name, _ in _NAMESPACE_PARTS])
+    said = tuple([pair for pair in items.items() if pair[0].startswith(_COMPARED)])
+    key = (status, own, said, tuple(expected.values()))
+    known = _judged.get(key)
+    if known is None:
+        if len(_judged) >= _MOST_JUDGED:
+            _judged.clear()
+        known = _judged[key] = _judge(dict(status), own, dict(said), expected)
+    return known
+
+
+def _judge(
+    status: dict[str, str], own: tuple[bool, ...], items: dict[str, bytes], expected: dict[str, Any]
+) -> tuple[Finding, ...]:
+    return (
         _filters(items, status, expected),
         _equals("identity.no_new_privs", status.get("NoNewPrivs", ""), "1"),
-        _capabilities(status, items, expected, host_namespaces),
+        _capabilities(status, expected, own_user_namespace=own[_USER]),
         _mac(items, expected),
         _no_host_root(items, expected),
-    ]
-    for name, part in _NAMESPACE_PARTS:
-        findings.append(_namespace(part, items.get(name), host_namespaces.get(name)))
-    return findings
+        *(_namespace(part, held) for (_, part), held in zip(_NAMESPACE_PARTS, own, strict=True)),
+    )
 
 
-def held_parts(findings: list[Finding]) -> frozenset[str]:
+def held_parts(findings: tuple[Finding, ...]) -> frozenset[str]:
     """The parts that hold."""
     return frozenset(finding.part for finding in findings if finding.held)
 
 
-def _status(text: bytes) -> dict[str, str]:
+def _status(text: bytes) -> tuple[tuple[str, str], ...]:
     """The lines that matter, by name: the whole would cost more than all the rest of the judgement."""
-    found: dict[str, str] = {}
-    for name in _STATUS_LINES:
-        start = text.find(b"\n" + name + b":")
+    found: list[tuple[str, str]] = []
+    for name, line in _STATUS_LINES:
+        start = text.find(line)
         if start >= 0:
-            start += len(name) + 2
+            start += len(line)
             end = text.find(b"\n", start)
             if end >= 0:
-                found[name.decode()] = text[start:end].decode("ascii", "replace").strip()
-    return found
+                found.append((name, text[start:end].decode("ascii", "replace").strip()))
+    return tuple(found)
 
 
 def _equals(part: str, observed: str, wanted: str) -> Finding:
@@ -113,16 +127,10 @@ def _filters(items: dict[str, bytes], status: dict[str, str], expected: dict[str
     )
 
 
-def _capabilities(
-    status: dict[str, str],
-    items: dict[str, bytes],
-    expected: dict[str, Any],
-    host_namespaces: dict[str, int],
-) -> Finding:
+def _capabilities(status: dict[str, str], expected: dict[str, Any], *, own_user_namespace: bool) -> Finding:
     part = "identity.capabilities"
     seen = {name: status.get(name, "") for name in _CAPABILITY_LINES}
     keep = expected["keep_capabilities"]
-    own = _namespace("", items.get("ns/user"), host_namespaces.get("ns/user")).held
     try:
         masks = [int(value, 16) for value in seen.values()]
     except ValueError:
@@ -131,7 +139,7 @@ def _capabilities(
     have = inheritable | permitted | effective | ambient
     # In the host's own user namespace nothing may be held; the bounding set, which a plain user can't lower, gives
     # nothing to a process with no_new_privs.
-    if own:
+    if own_user_namespace:
         held = (have | bounding) & ~keep == 0
     else:
         held = have == 0 and (bounding == 0 or status.get("NoNewPrivs") == "1")
@@ -177,14 +185,13 @@ def _no_host_root(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     return Finding(part, held, observed, "an id of the box is host root")
 
 
-def _namespace(part: str, seen: bytes | None, host: int | None) -> Finding:
-    inode = _inode(seen)
-    held = inode is not None and host is not None and inode != host
+def _namespace(part: str, held: bool) -> Finding:
     return Finding(part, held, "own" if held else "the host's or unknown", "not a namespace of its own")
 
 
-def _inode(value: bytes | None) -> int | None:
-    return int.from_bytes(value, "little") if value is not None and len(value) == 8 else None
+def _is_own(seen: bytes | None, host: int | None) -> bool:
+    """Whether an inode number was read, and is not the host's."""
+    return seen is not None and len(seen) == 8 and host is not None and int.from_bytes(seen, "little") != host
 
 
 def _number(value: bytes | None) -> int:

@@ -11,9 +11,10 @@ from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import OWN_ID_IS_ROOT, ROOT_RANGES, HostFacts, IdRange, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.clauses import spec_clauses
+from immure.plan.filters import box_filters
 from immure.plan.image import SENTINEL, host_image
 from immure.plan.launch import Launch
-from immure.plan.limits import plan_limits
+from immure.plan.limits import own_processes, plan_limits
 from immure.plan.operations import (
     CgroupLimit,
     CommandStage,
@@ -27,7 +28,7 @@ from immure.plan.operations import (
 from immure.plan.report import Clause
 from immure.plan.root import box_root, landlock_rules, mount_path
 from immure.policy import capabilities, landlock
-from immure.policy.seccomp import Profile, compile_filter, guard_profile
+from immure.policy.seccomp import Profile
 from immure.spec.models import Level, SandboxSpec
 
 #: CLONE_NEW* by the names of the clauses.
@@ -144,6 +145,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode, hostname=inputs.hostname)
     present = {_path_of(op) for op in image}
     limits = plan_limits(spec, facts)
+    filters, inherited = box_filters(facts, inputs.profile, keep)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
         namespaces=_namespaces(spec, keep),
@@ -160,7 +162,8 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=keep,
             securebits=capabilities.securebits(keep),
             umask=0o022,
-            filters=_filters(facts, inputs, keep),
+            filters=filters,
+            inherited_filters=inherited,
         ),
         cgroup=limits.cgroup,
         report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
@@ -179,7 +182,8 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             need="no capability, or namespaces: all",
             have=" ".join(spec.processes.capabilities.add),
         )
-    limits = plan_limits(spec, facts)
+    limits = plan_limits(spec, facts, bare=True)
+    filters, inherited = box_filters(facts, inputs.profile, 0)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
     root = facts.switches_user
     return Plan(
@@ -198,7 +202,8 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=0,
             securebits=capabilities.securebits(0) if root else 0,
             umask=0o022,
-            filters=_filters(facts, inputs, 0),
+            filters=filters,
+            inherited_filters=inherited,
         ),
         cgroup=limits.cgroup,
         report=(
@@ -256,6 +261,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.root = facts.root or (plan.bare and facts.switches_user)
     used = {limit.controller for limit in plan.cgroup}
     launch.cgroups = tuple(one.path for one in facts.cgroups if used & set(one.controllers))
+    launch.own_processes = own_processes(bare=plan.bare)
     launch.ranges = _id_source(facts, bare=plan.bare).kind == "ranges"
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
     return launch
@@ -371,14 +377,6 @@ def _namespaces(spec: SandboxSpec, keep: int) -> int:
 def _spare_network(spec: SandboxSpec, keep: int) -> bool:
     """A network namespace made ahead belongs to the spawner's user namespace, where a box's capabilities are none."""
     return spec.network.mode == "none" and keep == 0
-
-
-def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> tuple[bytes, ...]:
-    kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
-    # The profile goes last: it may refuse seccomp(2) itself.
-    guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
-    profile = compile_filter(inputs.profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
-    return guard.to_bytes(), profile.to_bytes()
 
 
 def _landlock(spec: SandboxSpec, facts: HostFacts, rules: tuple[tuple[str, landlock.Fs], ...]) -> Landlock | None:

@@ -6,7 +6,7 @@ This is what a runtime carries out. It is pure data, the same for every box of t
 from __future__ import annotations
 
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 1
+FORM = 2
 
 FIELDS = (
     "plan_sha256",
@@ -27,6 +27,7 @@ FIELDS = (
     "ranges",
     "cgroups",
     "root",
+    "own_processes",
 )
 
 
@@ -36,7 +37,7 @@ class Launch:
     `wire` is the plan for the native program, `expected` what the readback must show, `sources` the user's
     mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, `ranges`
     whether it needs the lock file of the id ranges, `cgroups` the folders of its
-    boxes' cgroups, and `root` whether that is root's.
+    boxes' cgroups, `root` whether that is root's, and `own_processes` how many of ours stand in each.
     """
 
     __slots__ = (*FIELDS, "_environment")
@@ -59,6 +60,7 @@ class Launch:
     ranges: bool
     cgroups: tuple[str, ...]
     root: bool
+    own_processes: int
 
     def environment(self) -> dict[bytes, bytes]:
         """`env` as execve takes it, encoded once for all commands."""

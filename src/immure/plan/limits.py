@@ -16,8 +16,6 @@ from immure.spec.models import SandboxSpec
 DEFAULT_MEMORY_MIB = 1024
 DEFAULT_PIDS = 512
 DEFAULT_OUTPUT_MIB = 16
-#: init and stem stand in the box's cgroup too.
-_OWN_PROCESSES = 2
 _CPU_PERIOD_US = 100_000
 RLIMIT_CORE, RLIMIT_NPROC = 4, 6
 
@@ -30,15 +28,21 @@ class LimitPlan(Struct, frozen=True):
     clauses: tuple[Clause, ...]
 
 
-def plan_limits(spec: SandboxSpec, facts: HostFacts) -> LimitPlan:
+def own_processes(*, bare: bool) -> int:
+    """How many of our processes stand in a box's cgroup: its init, or its supervisor and stem."""
+    return 2 if bare else 1
+
+
+def plan_limits(spec: SandboxSpec, facts: HostFacts, *, bare: bool = False) -> LimitPlan:
     """Raises ProtectionUnavailable for a written limit that this host can't enforce."""
     parents = {name: parent for parent in facts.cgroups for name in parent.controllers}
     memory, memory_clause = _memory(spec, parents)
     cpus, cpus_clause = _cpus(spec, parents)
-    pids, pids_clause = _pids(spec, parents)
+    own = own_processes(bare=bare)
+    pids, pids_clause = _pids(spec, parents, own)
     nproc = spec.limits.pids or DEFAULT_PIDS
     if facts.ids.kind == "single":
-        nproc += _OWN_PROCESSES
+        nproc += own
     if facts.nproc_hard is not None:
         nproc = min(nproc, facts.nproc_hard)
     return LimitPlan(
@@ -87,13 +91,13 @@ def _cpus(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[Cg
     return limits, Clause(clause=clause, wanted=str(written), got="exact", by=f"cgroup v{parent.version} CPU quota")
 
 
-def _pids(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+def _pids(spec: SandboxSpec, parents: dict[str, CgroupParent], own: int) -> tuple[tuple[CgroupLimit, ...], Clause]:
     written = spec.limits.pids
     clause = "limits.pids"
     wanted = str(written or f"{DEFAULT_PIDS} (default)")
     parent = parents.get("pids")
     if parent is not None and (written is not None or parent.version == 2):
-        count = (written or DEFAULT_PIDS) + _OWN_PROCESSES
+        count = (written or DEFAULT_PIDS) + own
         limit = CgroupLimit(controller="pids", file="pids.max", value=str(count))
         return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by=f"cgroup v{parent.version} pids.max")
     return (), Clause(

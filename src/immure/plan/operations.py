@@ -227,6 +227,8 @@ class CommandStage(Struct, frozen=True):
     securebits: int
     umask: int
     filters: tuple[bytes, ...]
+    #: How many of `filters` the stem installs once; each command installs the others.
+    inherited_filters: int
 
 
 class CgroupLimit(Struct, frozen=True):

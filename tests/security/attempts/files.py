@@ -78,14 +78,14 @@ def rename_into_workspace(work: str, secret: str) -> str:
     return _read(target)
 
 
-@attempt("EACCES", scenes="workspace", each_scene="init stem")
+@attempt("EACCES", scenes="workspace", each_scene="init")
 def root_of_process(pid: int, secret: str) -> str:
     """Enter by /proc/PID/root of a process that was started before the box was shut."""
     os.scandir(f"/proc/{pid}/root").close()
     return _read(f"/proc/{pid}/root{secret}")
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def cwd_of_process(pid: int) -> str:
     return str(list(Path(f"/proc/{pid}/cwd").iterdir()))
 

@@ -83,13 +83,13 @@ def clone3_plain() -> str:
     return _reap(call("clone3", arguments, ctypes.sizeof(arguments)))
 
 
-@attempt("EACCES", each_scene="init stem", cases=_ENTERED)
+@attempt("EACCES", each_scene="init", cases=_ENTERED)
 def namespace_of_process(pid: int, name: str) -> str:
     """Take hold of a namespace of a process that is more than we are."""
     return f"descriptor {os.open(f'/proc/{pid}/ns/{name}', os.O_RDONLY)}"
 
 
-@attempt("EPERM", each_scene="init stem", needs_root=True)
+@attempt("EPERM", each_scene="init", needs_root=True)
 def enter_by_pidfd(pid: int) -> str:
     call("setns", call("pidfd_open", pid, 0), CLONE_NEWNET)
     return "entered"

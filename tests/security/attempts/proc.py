@@ -127,34 +127,34 @@ def host_process_folder(pid: int) -> str:
     return str(list(Path(f"/proc/{pid}").iterdir()))
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def environment_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/environ").read_text()[:100]
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def descriptors_of_process(pid: int) -> str:
     return str(list(Path(f"/proc/{pid}/fd").iterdir()))
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def memory_map_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/maps").read_text()[:100]
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def memory_of_process(pid: int) -> str:
     """Open the memory for writing: a filter or a Landlock domain isn't asked again after that."""
     with Path(f"/proc/{pid}/mem").open("r+b"):
         return "open for writing"
 
 
-@attempt("EACCES", each_scene="init stem")
+@attempt("EACCES", each_scene="init")
 def stack_and_call_of_process(pid: int) -> str:
     return Path(f"/proc/{pid}/syscall").read_text()
 
 
-@attempt("EACCES EPERM", each_scene="init stem")
+@attempt("EACCES EPERM", each_scene="init")
 def out_of_memory_score_of_process(pid: int) -> str:
     """Make the kernel kill another process first."""
     path = Path(f"/proc/{pid}/oom_score_adj")

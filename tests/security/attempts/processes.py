@@ -1,4 +1,4 @@
-"""Reaching other processes: the box's own init and stem, which are more than the workload is, and the host's."""
+"""Reaching other processes: the box's own init, which is more than the workload is, and the host's."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KCMP_VM = 1
 _F_SETSIG = 10
 _RLIMIT_NOFILE = 7
 _MADV_COLD = 20
-_BOX = "init stem"
+_BOX = "init"
 _GONE = "ESRCH"
 
 

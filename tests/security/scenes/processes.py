@@ -1,4 +1,4 @@
-"""Processes to reach for: the box's own first two, in whose place the control has victims, and the host's."""
+"""Processes to reach for: the box's own first, in whose place the control has a victim, and the host's."""
 
 from __future__ import annotations
 
@@ -34,13 +34,6 @@ def _victim(marker: str, *wrapper: str) -> Iterator[int]:
 def init(stage: Stage) -> Iterator[None]:
     with _victim("in the place of init") as pid:
         stage.give_each("pid", inside=1, outside=pid)
-        yield
-
-
-@scene
-def stem(stage: Stage) -> Iterator[None]:
-    with _victim("in the place of the stem") as pid:
-        stage.give_each("pid", inside=2, outside=pid)
         yield
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from .abi import ABIS, Abi
 from .actions import Action
-from .bpf import Instruction, constant_allow, run
+from .bpf import Instruction, constant_allow, outcomes, run
 from .compile import compile_filter
 from .disassemble import disassemble
 from .evaluate import Call, Decision, evaluate
@@ -50,6 +50,7 @@ __all__ = [
     "load_preset",
     "name_of",
     "numbers",
+    "outcomes",
     "parse_profile",
     "run",
 ]

@@ -90,6 +90,52 @@ def constant_allow(program: bytes | Sequence[Instruction], nr: int, arch: int, *
         return False
 
 
+def outcomes(
+    program: bytes | Sequence[Instruction],
+    nr: int,
+    arch: int,
+    args: Sequence[int | None] = (),
+    *,
+    big_endian: bool = False,
+) -> frozenset[int]:
+    """Every value that a filter may return for call `nr` with these arguments, None and what is left out being unknown.
+
+    Never too few: a branch on something unknown goes both ways.
+    """
+    words: dict[int, int] = {NR_OFFSET: nr, ARCH_OFFSET: arch}
+    for index, value in enumerate(args):
+        if value is not None:
+            low, high = 16 + 8 * index, 20 + 8 * index
+            words[high if big_endian else low] = value & FULL
+            words[low if big_endian else high] = value >> 32
+    instructions = _instructions(program, big_endian)
+    todo: list[tuple[int, int | None]] = [(0, 0)]
+    seen: set[tuple[int, int | None]] = set()
+    found: set[int] = set()
+    while todo:
+        state = todo.pop()
+        if state in seen:
+            continue
+        seen.add(state)
+        position, held = state
+        if position >= len(instructions):
+            raise ValueError(f"the program ends at {position} without a return")
+        code, jt, jf, k = instructions[position]
+        if code == RET:
+            found.add(k)
+        elif code == LOAD:
+            todo.append((position + 1, words.get(_checked_offset(k))))
+        elif code == AND:
+            todo.append((position + 1, None if held is None else held & k))
+        elif code == JA:
+            todo.append((position + 1 + k, held))
+        elif held is None:
+            todo += [(position + 1 + jt, None), (position + 1 + jf, None)]
+        else:
+            todo.append((position + 1 + (jt if _holds(code, held, k) else jf), held))
+    return frozenset(found)
+
+
 class _NotConstant(Exception):
     pass
 

@@ -16,6 +16,7 @@ from .abi import X32_BIT
 from .actions import ENOSYS_RETURN, severity
 from .assemble import assemble
 from .bpf import ARCH_OFFSET, JEQ, NR_OFFSET, Instruction
+from .combine import stricter
 from .filter import MAX_INSTRUCTIONS, Filter
 from .graph import Graph
 from .predicates import Predicates
@@ -30,14 +31,19 @@ def compile_filter(
     arch: str = "x86_64",
     capabilities: Set[str] = frozenset(),
     kernel: Kernel = (6, 1),
+    beside: Profile | None = None,
 ) -> Filter:
     """Compile `profile` for a host.
 
     `arch` is the kernel's architecture; the filter serves every ABI of it that the profile declares, and
     answers ENOSYS on the others. `capabilities` (`CAP_…`) and `kernel` decide `includes` and `excludes`.
+    `beside` is a second profile, such as the guard: of both answers to a call the stricter counts.
     Raises ProfileError for a profile that needs a listener, or more instructions than the kernel takes.
     """
     policies = resolve(profile, arch, capabilities, kernel)
+    if beside is not None:
+        others = {policy.abi: policy for policy in resolve(beside, arch, capabilities, kernel)}
+        policies = tuple(stricter(one, others[one.abi]) if one.abi in others else one for one in policies)
     instructions = _compile(policies, one_by_one=False)
     if len(instructions) > MAX_INSTRUCTIONS:
         instructions = _compile(policies, one_by_one=True)

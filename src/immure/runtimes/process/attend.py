@@ -174,7 +174,7 @@ class Attendance:
         now = monotonic()
         if self._last_call is not None:
             if now >= self._last_call:
-                # Root of a box, or its only user, can stop the stem, and with it our word to the command.
+                # In a box without namespaces a command can stop the stem, and with it our word to the command.
                 self.box.kill()
                 self._last_call = now + _GRACE_S
         elif self._deadline is not None and now >= self._deadline:

@@ -47,7 +47,7 @@ class Measured:
         # As root a box has one range: `0 BASE SIZE`.
         return int(self.items["map/uid"].split()[1]) + uid, int(self.items["map/gid"].split()[1]) + gid
 
-    def __init__(self, items: dict[str, bytes], findings: list[Finding]) -> None:
+    def __init__(self, items: dict[str, bytes], findings: tuple[Finding, ...]) -> None:
         self.items = items
         self.findings = findings
         self.awarded = award(held_parts(findings))

@@ -1,0 +1,182 @@
+//! Starting a command: its request, the process that becomes it, and the last stage before its execve.
+
+use super::command::{self, Command, Slot};
+use super::stem::{Running, Stem, SLOTS};
+use crate::fault::{At, Fault, Outcome};
+use crate::frame;
+use crate::sys::{fd, process, socket};
+use std::ffi::{c_char, CStr};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+impl Stem<'_> {
+    /// Descriptors: the asker's socket, standard input (but with NO_INPUT), output and error, and with IN_FILE the
+    /// payload.
+    pub fn exec(&mut self, message: socket::Message) -> Outcome<()> {
+        let bad = |what: &str| Fault::new("request", what, libc::EBADMSG);
+        let (header, inline) = frame::split(message.data).ok_or_else(|| bad("header"))?;
+        let in_file = header.flags & frame::IN_FILE != 0;
+        let input = usize::from(header.flags & frame::NO_INPUT == 0);
+        let mut fds = message.fds;
+        if header.kind != frame::EXEC || fds.len() != 3 + input + usize::from(in_file) {
+            return Err(bad("exec"));
+        }
+        let asker = fds.remove(0);
+        let file;
+        let payload = if in_file {
+            file = fd::read_all(fds[2 + input].as_raw_fd()).at("request", "file")?;
+            &file[..]
+        } else {
+            inline
+        };
+        let mut command = parse(payload).ok_or_else(|| bad("command"))?;
+        if let Some((uid, gid)) = self.birth.bare_user {
+            (command.uid, command.gid) = (uid, gid);
+        }
+        let first = match (input, &self.null) {
+            (0, Ok(null)) => null.as_raw_fd(),
+            (0, Err(errno)) => return Err(Fault::new("request", "/dev/null", *errno)),
+            _ => fds[0].as_raw_fd(),
+        };
+        let stdio = [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()];
+        self.start(&command, stdio, asker)
+    }
+
+    fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: OwnedFd) -> Outcome<()> {
+        let Some(slot) = (0..SLOTS).find(|index| self.running.iter().all(|one| one.slot != *index)) else {
+            tell_exit(&asker, 0, libc::EAGAIN, 1, None);
+            return Ok(());
+        };
+        // SAFETY: a free slot has no process that writes to it.
+        unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
+        let witness = std::mem::take(&mut self.witness_due);
+        let stack = std::mem::take(&mut self.stack);
+        let mut start = Start { stem: self, command, stdio, witness, slot };
+        let argument = (&mut start as *mut Start).cast();
+        // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
+        // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
+        let started = unsafe {
+            if witness && !self.birth.privileged {
+                process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))
+            } else {
+                process::vfork_with(stack, become_command, argument)
+            }
+        };
+        self.stack = stack;
+        let pid = match started {
+            Ok(pid) => pid,
+            Err(errno) => {
+                tell_exit(&asker, 0, errno, 1, None);
+                return Ok(());
+            }
+        };
+        let token = self.next_token;
+        self.next_token += 1;
+        self.poller.add(asker.as_raw_fd(), token).at("poll", "asker")?;
+        self.running.push(Running { token, pid, slot, asker });
+        if witness {
+            return self.close_ctl();
+        }
+        Ok(())
+    }
+
+    pub fn last_stage(&self, command: &Command, stdio: [RawFd; 3], witness: bool) -> Outcome<()> {
+        let stage = &self.birth.plan.command;
+        if witness && self.birth.privileged {
+            // Early, so that the spawner attaches while this process goes on.
+            command::announce(self.birth.ctl, &self.report)?;
+        }
+        // The dispositions are the spawner's, which made them the defaults.
+        process::unblock_signals().at("signals", "")?;
+        // SAFETY: no memory is passed.
+        unsafe { libc::umask(stage.umask) };
+        // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
+        unsafe { libc::setsid() };
+        let ctl = witness.then_some(self.birth.ctl);
+        command::take_stdio(stdio, ctl)?;
+        command::enter_workdir(command.workdir)?;
+        command::give_up_privileges(stage, command, self.birth.range)?;
+        if let Some(ctl) = ctl {
+            if !self.birth.privileged {
+                // A plain user inspects a dumpable process, which the change of credentials has undone. Nothing else
+                // runs in the box yet, and the process is a copy, so that the stem stays as it is.
+                process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "")?;
+                command::announce(ctl, &self.report)?;
+            }
+            command::wait_for_tracer(ctl)?;
+        }
+        command::install_own_filters(stage)?;
+        if witness {
+            command::wait_for_inspection();
+        }
+        Ok(())
+    }
+}
+
+/// Before its setsid a command has no group of its own yet; then its process alone takes the signal.
+pub fn send_signal(pid: i32, signal: i32, group: bool) {
+    if !group || process::kill(-pid, signal).is_err() {
+        // It may have ended; its exit is on the way.
+        let _ = process::kill(pid, signal);
+    }
+}
+
+/// An asker that is gone does not want to know.
+pub fn tell_exit(asker: &OwnedFd, status: i32, errno: i32, step: u32, usage: Option<&libc::rusage>) {
+    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
+    let mut data = frame::header(frame::EXITED, 0, 0);
+    data.extend(status.to_le_bytes());
+    data.extend(errno.to_le_bytes());
+    data.extend(step.to_le_bytes());
+    data.extend(usage.map_or(0, |used| micros(used.ru_utime) + micros(used.ru_stime)).to_le_bytes());
+    data.extend(usage.map_or(0, |used| used.ru_maxrss as u64).to_le_bytes());
+    let _ = socket::send(asker.as_raw_fd(), &data, &[]);
+}
+
+/// What a new process needs to become a command.
+struct Start<'a> {
+    stem: &'a Stem<'a>,
+    command: &'a Command<'a>,
+    stdio: [RawFd; 3],
+    witness: bool,
+    slot: usize,
+}
+
+extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
+    // SAFETY: `start` made it, and waits or has made a copy of its memory.
+    let start = unsafe { &*argument.cast::<Start>() };
+    let fault = match start.stem.last_stage(start.command, start.stdio, start.witness) {
+        Ok(()) => command::execute(start.command),
+        Err(fault) => fault,
+    };
+    // SAFETY: the index is below SLOTS.
+    command::leave_word(unsafe { start.stem.slots.add(start.slot) }, &fault);
+    process::exit(127)
+}
+
+/// `u32 uid, gid, argc, envc`, then working directory, PATH, argv and environment, each with a NUL.
+fn parse(mut payload: &[u8]) -> Option<Command<'_>> {
+    let rest = &mut payload;
+    let (uid, gid) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
+    let (argc, envc) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
+    let workdir = take_cstr(rest)?;
+    let path = frame::take_string(rest)?;
+    let argv = take_vector(rest, argc)?;
+    let env = take_vector(rest, envc)?;
+    (argc > 0).then_some(Command { uid, gid, workdir, argv, env, path })
+}
+
+fn take_cstr<'a>(rest: &mut &'a [u8]) -> Option<&'a CStr> {
+    let text = CStr::from_bytes_until_nul(rest).ok()?;
+    *rest = &rest[text.to_bytes_with_nul().len()..];
+    Some(text)
+}
+
+/// Pointers to `count` strings, and the null pointer that ends a vector.
+fn take_vector(rest: &mut &[u8], count: u32) -> Option<Vec<*const c_char>> {
+    let mut vector = Vec::new();
+    for _ in 0..count {
+        vector.push(take_cstr(rest)?.as_ptr());
+    }
+    vector.push(std::ptr::null());
+    Some(vector)
+}

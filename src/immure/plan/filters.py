@@ -1,0 +1,56 @@
+"""The filters of a box, and who installs them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from immure.errors import ProfileError
+from immure.host.facts import HostFacts
+from immure.policy import capabilities
+from immure.policy.seccomp import ABIS, Filter, Profile, compile_filter, guard_profile, numbers, outcomes
+from immure.policy.seccomp.actions import ALLOW
+
+_CLONE_VFORK = 0x4111
+_FORK = 0x11
+_PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 4, 28, 38, 47
+_PLAIN_CALLS = (
+    *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
+    *("execve", "exit", "exit_group", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64", "read"),
+    *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setgroups", "setresgid"),
+    *("setresuid", "setsid", "umask", "wait4"),
+)
+#: What the stem calls to start, watch and end commands, and a command's process before its execve, with the arguments
+#: that matter. `native/src/init/start.rs` and `command.rs` make these calls; an ABI lacks some of the names.
+_STEM_CALLS: tuple[tuple[str, tuple[int | None, ...]], ...] = (
+    *((name, ()) for name in _PLAIN_CALLS),
+    ("clone", (_CLONE_VFORK,)),
+    ("clone", (_FORK,)),
+    *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT)),
+)
+
+
+def box_filters(facts: HostFacts, profile: Profile, keep: int) -> tuple[tuple[bytes, ...], int]:
+    """The programs of a box, in the order of installation, and how many of them its stem can bear itself.
+
+    Profile and guard are one program where that is within the kernel's limit. Raises ProfileError as `compile_filter`.
+    """
+    kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
+    try:
+        both = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel, beside=guard_profile())
+    except ProfileError:
+        # The profile goes last: it may refuse seccomp(2) itself.
+        guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
+        alone = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
+        return (guard.to_bytes(), alone.to_bytes()), 0
+    return (both.to_bytes(),), int(_leaves_the_stem_what_it_needs([both], facts.arch))
+
+
+def _leaves_the_stem_what_it_needs(filters: Sequence[Filter], arch: str) -> bool:
+    abi = ABIS[arch]
+    table = numbers(abi)
+    return all(
+        outcomes(one.instructions, table[name], abi.audit, args, big_endian=abi.big_endian) == frozenset({ALLOW})
+        for one in filters
+        for name, args in _STEM_CALLS
+        if name in table
+    )
