@@ -91,8 +91,8 @@ def test_the_host_shows_the_limit(controller: str) -> None:
     wanted = {
         ("memory", 1): {"memory.limit_in_bytes": str(96 << 20)},
         ("memory", 2): {"memory.max": str(96 << 20), "memory.swap.max": "0"},
-        ("pids", 1): {"pids.max": "42"},
-        ("pids", 2): {"pids.max": "42"},
+        ("pids", 1): {"pids.max": "41"},
+        ("pids", 2): {"pids.max": "41"},
         ("cpu", 1): {"cpu.cfs_quota_us": "50000", "cpu.cfs_period_us": "100000"},
         ("cpu", 2): {"cpu.max": "50000 100000"},
     }[controller, version]

@@ -26,6 +26,7 @@ from immure.host.native import native_program
 from immure.plan.compile import NAMESPACES
 from immure.plan.launch import Launch
 from immure.policy.capabilities import securebits
+from immure.policy.seccomp import compile_filter, guard_profile, load_preset
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Once, measure
@@ -78,31 +79,27 @@ def refusal_of_one_command(launch: Launch) -> BoxError | LevelNotReached:
     return caught.value
 
 
-def drop_profile(plan: Plan) -> None:
-    del plan["command"]["filters"][1]
+def guard_alone(plan: Plan) -> None:
+    plan["command"]["filters"] = [compile_filter(guard_profile()).to_bytes()]
 
 
-def drop_guard(plan: Plan) -> None:
-    del plan["command"]["filters"][0]
+def profile_alone(plan: Plan) -> None:
+    plan["command"]["filters"] = [compile_filter(load_preset("default")).to_bytes()]
 
 
 def drop_filters(plan: Plan) -> None:
     plan["command"]["filters"] = []
 
 
-def open_profile(plan: Plan) -> None:
-    plan["command"]["filters"][1] = ALLOW_ALL
-
-
-def open_guard(plan: Plan) -> None:
-    plan["command"]["filters"][0] = ALLOW_ALL
+def open_filter(plan: Plan) -> None:
+    plan["command"]["filters"] = [ALLOW_ALL]
 
 
 def change_one_instruction(plan: Plan) -> None:
-    program = bytearray(plan["command"]["filters"][1])
+    program = bytearray(plan["command"]["filters"][-1])
     # The last one returns; a constant that it returns is changed.
     program[-4] ^= 1
-    plan["command"]["filters"][1] = bytes(program)
+    plan["command"]["filters"][-1] = bytes(program)
 
 
 def add_a_filter(plan: Plan) -> None:
@@ -151,11 +148,10 @@ def share(name: str) -> Change:
 
 #: What is done, and the part that the refusal has to name.
 SABOTAGE: dict[str, tuple[Change, str]] = {
-    "no profile": (drop_profile, "syscalls.default_deny"),
-    "no guard": (drop_guard, "syscalls.default_deny"),
     "no filters": (drop_filters, "syscalls.default_deny"),
-    "an open profile": (open_profile, "syscalls.default_deny"),
-    "an open guard": (open_guard, "syscalls.default_deny"),
+    "the guard alone": (guard_alone, "syscalls.default_deny"),
+    "the profile alone": (profile_alone, "syscalls.default_deny"),
+    "an open filter": (open_filter, "syscalls.default_deny"),
     "one other instruction": (change_one_instruction, "syscalls.default_deny"),
     "one filter more": (add_a_filter, "syscalls.default_deny"),
     "no landlock": (drop_landlock, "files.mac"),
@@ -181,7 +177,7 @@ MAY_FAIL_TO_SET_UP = {
     "the host's users",
 }
 #: A plain user can't read filters back.
-ROOT_ALONE = {"an open profile", "an open guard", "one other instruction", "no profile"}
+ROOT_ALONE = {"the guard alone", "the profile alone", "an open filter", "one other instruction"}
 
 
 def check(name: str, part: str, error: BoxError | LevelNotReached) -> None:
@@ -234,7 +230,7 @@ def keep_a_capability_without_the_means(plan: Plan) -> None:
 
 
 def break_the_filter(plan: Plan) -> None:
-    plan["command"]["filters"][1] = b"\xff" * 64
+    plan["command"]["filters"][-1] = b"\xff" * 64
 
 
 def break_a_limit(plan: Plan) -> None:

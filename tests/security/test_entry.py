@@ -76,7 +76,7 @@ end = time.monotonic() + float(sys.argv[3])
 while time.monotonic() < end:
     for pid in filter(str.isdigit, os.listdir("/proc")):
         try:
-            if int(pid) <= 2 or open(f"/proc/{pid}/comm").read().strip() != name:
+            if int(pid) == 1 or open(f"/proc/{pid}/comm").read().strip() != name:
                 continue
             seen.add(pid)
             descriptors = os.listdir(f"/proc/{pid}/fd")
@@ -95,7 +95,7 @@ def test_command_is_out_of_reach_before_it_starts(tmp_path: Path) -> None:
     """A command is forked from the stem; until its execve it has what the stem has in memory."""
     watch = ["/usr/bin/python3", "-I", "-c", _WATCHER]
     with immure.Sandbox(level="L2") as box:
-        box.exec([*watch, "immure-stem", "/tmp/result", "4"])
+        box.exec([*watch, "immure-init", "/tmp/result", "4"])
         end = time.monotonic() + 5
         while time.monotonic() < end:
             box.exec(["/bin/true"])
@@ -103,9 +103,9 @@ def test_command_is_out_of_reach_before_it_starts(tmp_path: Path) -> None:
     assert result["seen"] > 3, "some were watched at the right moment"
     assert not result["entered"]
 
-    sleeper = [*watch[:-1], "import time; open('/proc/self/comm', 'w').write('immure-stem'); time.sleep(2)"]
+    sleeper = [*watch[:-1], "import time; open('/proc/self/comm', 'w').write('immure-init'); time.sleep(2)"]
     with subprocess.Popen(sleeper):
-        subprocess.run([*watch, "immure-stem", str(tmp_path / "result"), "1"], check=True)
+        subprocess.run([*watch, "immure-init", str(tmp_path / "result"), "1"], check=True)
         while not (tmp_path / "result").exists():
             time.sleep(0.1)
     assert json.loads((tmp_path / "result").read_text())["entered"]
