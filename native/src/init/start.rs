@@ -87,14 +87,12 @@ impl Stem<'_> {
         }
         // The dispositions are the spawner's, which made them the defaults.
         process::unblock_signals().at("signals", "")?;
-        // SAFETY: no memory is passed.
-        unsafe { libc::umask(stage.umask) };
         // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
         unsafe { libc::setsid() };
         let ctl = witness.then_some(self.birth.ctl);
         command::take_stdio(stdio, ctl)?;
         command::enter_workdir(command.workdir)?;
-        command::give_up_privileges(stage, command, self.birth.range)?;
+        command::give_up_privileges(stage, command)?;
         if let Some(ctl) = ctl {
             if !self.birth.privileged {
                 // A plain user inspects a dumpable process, which the change of credentials has undone. Nothing else

@@ -50,10 +50,8 @@ pub struct Stem<'a> {
 /// `rope` tells a supervisor that the box is to end, which is sooner noticed than this process's own end.
 pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
     let mut report = frame::header(frame::WITNESS, 0, 0);
-    if birth.bare_user.is_some() {
-        // Without a user namespace it may be all that entitles a process to confine itself.
-        process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("no_new_privs", "")?;
-    }
+    // With no_new_privs, which without a user namespace may be all that entitles a process to confine itself.
+    command::prepare_for_commands(&birth.plan.command, birth.range)?;
     if let Some(rules) = &birth.plan.landlock {
         landlock::enter(rules, &mut report)?;
     }

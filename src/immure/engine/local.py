@@ -142,7 +142,7 @@ class Sandbox:
         began = perf_counter_ns()
         stdio = captured(stdin)
         try:
-            owner = self._measured.host_ids(self._launch, request.uid, request.gid)
+            owner = self._measured.host_ids(request.uid, request.gid)
             if owner is not None:
                 stdio.own(*owner)
             asker = self._box.start(request.payload(), stdio.theirs)

@@ -12,12 +12,12 @@ from immure.policy.seccomp.actions import ALLOW
 
 _CLONE_VFORK = 0x4111
 _FORK = 0x11
-_PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT = 4, 28, 38, 47
+_PR_SET_DUMPABLE, _PR_CAP_AMBIENT = 4, 47
 _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
     *("execve", "exit", "exit_group", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64", "read"),
-    *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setgroups", "setresgid"),
-    *("setresuid", "setsid", "umask", "wait4"),
+    *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setresgid", "setresuid", "setsid"),
+    "wait4",
 )
 #: What the stem calls to start, watch and end commands, and a command's process before its execve, with the arguments
 #: that matter. `native/src/init/start.rs` and `command.rs` make these calls; an ABI lacks some of the names.
@@ -25,7 +25,7 @@ _STEM_CALLS: tuple[tuple[str, tuple[int | None, ...]], ...] = (
     *((name, ()) for name in _PLAIN_CALLS),
     ("clone", (_CLONE_VFORK,)),
     ("clone", (_FORK,)),
-    *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_SET_SECUREBITS, _PR_SET_NO_NEW_PRIVS, _PR_CAP_AMBIENT)),
+    *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_CAP_AMBIENT)),
 )
 
 

@@ -38,19 +38,20 @@ def own_namespaces() -> dict[str, int]:
 class Measured:
     """What was measured of a box before its first command."""
 
-    __slots__ = ("awarded", "findings", "items")
+    __slots__ = ("_bases", "awarded", "findings", "items")
 
-    def host_ids(self, launch: Launch, uid: int, gid: int) -> tuple[int, int] | None:
-        """What a user and group of the box are on the host, where that differs from who we are."""
-        if not launch.root or not self.items.get("map/uid"):
-            return None
-        # As root a box has one range: `0 BASE SIZE`.
-        return int(self.items["map/uid"].split()[1]) + uid, int(self.items["map/gid"].split()[1]) + gid
-
-    def __init__(self, items: dict[str, bytes], findings: tuple[Finding, ...]) -> None:
+    def __init__(self, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> None:
         self.items = items
         self.findings = findings
         self.awarded = award(held_parts(findings))
+        self._bases: tuple[int, int] | None = None
+        if launch.root and items.get("map/uid"):
+            # As root a box has one range: `0 BASE SIZE`.
+            self._bases = int(items["map/uid"].split()[1]), int(items["map/gid"].split()[1])
+
+    def host_ids(self, uid: int, gid: int) -> tuple[int, int] | None:
+        """What a user and group of the box are on the host, where that differs from who we are."""
+        return (self._bases[0] + uid, self._bases[1] + gid) if self._bases is not None else None
 
 
 def measure(box: Box, before_release: Callable[[], None] | None = None) -> Measured:
@@ -60,7 +61,7 @@ def measure(box: Box, before_release: Callable[[], None] | None = None) -> Measu
     """
     items = box.ready()
     launch = box.launch
-    measured = Measured(items, judge(items, launch.expected, own_namespaces()))
+    measured = Measured(launch, items, judge(items, launch.expected, own_namespaces()))
     if measured.awarded < launch.level:
         missing = [one for one in measured.findings if one.part in capped_by(held_parts(measured.findings))]
         details = "; ".join(f"{one.part}: {one.why} ({one.observed})" for one in missing)
@@ -132,7 +133,7 @@ class Once:
                 stdio.given()
                 created = perf_counter_ns()
                 self.measured = _measure_with(box, asker, request, attending)
-                owner = self.measured.host_ids(request.launch, request.uid, request.gid)
+                owner = self.measured.host_ids(request.uid, request.gid)
                 if owner is not None:
                     stdio.own(*owner)
                 ready = perf_counter_ns()
