@@ -1,5 +1,6 @@
 //! The Landlock domain of a box, entered once by the stem.
 
+use super::root;
 use crate::fault::{At, Outcome};
 use crate::frame;
 use crate::plan::Landlock;
@@ -7,11 +8,16 @@ use crate::sys::{fd, security};
 use std::os::fd::AsRawFd;
 
 /// Enters the domain, and appends to `report` what a file outside the rules answered before and after it.
-pub fn enter(landlock: &Landlock, report: &mut Vec<u8>) -> Outcome<()> {
+///
+/// In a root of its own a rule's path has no link, and one that has got there meanwhile is refused.
+pub fn enter(landlock: &Landlock, bare: bool, report: &mut Vec<u8>) -> Outcome<()> {
     let ruleset = security::landlock_ruleset(landlock.handled_fs, landlock.handled_net, landlock.scoped)
         .at("landlock", "ruleset")?;
+    let slash = fd::open("/", libc::O_PATH).at("landlock", "/")?;
+    let top = slash.as_raw_fd();
     for rule in &landlock.rules {
-        let beneath = fd::open(&rule.path, libc::O_PATH).at("landlock", &rule.path)?;
+        let beneath = if bare { fd::open(&rule.path, libc::O_PATH) } else { root::object(top, &rule.path) }
+            .at("landlock", &rule.path)?;
         security::landlock_allow_beneath(ruleset.as_raw_fd(), beneath.as_raw_fd(), rule.access)
             .at("landlock", &rule.path)?;
     }

@@ -2,17 +2,18 @@
 
 use crate::fault::{At, Fault, Outcome};
 use crate::plan::RootOp;
-use crate::sys::{fd, mount, namespace};
+use crate::sys::{fd, mount, namespace, Sys};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 const RESOLVE_IN_ROOT: u64 = 0x10;
-const RESOLVE_NO_MAGICLINKS: u64 = 0x02;
+const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 
 /// Carries the operations out and makes the result the root of this mount namespace. `trees` are the user's
 /// mounts, detached.
 ///
 /// Paths of the image are looked up plainly: it is sealed and of our own making. Targets of the user's mounts, which
-/// may lie in each other, are resolved inside the root.
+/// may lie in each other, are resolved inside the root and through no link: an earlier box may have left one in a
+/// writable folder. The plan has followed those of the image.
 pub fn build(operations: &[RootOp], trees: &[RawFd]) -> Outcome<()> {
     // A bind of the image on itself is a mount of our own: the inherited one is locked and can't be pivoted to.
     mount::bind("/r", "/r", true).at("root", "/r")?;
@@ -26,9 +27,9 @@ pub fn build(operations: &[RootOp], trees: &[RawFd]) -> Outcome<()> {
     mount::pivot_here().at("pivot", "/r")
 }
 
-/// An object below the root. No link leads out of it.
-fn object(root: &OwnedFd, path: &str) -> Result<OwnedFd, i32> {
-    fd::open_at2(root.as_raw_fd(), path, libc::O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_MAGICLINKS)
+/// An object below the root, or ELOOP where the way to it has a link.
+pub fn object(root: RawFd, path: &str) -> Result<OwnedFd, i32> {
+    fd::open_at2(root, path, libc::O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
 }
 
 /// A path of the image as seen from its root, which is the working directory.
@@ -38,11 +39,18 @@ fn inside(path: &str) -> &str {
 
 fn carry_out(operation: &RootOp, root: &OwnedFd, trees: &mut std::slice::Iter<RawFd>) -> Outcome<()> {
     match operation {
+        RootOp::Mount { kind, path, options, flags } if kind == "tmpfs" => {
+            let target = object(root.as_raw_fd(), path).at("mount", path)?;
+            mount::mount_new(kind, &fd::path_of(&target), *flags, options).at("mount", path)
+        }
         RootOp::Mount { kind, path, options, flags } => {
             mount::mount_new(kind, inside(path), *flags, options).at("mount", path)
         }
         RootOp::Private { options, flags, folders } => private(options, *flags, folders),
-        RootOp::Share { path, name, mode } => share(path, name, *mode),
+        RootOp::Share { path, name, mode } => {
+            let target = object(root.as_raw_fd(), path).at("mount", path)?;
+            share(&fd::path_of(&target), name, *mode).at("tmpfs", path)
+        }
         RootOp::Dir { path, mode } => make_dir(path, *mode, root),
         RootOp::File { path } => make_file(path, root),
         RootOp::Hide { path, cover } => match mount::bind(inside(cover), inside(path), false) {
@@ -63,26 +71,27 @@ fn carry_out(operation: &RootOp, root: &OwnedFd, trees: &mut std::slice::Iter<Ra
 /// The whole stands in the outer root, which goes; what is bound from it stays.
 fn private(options: &str, flags: u64, folders: &[crate::plan::Folder]) -> Outcome<()> {
     mount::mount_new("tmpfs", "/s", flags, options).at("tmpfs", "private")?;
-    folders.iter().try_for_each(|folder| share(&folder.path, &folder.name, folder.mode))
+    folders.iter().try_for_each(|folder| {
+        share(inside(&folder.path), &folder.name, folder.mode).at("tmpfs", &folder.path)
+    })
 }
 
-fn share(path: &str, name: &str, mode: u32) -> Outcome<()> {
+fn share(target: &str, name: &str, mode: u32) -> Sys<()> {
     let stand = format!("/s/{name}");
-    let made = fd::mkdir_at(libc::AT_FDCWD, &stand, 0o700)
-        .and_then(|()| fd::chmod_at(libc::AT_FDCWD, &stand, mode))
-        .and_then(|()| mount::bind(&stand, inside(path), false));
-    made.at("tmpfs", path)
+    fd::mkdir_at(libc::AT_FDCWD, &stand, 0o700)?;
+    fd::chmod_at(libc::AT_FDCWD, &stand, mode)?;
+    mount::bind(&stand, target, false)
 }
 
 /// Makes a folder and those above it, for a mount point in the box's own space.
 fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
     for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
         let step = &path[..end];
-        if object(root, step).is_ok() {
+        if object(root.as_raw_fd(), step).is_ok() {
             continue;
         }
         let (above, name) = step.rsplit_once('/').ok_or_else(|| Fault::new("dir", path, libc::EINVAL))?;
-        let above = object(root, if above.is_empty() { "/" } else { above }).at("dir", path)?;
+        let above = object(root.as_raw_fd(), if above.is_empty() { "/" } else { above }).at("dir", path)?;
         fd::mkdir_at(above.as_raw_fd(), name, mode).at("dir", path)?;
     }
     Ok(())
@@ -90,7 +99,7 @@ fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
 
 fn make_file(path: &str, root: &OwnedFd) -> Outcome<()> {
     let (above, name) = path.rsplit_once('/').ok_or_else(|| Fault::new("file", path, libc::EINVAL))?;
-    let above = object(root, if above.is_empty() { "/" } else { above }).at("file", path)?;
+    let above = object(root.as_raw_fd(), if above.is_empty() { "/" } else { above }).at("file", path)?;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_NOFOLLOW;
     fd::open_at(above.as_raw_fd(), name, flags, 0o644).at("file", path).map(drop)
 }
@@ -103,6 +112,6 @@ fn user_mount(
 ) -> Outcome<()> {
     let tree = *trees.next().ok_or_else(|| Fault::new("mount", path, libc::EBADF))?;
     mount::set_attributes(tree, attributes, None).at("mount", path)?;
-    let target = object(root, path).at("mount", path)?;
+    let target = object(root.as_raw_fd(), path).at("mount", path)?;
     mount::attach(tree, target.as_raw_fd()).at("mount", path)
 }

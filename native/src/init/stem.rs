@@ -53,7 +53,7 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
     // With no_new_privs, which without a user namespace may be all that entitles a process to confine itself.
     command::prepare_for_commands(&birth.plan.command, birth.range)?;
     if let Some(rules) = &birth.plan.landlock {
-        landlock::enter(rules, &mut report)?;
+        landlock::enter(rules, birth.bare_user.is_some(), &mut report)?;
     }
     super::hide_from_box()?;
     let mut stem = Stem {

@@ -32,6 +32,11 @@ pub fn open_at2(dir: RawFd, path: &str, flags: i32, resolve: u64) -> Sys<OwnedFd
     .map(own)
 }
 
+/// A path to an open object, for calls that take no descriptor.
+pub fn path_of(object: &OwnedFd) -> String {
+    format!("/proc/self/fd/{}", object.as_raw_fd())
+}
+
 pub fn mkdir_at(dir: RawFd, path: &str, mode: u32) -> Sys<()> {
     let path = cstr(path)?;
     // SAFETY: `path` outlives the call.

@@ -8,7 +8,7 @@ from immure.errors import ExecFailed, SetupFailed
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
 
-_EPERM, _ENOENT, _ENOTDIR, _EINVAL, _ENOSPC, _EUSERS, _ESTALE, _EOPNOTSUPP = 1, 2, 20, 22, 28, 87, 116, 95
+_EPERM, _ENOENT, _ENOTDIR, _EINVAL, _ENOSPC, _ELOOP, _EUSERS, _EOPNOTSUPP, _ESTALE = 1, 2, 20, 22, 28, 40, 87, 95, 116
 _NOT_FOUND, _NOT_EXECUTABLE = 127, 126
 
 _HINTS: dict[tuple[str, int], tuple[str, str]] = {
@@ -19,6 +19,10 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ("mount", _ENOENT): (
         "a target that exists in what is mounted there",
         "create it in the folder above, or mount elsewhere",
+    ),
+    ("mount", _ELOOP): (
+        "a target without symbolic links on its way",
+        "name the folder that the link leads to; if you made none, a box has left it there: look before you go on",
     ),
     ("mount source", _ESTALE): (
         "the same object for both of us",
