@@ -139,3 +139,8 @@ def test_a_document_that_holds_itself_is_refused() -> None:
 def test_no_object_is_made_from_a_tag() -> None:
     with pytest.raises(SpecError, match="tag"):
         load_document(HEAD + b"spec: !!python/object/apply:os.getpid []", name="a.yaml")
+
+
+def test_a_key_that_json_has_twice_is_refused() -> None:
+    with pytest.raises(SpecError, match="'level' is there twice"):
+        load_document(b'{"spec": {"level": "L2", "level": "L1"}}', name="a.json")

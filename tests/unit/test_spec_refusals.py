@@ -29,6 +29,16 @@ REFUSED = [
     ("spec: {limits: {memory: 64}}", "$.spec.limits", "did you mean 'memory_mib'?"),
     ("spec: {limits: {xyzzy: 64}}", "$.spec.limits", "one of memory_mib, cpus, pids"),
     ("spec: {syscalls: {profil: default}}", "$.spec.syscalls", "did you mean 'profile'?"),
+    # Keys that are there twice.
+    ("spec: {level: L2, level: L1}", "$", "the key 'level' is there twice"),
+    ("spec: {}\nspec: {}", "$", "lines 3 and 4"),
+    ("spec: {files: {mounts: [{tmpfs: /x, tmpfs: /y}]}}", "$", "the key 'tmpfs' is there twice"),
+    # Values that a key does not have.
+    ("spec: {level: L9}", "$.spec.level", "one of L0, L1, L2, L3, L4"),
+    ("spec: {network: {mode: hots}}", "$.spec.network.mode", "did you mean 'host'?"),
+    ("spec: {files: {landlock: maybe}}", "$.spec.files.landlock", "one of auto, off"),
+    ("spec: {protections: {pids: perhaps}}", "$.spec.protections.pids", "one of required, best_effort"),
+    ("spec: {env: {A: x, B: 1}}", "$.spec.env.B", "expected `str`, got `int`"),
     # Wrong types.
     ("spec: []", "$.spec", "expected `object`, got `array`"),
     ("spec: null", "$.spec", "got `null`"),

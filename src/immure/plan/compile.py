@@ -86,7 +86,7 @@ class Plan(Struct, frozen=True):
         made = [name for name, flag in NAMESPACES.items() if self.namespaces & flag]
         if self.spare_network:
             made.append("net (made ahead)")
-        lines = [f"namespaces {' '.join(made)}"]
+        lines = [f"namespaces {' '.join(made) or 'none'}"]
         lines += [f"image: {op.describe()}" for op in self.template]
         lines += [limit.describe() for limit in self.cgroup]
         lines += [f"box: {op.describe()}" for op in self.root]

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import difflib
+import enum
+import json
 import re
 import types
-from typing import Any, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from immure.errors import SpecError
 from immure.spec.models import Document
+from immure.spec.yaml_keys import refuse_repeated_keys
 
 T = TypeVar("T")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
@@ -26,10 +29,12 @@ def load_document(text: bytes, *, name: str) -> Document:
     try:
         if name.endswith(".json"):
             raw: Any = msgspec.json.decode(text)
+            json.loads(text, object_pairs_hook=_only_once)
         elif name.endswith(".toml"):
             raw = msgspec.toml.decode(text)
         else:
             raw = msgspec.yaml.decode(text)
+            refuse_repeated_keys(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"{name} can't be read: {error}", need="YAML, TOML or JSON") from error
     if not isinstance(raw, dict):
@@ -47,10 +52,23 @@ def convert(raw: object, model: type[T], *, path: str = "$") -> T:
         raise SpecError("a string is no text", path=path, need="UTF-8", have=ascii(error.object)) from error
 
 
+def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [key for key, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise SpecError(f"the key {repeated!r} is there twice", need="each key once")
+    return found
+
+
 def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
     found = _PATH.search(message)
     inner = found.group(1) if found else "$"
     text = message[: found.start()] if found else message
+    # msgspec does not say which entry of a table it was.
+    entry = _bad_entry(raw, model, inner, root) if "[...]" in inner else None
+    if entry is not None:
+        return entry
     path = root + inner.removeprefix("$")
     unknown = _UNKNOWN.search(text)
     if unknown is not None:
@@ -60,7 +78,29 @@ def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
         return _unknown(wrong.group(1), _literals_at(model, inner), path)
     text = text[:1].lower() + text[1:].rstrip(".")
     have = _value_at(raw, inner)
-    return SpecError(text, path=path, have=None if have is _ABSENT else _short(have))
+    known = _choices(_type_at(model, inner)) if text.startswith("invalid enum value") else []
+    near = difflib.get_close_matches(str(have), known, n=1)
+    return SpecError(
+        "no such value" if known else text,
+        path=path,
+        need="one of " + ", ".join(known) if known else None,
+        have=None if have is _ABSENT else _short(have),
+        hint=f"did you mean {near[0]!r}?" if near else None,
+    )
+
+
+def _bad_entry(raw: object, model: Any, inner: str, root: str) -> SpecError | None:
+    before = inner.partition("[...]")[0]
+    table = _value_at(raw, before)
+    kinds = get_args(_type_at(model, before))
+    if not isinstance(table, dict) or len(kinds) != 2:
+        return None
+    for key, value in cast("dict[object, object]", table).items():
+        try:
+            msgspec.convert(value, kinds[1], strict=True)
+        except msgspec.ValidationError as error:
+            return _explain(str(error), value, kinds[1], f"{root}{before.removeprefix('$')}.{key}")
+    return None
 
 
 def _unknown(name: str, known: list[str], path: str) -> SpecError:
@@ -98,8 +138,8 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _keys_at(model: Any, path: str) -> list[str]:
-    """The keys of the model that `path` leads to."""
+def _type_at(model: Any, path: str) -> Any:
+    """The type of what `path` leads to."""
     for step in _steps(path):
         model = _strip_optional(model)
         if isinstance(model, type) and issubclass(model, msgspec.Struct):
@@ -108,7 +148,12 @@ def _keys_at(model: Any, path: str) -> list[str]:
         else:
             arguments = [one for one in get_args(model) if one is not Ellipsis]
             model = arguments[-1] if arguments else None
-    model = _strip_optional(model)
+    return _strip_optional(model)
+
+
+def _keys_at(model: Any, path: str) -> list[str]:
+    """The keys of the model that `path` leads to."""
+    model = _type_at(model, path)
     if isinstance(model, type) and issubclass(model, msgspec.Struct):
         return [field.encode_name for field in msgspec.structs.fields(model)]
     return []
@@ -116,10 +161,14 @@ def _keys_at(model: Any, path: str) -> list[str]:
 
 def _literals_at(model: Any, path: str) -> list[str]:
     """The names that the keys of the table at `path` may have."""
-    for step in _steps(path):
-        model = get_type_hints(_strip_optional(model)).get(step)
-    keys = (get_args(model) or (None,))[0]
-    return [str(one) for one in get_args(keys)]
+    return _choices((get_args(_type_at(model, path)) or (None,))[0])
+
+
+def _choices(model: Any) -> list[str]:
+    """The values that a Literal or an enumeration has."""
+    if isinstance(model, type) and issubclass(model, enum.Enum):
+        return [str(one.value) for one in model]
+    return [str(one) for one in get_args(model)] if get_origin(model) is Literal else []
 
 
 def _strip_optional(model: Any) -> Any:
