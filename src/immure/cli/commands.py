@@ -53,4 +53,10 @@ def _doctor(options: Namespace, argv: list[str], command: list[str]) -> int:
     return doctor(level=options.level, json=options.json)
 
 
-_VERBS = {"run": _run, "doctor": _doctor}
+def _policy(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.policy import policy
+
+    return policy(options)
+
+
+_VERBS = {"run": _run, "doctor": _doctor, "policy": _policy}

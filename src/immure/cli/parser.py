@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import Any, NoReturn
 
@@ -37,7 +38,53 @@ def make_parser() -> Parser:
     doctor = commands.add_parser("doctor", help="what this host can do, and what would change that")
     doctor.add_argument("--level", choices=["L1", "L2", "L3", "L4"], help="exit 0 only where this level is reachable")
     doctor.add_argument("--json", action="store_true", help="print JSON")
+    _add_policy(commands)
     return parser
+
+
+def _add_policy(commands: Any) -> None:
+    policy = commands.add_parser("policy", help="what a system call filter means, and how two differ")
+    verbs = policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True, parser_class=Parser)
+    profile = "an OCI seccomp profile, - for standard input, or a preset's name"
+
+    def add(name: str, about: str, *, files: bool = False) -> argparse.ArgumentParser:
+        verb = verbs.add_parser(name, help=about)
+        if files:
+            verb.add_argument("files", nargs="+", metavar="FILE", help=profile)
+        else:
+            verb.add_argument("file", metavar="FILE", help=profile)
+        return verb
+
+    check = add("check", "whether profiles can be read, and what is odd in their text", files=True)
+    lint = add("lint", "what profiles let through that can hardly be meant", files=True)
+    evaluate = add("eval", "what happens to one call")
+    explain = add("explain", "which rule decides about one call, and where it stands")
+    compiled = add("compile", "the program for the kernel")
+    compared = add("compare", "how a second profile differs, for every call and argument")
+    minimised = add("minimise", "the same profile in fewer words")
+    compared.add_argument("other", metavar="OTHER", help="the second profile")
+    for verb in (evaluate, explain):
+        verb.add_argument("call", metavar="CALL", help="its name or number")
+        verb.add_argument("args", nargs="*", metavar="ARG", help="its arguments, 0 where left out")
+        verb.add_argument(
+            "--abi", metavar="ABI", help="the ABI of the call where it is not the architecture's own: i386"
+        )
+    for verb in (lint, evaluate, explain, compiled):
+        verb.add_argument("--arch", default=_machine(), metavar="ARCH", help="the kernel's architecture (this host's)")
+    compared.add_argument("--arch", dest="only_arch", metavar="ARCH", help="one architecture (all)")
+    for verb in (lint, evaluate, explain, compiled, compared):
+        verb.add_argument("--caps", default="", metavar="CAP,…", help="capabilities that the process keeps (none)")
+        verb.add_argument("--kernel", metavar="X.Y", help="the kernel's version (this host's)")
+    for verb in (compiled, minimised):
+        verb.add_argument("-o", "--output", metavar="PATH", help="where to write it (standard output)")
+    compiled.add_argument("--disassemble", action="store_true", help="print it as text, with names")
+    for verb in (check, lint, evaluate, explain, compiled, compared):
+        verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _machine() -> str:
+    """This host's architecture, as profiles name it."""
+    return os.uname().machine
 
 
 def _add_run(commands: Any) -> None:

@@ -4,6 +4,7 @@ profile = parse_profile(text)          # or load_preset("default"), guard_profil
 check_profile(profile)                 # what is odd about it
 compile_filter(profile).to_bytes()     # what the kernel takes
 evaluate(profile, Call("x86_64", 41, (40, 1, 0)))
+compare(profile, load_preset("default"))   # exactly, with a witness for each difference
 """
 
 from __future__ import annotations
@@ -11,15 +12,19 @@ from __future__ import annotations
 from .abi import ABIS, Abi
 from .actions import Action
 from .bpf import Instruction, constant_allow, outcomes, run
+from .compare import Answer, Comparison, Difference, compare
 from .compile import compile_filter
 from .disassemble import disassemble
 from .evaluate import Call, Decision, evaluate
 from .filter import MAX_INSTRUCTIONS, Filter
 from .findings import Finding, check_profile
 from .guard import guard_profile
+from .lint import lint_profile
+from .minimise import minimise
 from .parse import parse_profile
-from .preset import PRESETS, load_preset
+from .preset import PRESETS, load_preset, preset_text
 from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
+from .source_lines import rule_lines
 from .syscalls import name_of, numbers
 
 __all__ = [
@@ -28,11 +33,14 @@ __all__ = [
     "PRESETS",
     "Abi",
     "Action",
+    "Answer",
     "ArchMap",
     "Architecture",
     "Arg",
     "Call",
+    "Comparison",
     "Decision",
+    "Difference",
     "Filter",
     "Finding",
     "Flag",
@@ -42,15 +50,20 @@ __all__ = [
     "Rule",
     "Scope",
     "check_profile",
+    "compare",
     "compile_filter",
     "constant_allow",
     "disassemble",
     "evaluate",
     "guard_profile",
+    "lint_profile",
     "load_preset",
+    "minimise",
     "name_of",
     "numbers",
     "outcomes",
     "parse_profile",
+    "preset_text",
+    "rule_lines",
     "run",
 ]

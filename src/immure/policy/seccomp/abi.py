@@ -41,8 +41,8 @@ _ALL = (
 ABIS: dict[str, Abi] = {abi.name: abi for abi in _ALL}
 BY_OCI: dict[str, Abi] = {abi.oci: abi for abi in _ALL}
 
-# Which ABIs one kernel serves. The first is the native one.
-_FAMILIES: dict[str, tuple[str, ...]] = {
+#: Which ABIs one kernel serves. The first is the native one.
+FAMILIES: dict[str, tuple[str, ...]] = {
     "x86_64": ("x86_64", "i386", "x32"),
     "aarch64": ("aarch64", "arm"),
     "riscv64": ("riscv64",),
@@ -65,9 +65,9 @@ def find_abi(name: str) -> Abi:
 def family(arch: str) -> tuple[Abi, ...]:
     """All ABIs that a kernel of architecture `arch` may serve, the native one first."""
     native = find_abi(arch).name
-    if native not in _FAMILIES:
-        raise ProfileError(f"{native} is not a native architecture", need=f"one of {', '.join(_FAMILIES)}")
-    return tuple(ABIS[name] for name in _FAMILIES[native])
+    if native not in FAMILIES:
+        raise ProfileError(f"{native} is not a native architecture", need=f"one of {', '.join(FAMILIES)}")
+    return tuple(ABIS[name] for name in FAMILIES[native])
 
 
 def abi_of_call(abi: Abi, number: int) -> Abi:

@@ -16,6 +16,11 @@ PRESETS = ("default",)
 @cache
 def load_preset(name: str) -> Profile:
     """The preset called `name`. Raises ProfileError for a name that is none of PRESETS."""
+    return parse_profile(preset_text(name), source=f"{name}.json")
+
+
+def preset_text(name: str) -> bytes:
+    """The JSON text of a preset. Raises ProfileError for a name that is none of PRESETS."""
     if name not in PRESETS:
         raise ProfileError(f"no such preset: {name}", need=f"one of {', '.join(PRESETS)}")
-    return parse_profile(read_packaged(f"presets/{name}.json"), source=f"{name}.json")
+    return read_packaged(f"presets/{name}.json")

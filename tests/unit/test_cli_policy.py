@@ -1,0 +1,151 @@
+"""`immure policy`: what it prints, its JSON, and its exit statuses."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from immure.cli.commands import dispatch
+from immure.policy.seccomp import compile_filter, load_preset, parse_profile
+
+PROFILE = """{
+  "defaultAction": "SCMP_ACT_ERRNO",
+  "syscalls": [
+    {"names": ["read", "exit_group"], "action": "SCMP_ACT_ALLOW"},
+    {
+      "names": ["socket"],
+      "action": "SCMP_ACT_ALLOW",
+      "comment": "any family but vsock",
+      "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]
+    },
+    {"names": ["mount"], "action": "SCMP_ACT_ALLOW", "includes": {"caps": ["CAP_SYS_ADMIN"]}}
+  ]
+}
+"""
+Policy = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def policy(capsys: pytest.CaptureFixture[str]) -> Policy:
+    def call(*words: str) -> tuple[int, str]:
+        status = dispatch(["policy", *words])
+        streams = capsys.readouterr()
+        return status, streams.out + streams.err
+
+    return call
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> str:
+    path = tmp_path / "profile.json"
+    path.write_text(PROFILE)
+    return str(path)
+
+
+def json_of(said: str) -> dict[str, Any]:
+    document = json.loads(said)
+    assert document["error"] is None
+    return document
+
+
+def test_eval(policy: Policy, file: str) -> None:
+    host = ("--arch", "x86_64")
+    assert policy("eval", *host, file, "socket", "40") == (0, "ERRNO 1  (default)\n")
+    assert policy("eval", *host, file, "socket", "0x28") == (0, "ERRNO 1  (default)\n")
+    assert policy("eval", *host, file, "41", "-1") == (0, "ALLOW  ($.syscalls[1])\n")
+    assert policy("eval", *host, file, "mount")[1].startswith("ERRNO")
+    assert policy("eval", *host, "--caps", "sys_admin,CAP_CHOWN", file, "mount")[1].startswith("ALLOW")
+    assert policy("eval", *host, "--abi", "i386", file, "read") == (0, "ERRNO 38  (foreign ABI)\n")
+    decision = json_of(policy("eval", "--json", *host, file, "socket", "1")[1])["decision"]
+    assert decision == {"action": "SCMP_ACT_ALLOW", "errno": None, "rule": 1, "reason": "rule"}
+
+
+def test_explain_names_the_line(policy: Policy, file: str) -> None:
+    status, said = policy("explain", "--arch", "x86_64", file, "socket", str((1 << 32) + 40))
+    assert (status, said.splitlines()[0]) == (0, "ALLOW")
+    assert f"by $.syscalls[1], line 5 of {file}" in said
+    assert "any family but vsock" in said
+    assert "argument 0 SCMP_CMP_NE 0x28" in said
+    assert "no rule decides: default" in policy("explain", "--arch", "x86_64", file, "close")[1]
+    assert json_of(policy("explain", "--json", "--arch", "x86_64", file, "socket", "1")[1])["line"] == 5
+
+
+def test_check_and_lint(policy: Policy, file: str, tmp_path: Path) -> None:
+    assert policy("check", file, "default") == (0, f"{file}: nothing found\ndefault: nothing found\n")
+    status, said = policy("lint", "--arch", "x86_64", file)
+    assert status == 1
+    assert "[truncated-argument]" in said
+    assert "to do: compare with SCMP_CMP_MASKED_EQ" in said
+    typo = tmp_path / "typo.json"
+    typo.write_text(PROFILE.replace("exit_group", "exit_grup"))
+    status, said = policy("check", "--json", str(typo))
+    assert status == 1
+    (finding,) = json_of(said)["files"][str(typo)]
+    assert (finding["code"], finding["fix"]) == ("unknown-call", "exit_group")
+
+
+def test_compile(policy: Policy, file: str, tmp_path: Path) -> None:
+    output = tmp_path / "out.bpf"
+    assert policy("compile", "--arch", "x86_64", file, "-o", str(output)) == (0, "")
+    program = compile_filter(parse_profile(PROFILE))
+    assert output.read_bytes() == program.to_bytes()
+    told = json_of(policy("compile", "--json", "--arch", "x86_64", file)[1])
+    assert (told["count"], told["max_steps"], told["sha256"]) == (
+        len(program.instructions),
+        program.max_steps,
+        program.sha256,
+    )
+    # read and exit_group; the answer to socket depends on its argument.
+    assert told["cacheable"] == 2
+    assert "; socket" in policy("compile", "--disassemble", "--arch", "x86_64", file)[1]
+
+
+def test_compare(policy: Policy, file: str, tmp_path: Path) -> None:
+    other = tmp_path / "other.json"
+    other.write_text(PROFILE.replace('"value": 40', '"value": 41').replace(', "exit_group"', ""))
+    status, said = policy("compare", "--arch", "x86_64", file, str(other))
+    assert status == 1
+    assert said.startswith(f"{other} is incomparable to {file}\n")
+    assert "looser, x86_64: ERRNO EPERM → ALLOW: socket" in said
+    assert "e.g. socket(0x28) by no rule, then by $.syscalls[1]" in said
+    assert policy("compare", file, file) == (0, f"{file} is equal to {file}: every call gets the same answer\n")
+    assert json_of(policy("compare", "--json", file, "default")[1])["relation"] in ("looser", "incomparable")
+
+
+def test_minimise(policy: Policy, file: str, tmp_path: Path) -> None:
+    output = tmp_path / "small.json"
+    assert policy("minimise", file, "-o", str(output)) == (0, "")
+    assert policy("compare", file, str(output))[0] == 0
+    assert parse_profile(policy("minimise", "default")[1]).rules
+    assert load_preset("default").rules
+
+
+def test_standard_input(policy: Policy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(PROFILE.encode())))
+    assert policy("check", "-") == (0, "-: nothing found\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "complaint"),
+    [
+        (("eval", "default", "sockett"), "did you mean 'socket'?"),
+        (("eval", "default", "read", "many"), "'many' is no argument"),
+        (("eval", "default", "read", str(1 << 64)), "64 bits"),
+        (("eval", "--abi", "arm", "--arch", "x86_64", "default", "read"), "does not serve arm"),
+        (("eval", "--arch", "vax", "default", "read"), "no such architecture: vax"),
+        (("eval", "--kernel", "new", "default", "read"), "a version such as 6.1"),
+        (("check", "/no/such/file"), "No such file"),
+        (("compile", "default", "-o", "/no/such/folder/x"), "can't be written"),
+        (("compare", "default", "nothing"), "one of default"),
+    ],
+)
+def test_what_is_refused(policy: Policy, words: tuple[str, ...], complaint: str) -> None:
+    status, said = policy(*words)
+    assert status == 2
+    assert complaint in said
