@@ -15,7 +15,7 @@ from .bpf import Instruction, constant_allow, outcomes, run
 from .compare import Answer, Comparison, Difference, compare
 from .compile import compile_filter
 from .disassemble import disassemble
-from .evaluate import Call, Decision, evaluate
+from .evaluate import Call, Decision, Reference, evaluate
 from .filter import MAX_INSTRUCTIONS, Filter
 from .findings import Finding, check_profile
 from .guard import guard_profile
@@ -47,6 +47,7 @@ __all__ = [
     "Instruction",
     "Operator",
     "Profile",
+    "Reference",
     "Rule",
     "Scope",
     "check_profile",

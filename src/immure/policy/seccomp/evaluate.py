@@ -9,7 +9,7 @@ from collections.abc import Sequence, Set
 
 import msgspec
 
-from .abi import abi_of_call, find_abi
+from .abi import Abi, abi_of_call, find_abi
 from .actions import ENOSYS, EPERM, MAX_ERRNO, PERMISSIVE, Action
 from .profile import Arg, Operator, Profile, Rule
 from .resolve import Kernel, applying_rules, declared_abis, refuse_listeners
@@ -49,6 +49,51 @@ class Decision(msgspec.Struct, frozen=True):
     reason: str
 
 
+class Reference:
+    """What `profile` says on one host. The keywords are those of `compile_filter`."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        *,
+        arch: str = "x86_64",
+        capabilities: Set[str] = frozenset(),
+        kernel: Kernel = (6, 1),
+    ) -> None:
+        refuse_listeners(profile)
+        self._profile = profile
+        self._abis = declared_abis(profile, arch)
+        self._rules = applying_rules(profile, arch, capabilities, kernel)
+        self._named = {abi: self._rules_by_number(abi) for abi in self._abis}
+
+    def _rules_by_number(self, abi: Abi) -> dict[int, list[tuple[int, Rule]]]:
+        """The rules that name each call, with their index, in the document's order."""
+        table = numbers(abi)
+        found: dict[int, list[tuple[int, Rule]]] = {}
+        for index, rule in self._rules:
+            for number in {table[name] for name in rule.calls if name in table}:
+                found.setdefault(number, []).append((index, rule))
+        return found
+
+    def decide(self, call: Call) -> Decision:
+        """What happens to `call`."""
+        abi = abi_of_call(find_abi(call.arch), call.nr)
+        if abi not in self._abis:
+            return Decision(Action.ERRNO, ENOSYS, None, "foreign ABI")
+        named = self._named[abi]
+        matching = [
+            _decision(rule.action, rule.data, index, "rule")
+            for index, rule in named.get(call.nr, ())
+            if _matches(rule, call.args)
+        ]
+        if matching:
+            # min() keeps the first of equals: the document's order.
+            return min(matching, key=lambda decision: _PRECEDENCE.index(decision.action))
+        if _is_newer(self._profile, call.nr, named.keys()):
+            return Decision(Action.ERRNO, ENOSYS, None, "newer than the profile")
+        return _decision(self._profile.default_action, self._profile.default_data, None, "default")
+
+
 def evaluate(
     profile: Profile,
     call: Call,
@@ -58,26 +103,7 @@ def evaluate(
     kernel: Kernel = (6, 1),
 ) -> Decision:
     """Decide `call` on a host of architecture `arch`. The keywords are those of `compile_filter`."""
-    refuse_listeners(profile)
-    abi = abi_of_call(find_abi(call.arch), call.nr)
-    if abi not in declared_abis(profile, arch):
-        return Decision(Action.ERRNO, ENOSYS, None, "foreign ABI")
-    rules = [
-        (index, rule, {numbers(abi)[name] for name in rule.calls if name in numbers(abi)})
-        for index, rule in applying_rules(profile, arch, capabilities, kernel)
-    ]
-    matching = [
-        _decision(rule.action, rule.data, index, "rule")
-        for index, rule, calls in rules
-        if call.nr in calls and _matches(rule, call.args)
-    ]
-    if matching:
-        # min() keeps the first of equals: the document's order.
-        return min(matching, key=lambda decision: _PRECEDENCE.index(decision.action))
-    named = {number for _, _, calls in rules for number in calls}
-    if _is_newer(profile, call.nr, named):
-        return Decision(Action.ERRNO, ENOSYS, None, "newer than the profile")
-    return _decision(profile.default_action, profile.default_data, None, "default")
+    return Reference(profile, arch=arch, capabilities=capabilities, kernel=kernel).decide(call)
 
 
 def _matches(rule: Rule, args: Sequence[int]) -> bool:
@@ -104,7 +130,8 @@ def _holds(condition: Arg, args: Sequence[int]) -> bool:
 
 def _is_newer(profile: Profile, nr: int, named: Set[int]) -> bool:
     """runc: a number above all that the profile names is a call that its author didn't know."""
-    return profile.default_action not in PERMISSIVE and max(named, default=0) > 0 and nr > max(named)
+    newest = max(named, default=0)
+    return profile.default_action not in PERMISSIVE and 0 < newest < nr
 
 
 def _decision(action: Action, data: int | None, rule: int | None, reason: str) -> Decision:
