@@ -25,6 +25,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	tools/install_test_packages.sh
+	$(PYTHON) -m bench.policy $(wildcard $(IMMURE_CORPUS)/moby/default.json)
 	$(PYTHON) -m bench
 
 format: $(STAMP)

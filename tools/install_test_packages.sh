@@ -3,7 +3,7 @@
 # git as workloads, CPython's own tests. What is there already is left alone.
 set -euo pipefail
 
-packages=(bubblewrap uidmap gcc libc6-dev git python3 libpython3.11-testsuite strace libcap2-bin iproute2)
+packages=(bubblewrap uidmap gcc libc6-dev git python3 libpython3.11-testsuite strace libcap2-bin iproute2 libseccomp2)
 missing=()
 for package in "${packages[@]}"; do
   dpkg-query --show --showformat='${db:Status-Status}\n' "$package" 2>/dev/null | grep -qx installed ||

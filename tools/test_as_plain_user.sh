@@ -31,7 +31,7 @@ done
 [ -n "$usable" ] || { echo "no Python 3.11+ that a plain user can run" >&2; exit 1; }
 "$here/.venv/bin/pip" --python "$usable" install --quiet --root-user-action=ignore --target "$work/packages" \
   'msgspec[yaml,toml]' rich pytest pytest-timeout hypothesis
-cp -r "$here/src" "$here/tests" "$here/pyproject.toml" "$work/"
+cp -r "$here/src" "$here/tests" "$here/bench" "$here/tools" "$here/pyproject.toml" "$work/"
 chmod -R a+rX "$work"
 
 for user in immure-single immure-ranges; do
