@@ -204,6 +204,12 @@ BAD = {
         "$.syscalls[0].excludes",
         "minKernel is '5.4.1'",
     ),
+    "a key twice": ('{"defaultAction":"SCMP_ACT_ALLOW",\n"defaultAction":"SCMP_ACT_KILL"}', "$", "lines 1 and 2"),
+    "a key twice in a rule": (
+        document(rule(), comment='"{[,').replace('"action"', '"\\u0061ction": "SCMP_ACT_KILL", "action"'),
+        "$.syscalls[0]",
+        "the key `action` is there twice",
+    ),
     "syscalls of a wrong type": (document(syscalls={}), "$.syscalls", "expected"),
 }
 
