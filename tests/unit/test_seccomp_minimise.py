@@ -77,6 +77,6 @@ def test_the_lines_of_rules() -> None:
         '  {"names": ["write"],\n   "action": "SCMP_ACT_ALLOW"} ], "flags": [] }'
     )
     assert len(parse_profile(text).rules) == 2
-    assert lines_of(text) == [5, 7]
-    assert lines_of('{"defaultAction": "SCMP_ACT_ALLOW"}') == []
-    assert lines_of('{"syscalls": null, "defaultAction": "SCMP_ACT_ALLOW"}') == []
+    assert lines_of(text.encode()) == [5, 7]
+    assert lines_of(b'{"defaultAction": "SCMP_ACT_ALLOW"}') == []
+    assert lines_of(b'{"syscalls": null, "defaultAction": "SCMP_ACT_ALLOW"}') == []

@@ -45,7 +45,7 @@ def make_parser() -> Parser:
 def _add_policy(commands: Any) -> None:
     policy = commands.add_parser("policy", help="what a system call filter means, and how two differ")
     verbs = policy.add_subparsers(dest="policy_verb", metavar="VERB", required=True, parser_class=Parser)
-    profile = "an OCI seccomp profile, - for standard input, or a preset's name"
+    profile = "a seccomp profile of OCI or Kubernetes, - for standard input, or a preset's name"
 
     def add(name: str, about: str, *, files: bool = False) -> argparse.ArgumentParser:
         verb = verbs.add_parser(name, help=about)
@@ -62,20 +62,29 @@ def _add_policy(commands: Any) -> None:
     compiled = add("compile", "the program for the kernel")
     compared = add("compare", "how a second profile differs, for every call and argument")
     minimised = add("minimise", "the same profile in fewer words")
+    converted = add("convert", "the same profile in another form")
+    converted.add_argument("--to", required=True, choices=["oci", "systemd"], help="JSON of OCI, or lines of a unit")
+    converted.add_argument(
+        "--best-effort", action="store_true", help="where the form can't say it, the stricter choice, and a remark"
+    )
     compared.add_argument("other", metavar="OTHER", help="the second profile")
     for verb in (evaluate, explain):
         verb.add_argument("call", metavar="CALL", help="its name or number")
-        verb.add_argument("args", nargs="*", metavar="ARG", help="its arguments, 0 where left out")
+        verb.add_argument("args", nargs="*", metavar="ARG", help="its arguments, as far as they are known")
         verb.add_argument(
             "--abi", metavar="ABI", help="the ABI of the call where it is not the architecture's own: i386"
         )
-    for verb in (lint, evaluate, explain, compiled):
+    for verb in (check, lint, evaluate, explain, compiled, compared, minimised, converted):
+        verb.add_argument(
+            "--base", action="append", default=[], metavar="NAME=FILE", help="a profile that others build on"
+        )
+    for verb in (lint, evaluate, explain, compiled, converted):
         verb.add_argument("--arch", default=_machine(), metavar="ARCH", help="the kernel's architecture (this host's)")
     compared.add_argument("--arch", dest="only_arch", metavar="ARCH", help="one architecture (all)")
-    for verb in (lint, evaluate, explain, compiled, compared):
+    for verb in (lint, evaluate, explain, compiled, compared, converted):
         verb.add_argument("--caps", default="", metavar="CAP,…", help="capabilities that the process keeps (none)")
         verb.add_argument("--kernel", metavar="X.Y", help="the kernel's version (this host's)")
-    for verb in (compiled, minimised):
+    for verb in (compiled, minimised, converted):
         verb.add_argument("-o", "--output", metavar="PATH", help="where to write it (standard output)")
     compiled.add_argument("--disassemble", action="store_true", help="print it as text, with names")
     for verb in (check, lint, evaluate, explain, compiled, compared):

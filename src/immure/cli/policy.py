@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from immure.cli.execute import printable
-from immure.cli.policy_text import comparison_lines, finding_lines
+from immure.cli.policy_call import ask, host_of
+from immure.cli.policy_text import comparison_lines, difference_document, finding_lines
 from immure.errors import ProfileError, SpecError
 from immure.policy.seccomp import (
     ABIS,
     PRESETS,
-    Call,
     Filter,
     Finding,
     Profile,
@@ -26,19 +26,17 @@ from immure.policy.seccomp import (
     compile_filter,
     constant_allow,
     disassemble,
-    evaluate,
     lint_profile,
     load_preset,
     minimise,
     numbers,
-    parse_profile,
     preset_text,
-    rule_lines,
 )
-from immure.policy.seccomp.abi import FAMILIES, family, find_abi
-from immure.policy.seccomp.profile import parse_kernel
+from immure.policy.seccomp.abi import FAMILIES, find_abi
+from immure.policy.seccomp.formats import read_any, to_oci, to_systemd
 
 FOUND = 1
+LOOSER, INCOMPARABLE = 1, 3
 
 
 def policy(options: Namespace) -> int:
@@ -48,74 +46,37 @@ def policy(options: Namespace) -> int:
 
 
 def _check(options: Namespace) -> int:
-    return _told(options, {name: check_profile(_read(name)) for name in options.files})
+    return _told(options, {name: check_profile(_read(options, name)) for name in options.files})
 
 
 def _lint(options: Namespace) -> int:
     found: dict[str, Sequence[Finding]] = {}
     for name in options.files:
-        profile = _read(name)
-        found[name] = (*check_profile(profile), *lint_profile(profile, arch=options.arch, **_host(options)))
+        profile = _read(options, name)
+        found[name] = (*check_profile(profile), *lint_profile(profile, arch=options.arch, **host_of(options)))
     return _told(options, found)
 
 
 def _told(options: Namespace, found: Mapping[str, Sequence[Finding]]) -> int:
     if options.json:
-        _print_json("immure.findings/v1", files={name: msgspec.to_builtins(list(one)) for name, one in found.items()})
+        listed = [{"file": name, **msgspec.to_builtins(one)} for name, several in found.items() for one in several]
+        _print_json("immure.findings/v1", findings=listed)
     else:
         _print(line for name, one in found.items() for line in finding_lines(name, one))
     return FOUND if any(found.values()) else 0
 
 
 def _eval(options: Namespace) -> int:
-    profile = _read(options.file)
-    call = _call(options)
-    decision = evaluate(profile, call, arch=options.arch, **_host(options))
+    asked = ask(_read(options), _text(options.file), options)
     if options.json:
-        _print_json("immure.decision/v1", call=msgspec.to_builtins(call), decision=msgspec.to_builtins(decision))
-        return 0
-    name = f"{decision.action.name}{f' {decision.errno}' if decision.errno is not None else ''}"
-    _print([f"{name}  ({decision.reason if decision.rule is None else f'$.syscalls[{decision.rule}]'})"])
-    return 0
-
-
-def _explain(options: Namespace) -> int:
-    text = _text(options.file)
-    profile = parse_profile(text, source=options.file)
-    decision = evaluate(profile, _call(options), arch=options.arch, **_host(options))
-    line = rule_lines(text.decode())[decision.rule] if decision.rule is not None else None
-    rule = profile.rules[decision.rule] if decision.rule is not None else None
-    if options.json:
-        _print_json(
-            "immure.explanation/v1",
-            decision=msgspec.to_builtins(decision),
-            line=line,
-            rule=msgspec.to_builtins(rule, str_keys=True),
-        )
-        return 0
-    _print(_explanation(options.file, profile, decision.action.name, decision.errno, decision.rule, line))
-    if rule is None:
-        _print([f"  no rule decides: {decision.reason}"])
-        return 0
-    for condition in rule.args or ():
-        _print([f"  argument {condition.index} {condition.op.value} {condition.value:#x}"])
-    return 0
-
-
-def _explanation(
-    name: str, profile: Profile, action: str, errno: int | None, rule: int | None, line: int | None
-) -> list[str]:
-    lines = [f"{action}{f' {errno}' if errno is not None else ''}"]
-    if rule is not None:
-        lines.append(f"  by $.syscalls[{rule}], line {line} of {name}")
-        comment = profile.rules[rule].comment
-        if comment:
-            lines.append(f"  {comment}")
-    return lines
+        _print_json("immure.decision/v1", **asked.to_dict())
+    else:
+        _print(asked.short_lines() if options.policy_verb == "eval" else asked.lines(options.file))
+    return asked.status
 
 
 def _compile(options: Namespace) -> int:
-    program = compile_filter(_read(options.file), arch=options.arch, **_host(options))
+    program = compile_filter(_read(options), arch=options.arch, **host_of(options))
     if options.output is not None:
         _write(options.output, program.to_bytes())
     if options.json:
@@ -146,16 +107,30 @@ def _measures(program: Filter) -> dict[str, Any]:
 
 def _compare(options: Namespace) -> int:
     arches = (find_abi(options.only_arch).name,) if options.only_arch else tuple(FAMILIES)
-    comparison = compare(_read(options.file), _read(options.other), arches=arches, **_host(options))
+    comparison = compare(_read(options), _read(options, options.other), arches=arches, **host_of(options))
     if options.json:
-        _print_json("immure.comparison/v1", **msgspec.to_builtins(comparison))
+        shown = [difference_document(one) for one in comparison.differences]
+        _print_json("immure.comparison/v1", relation=comparison.relation, differences=shown)
     else:
         _print(comparison_lines(options.file, options.other, comparison))
-    return FOUND if comparison.differences else 0
+    return {"equal": 0, "stricter": 0, "looser": LOOSER, "incomparable": INCOMPARABLE}[comparison.relation]
 
 
 def _minimise(options: Namespace) -> int:
-    content = msgspec.json.format(msgspec.json.encode(minimise(_read(options.file))), indent=2) + b"\n"
+    return _put(options, to_oci(minimise(_read(options))))
+
+
+def _convert(options: Namespace) -> int:
+    profile = _read(options)
+    if options.to == "oci":
+        return _put(options, to_oci(profile))
+    unit = to_systemd(profile, arch=options.arch, best_effort=options.best_effort, **host_of(options))
+    for line in finding_lines(options.file, unit.findings) if unit.findings else ():
+        sys.stderr.write(printable(line) + "\n")
+    return _put(options, unit.text.encode())
+
+
+def _put(options: Namespace, content: bytes) -> int:
     if options.output is not None:
         _write(options.output, content)
     else:
@@ -163,8 +138,25 @@ def _minimise(options: Namespace) -> int:
     return 0
 
 
-def _read(name: str) -> Profile:
-    return load_preset(name) if name in PRESETS else parse_profile(_text(name), source=name)
+def _read(options: Namespace, name: str | None = None) -> Profile:
+    bases = {preset: load_preset(preset) for preset in PRESETS}
+    for word in options.base:
+        base, equals, path = word.partition("=")
+        if not equals:
+            raise SpecError("a base needs a name", path="--base", need="NAME=FILE", have=repr(word))
+        bases[base] = _parse(path, bases)
+    return _parse(options.file if name is None else name, bases)
+
+
+def _parse(name: str, bases: Mapping[str, Profile]) -> Profile:
+    if name in PRESETS:
+        return load_preset(name)
+    try:
+        return read_any(_text(name), name=name, bases=bases)
+    except ProfileError as error:
+        place = error.path if error.path.startswith(name) else name + error.path.removeprefix("$")
+        said = error.message.removeprefix(f"{error.path}: ")
+        raise ProfileError(said, path=place, need=error.need, have=error.have, hint=error.hint) from error
 
 
 def _text(name: str) -> bytes:
@@ -172,11 +164,17 @@ def _text(name: str) -> bytes:
     if name in PRESETS:
         return preset_text(name)
     try:
-        return sys.stdin.buffer.read() if name == "-" else Path(name).read_bytes()
+        return _standard_input() if name == "-" else Path(name).read_bytes()
     except OSError as error:
         raise ProfileError(
             f"can't be read: {error.strerror}", path=name, need=f"a file, - or one of {', '.join(PRESETS)}"
         ) from error
+
+
+@cache
+def _standard_input() -> bytes:
+    """All of it. It can be read once, and is asked for by the parser and for the lines of rules."""
+    return sys.stdin.buffer.read()
 
 
 def _write(name: str, content: bytes) -> None:
@@ -184,61 +182,6 @@ def _write(name: str, content: bytes) -> None:
         Path(name).write_bytes(content)
     except OSError as error:
         raise SpecError(f"can't be written: {error.strerror}", path=name, need="a file that can be written") from error
-
-
-def _host(options: Namespace) -> dict[str, Any]:
-    """`capabilities` and `kernel`, on which `includes` and `excludes` look."""
-    names = [one.strip().upper() for one in options.caps.split(",") if one.strip()]
-    try:
-        kernel = parse_kernel(options.kernel) if options.kernel else _running_kernel()
-    except ValueError as error:
-        raise SpecError(str(error), path="--kernel", need="a version such as 6.1") from error
-    return {
-        "capabilities": frozenset(one if one.startswith("CAP_") else f"CAP_{one}" for one in names),
-        "kernel": kernel,
-    }
-
-
-def _running_kernel() -> tuple[int, int]:
-    major, minor = os.uname().release.split(".")[:2]
-    return int(major), int("".join(digit for digit in minor if digit.isdigit()) or 0)
-
-
-def _call(options: Namespace) -> Call:
-    abi = find_abi(options.abi or options.arch)
-    if abi not in family(options.arch):
-        raise SpecError(f"a {options.arch} kernel does not serve {abi.name}", path="--abi")
-    table = numbers(abi)
-    number = table.get(options.call)
-    if number is None:
-        if not options.call.isdecimal():
-            raise SpecError(
-                f"{abi.name} has no call {options.call!r}",
-                path="CALL",
-                need="a name or number",
-                hint=_near(options.call, table),
-            )
-        number = int(options.call)
-    return Call(abi.name, number, tuple(_argument(one) for one in options.args))
-
-
-def _near(word: str, table: Any) -> str | None:
-    from difflib import get_close_matches
-
-    near = get_close_matches(word, list(table), n=1)
-    return f"did you mean {near[0]!r}?" if near else None
-
-
-def _argument(text: str) -> int:
-    try:
-        value = int(text, 0)
-    except ValueError:
-        value = 1 << 65
-    if not -(1 << 63) <= value < 1 << 64:
-        raise SpecError(
-            f"{text!r} is no argument", path="ARG", need="a number of 64 bits, decimal or with 0x, 0o or 0b"
-        )
-    return value & (1 << 64) - 1
 
 
 def _print(lines: Any) -> None:
@@ -254,8 +197,9 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "check": _check,
     "compare": _compare,
     "compile": _compile,
+    "convert": _convert,
     "eval": _eval,
-    "explain": _explain,
+    "explain": _eval,
     "lint": _lint,
     "minimise": _minimise,
 }

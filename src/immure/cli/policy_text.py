@@ -36,6 +36,17 @@ def comparison_lines(first: str, second: str, comparison: Comparison) -> Iterato
         yield f"      e.g. {_shown(ones[0])}"
 
 
+def difference_document(one: Difference) -> dict[str, object]:
+    """One difference as JSON (DESIGN, public surface)."""
+    return {
+        "part": "syscalls",
+        "kind": one.kind,
+        "witness": {"abi": one.abi, "call": one.call, "number": one.number, "count": one.count, "args": one.args},
+        "a": {"answer": one.first.answer, "rule": one.first.rule},
+        "b": {"answer": one.second.answer, "rule": one.second.rule},
+    }
+
+
 def _calls(ones: Sequence[Difference]) -> str:
     names = list(dict.fromkeys(one.call for one in ones if one.call is not None))
     nameless = sum(one.count for one in ones if one.call is None)

@@ -22,6 +22,7 @@ from .guard import guard_profile
 from .lint import lint_profile
 from .minimise import minimise
 from .parse import parse_profile
+from .partial import Outcome, outcomes_of
 from .preset import PRESETS, load_preset, preset_text
 from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
 from .source_lines import rule_lines
@@ -46,6 +47,7 @@ __all__ = [
     "Flag",
     "Instruction",
     "Operator",
+    "Outcome",
     "Profile",
     "Reference",
     "Rule",
@@ -63,6 +65,7 @@ __all__ = [
     "name_of",
     "numbers",
     "outcomes",
+    "outcomes_of",
     "parse_profile",
     "preset_text",
     "rule_lines",
