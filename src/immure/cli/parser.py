@@ -62,6 +62,7 @@ def _add_policy(commands: Any) -> None:
     compiled = add("compile", "the program for the kernel")
     compared = add("compare", "how a second profile differs, for every call and argument")
     minimised = add("minimise", "the same profile in fewer words")
+    merged = add("merge", "one profile that lets through what any of several lets through", files=True)
     converted = add("convert", "the same profile in another form")
     converted.add_argument("--to", required=True, choices=["oci", "systemd"], help="JSON of OCI, or lines of a unit")
     converted.add_argument(
@@ -84,7 +85,7 @@ def _add_policy(commands: Any) -> None:
     for verb in (lint, evaluate, explain, compiled, compared, converted):
         verb.add_argument("--caps", default="", metavar="CAP,…", help="capabilities that the process keeps (none)")
         verb.add_argument("--kernel", metavar="X.Y", help="the kernel's version (this host's)")
-    for verb in (compiled, minimised, converted):
+    for verb in (compiled, merged, minimised, converted):
         verb.add_argument("-o", "--output", metavar="PATH", help="where to write it (standard output)")
     compiled.add_argument("--disassemble", action="store_true", help="print it as text, with names")
     for verb in (check, lint, evaluate, explain, compiled, compared):

@@ -28,6 +28,7 @@ from immure.policy.seccomp import (
     disassemble,
     lint_profile,
     load_preset,
+    merge,
     minimise,
     numbers,
     preset_text,
@@ -120,6 +121,10 @@ def _minimise(options: Namespace) -> int:
     return _put(options, to_oci(minimise(_read(options))))
 
 
+def _merge(options: Namespace) -> int:
+    return _put(options, to_oci(minimise(merge([_read(options, name) for name in options.files]))))
+
+
 def _convert(options: Namespace) -> int:
     profile = _read(options)
     if options.to == "oci":
@@ -201,5 +206,6 @@ _VERBS: dict[str, Callable[[Namespace], int]] = {
     "eval": _eval,
     "explain": _eval,
     "lint": _lint,
+    "merge": _merge,
     "minimise": _minimise,
 }

@@ -20,6 +20,7 @@ from .filter import MAX_INSTRUCTIONS, Filter
 from .findings import Finding, check_profile
 from .guard import guard_profile
 from .lint import lint_profile
+from .merge import merge
 from .minimise import minimise
 from .parse import parse_profile
 from .partial import Outcome, outcomes_of
@@ -61,6 +62,7 @@ __all__ = [
     "guard_profile",
     "lint_profile",
     "load_preset",
+    "merge",
     "minimise",
     "name_of",
     "numbers",

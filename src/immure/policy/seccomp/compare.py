@@ -13,8 +13,7 @@ import msgspec
 
 from .abi import FAMILIES, X32_BIT, Abi, family
 from .actions import ENOSYS_RETURN, describe, severity
-from .classes import classes
-from .decide import NO_RULE, Clauses, clauses_at, conditions_on_one, fix
+from .decide import NO_RULE, Joint, clauses_at
 from .profile import Profile
 from .resolve import AbiPolicy, Clause, Kernel, resolve
 from .syscalls import numbers
@@ -92,15 +91,6 @@ def _relation(kinds: set[Kind]) -> Relation:
     return "incomparable"
 
 
-class _Witness(msgspec.Struct, frozen=True):
-    args: dict[int, int]
-    first: Clause
-    second: Clause
-
-
-_Pairs = dict[tuple[int, int], _Witness]
-
-
 class _Comparer:
     """Compares two policies of one ABI."""
 
@@ -108,7 +98,7 @@ class _Comparer:
         self._abi = abi
         self._first = first
         self._second = second
-        self._memo: dict[tuple[Clauses, Clauses], _Pairs] = {}
+        self._joint = Joint()
 
     def differences(self) -> Iterator[Difference]:
         names = {number: name for name, number in numbers(self._abi).items()}
@@ -131,35 +121,14 @@ class _Comparer:
                 yield free, high - low - len(inside)
 
     def _at(self, number: int, name: str | None, count: int) -> Iterator[Difference]:
-        pairs = self._pairs(clauses_at(self._first, number), clauses_at(self._second, number))
+        pairs = self._joint.answers((clauses_at(self._first, number), clauses_at(self._second, number)))
         for (before, after), witness in pairs.items():
             if before != after:
                 args = tuple(witness.args.get(index, 0) for index in range(max(witness.args, default=-1) + 1))
                 kind: Kind = "other"
                 if severity(before) != severity(after):
                     kind = "stricter" if severity(after) < severity(before) else "looser"
-                yield Difference(
-                    self._abi.name, name, number, count, args, kind, _answer(witness.first), _answer(witness.second)
-                )
-
-    def _pairs(self, first: Clauses, second: Clauses) -> _Pairs:
-        """Every pair of answers that some arguments get, with such arguments."""
-        key = (first, second)
-        known = self._memo.get(key)
-        if known is None:
-            known = self._memo[key] = self._expand(first, second)
-        return known
-
-    def _expand(self, first: Clauses, second: Clauses) -> _Pairs:
-        here = conditions_on_one((*first, *second))
-        if not here:
-            return {(first[0].value, second[0].value): _Witness({}, first[0], second[0])}
-        found: _Pairs = {}
-        for truths, value in classes(here).items():
-            known = dict(zip(here, truths, strict=True))
-            for pair, rest in self._pairs(fix(first, known), fix(second, known)).items():
-                found.setdefault(pair, _Witness({here[0].index: value, **rest.args}, rest.first, rest.second))
-        return found
+                yield Difference(self._abi.name, name, number, count, args, kind, *map(_answer, witness.clauses))
 
 
 def _answer(clause: Clause) -> Answer:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from .actions import ENOSYS_RETURN, severity
 from .classes import classes, holds
 from .profile import Arg
@@ -13,6 +15,13 @@ NO_RULE = -1
 """The rule of a clause that stands for the default action, or for calls newer than the profile."""
 
 Clauses = tuple[Clause, ...]
+
+
+class Witness(msgspec.Struct, frozen=True):
+    """Arguments by their position, those that do not count left out, and the clause that decides in each policy."""
+
+    args: Mapping[int, int]
+    clauses: Clauses
 
 
 def clauses_at(policy: AbiPolicy, number: int) -> Clauses:
@@ -54,6 +63,35 @@ def conditions_on_one(clauses: Sequence[Clause]) -> list[Arg]:
     conditions = [one for clause in clauses for one in clause.conditions]
     index = min((one.index for one in conditions), default=0)
     return list(dict.fromkeys(one for one in conditions if one.index == index))
+
+
+class Joint:
+    """What several policies say to the same call: every combination of answers that some arguments get.
+
+    Combinations are kept by the clauses that lead to them, which many calls share.
+    """
+
+    def __init__(self) -> None:
+        self._memo: dict[tuple[Clauses, ...], dict[tuple[int, ...], Witness]] = {}
+
+    def answers(self, several: tuple[Clauses, ...]) -> dict[tuple[int, ...], Witness]:
+        """The values that the policies return together → arguments for which they do."""
+        known = self._memo.get(several)
+        if known is None:
+            known = self._memo[several] = self._expand(several)
+        return known
+
+    def _expand(self, several: tuple[Clauses, ...]) -> dict[tuple[int, ...], Witness]:
+        here = conditions_on_one([clause for clauses in several for clause in clauses])
+        if not here:
+            deciding = tuple(clauses[0] for clauses in several)
+            return {tuple(clause.value for clause in deciding): Witness({}, deciding)}
+        found: dict[tuple[int, ...], Witness] = {}
+        for truths, value in classes(here).items():
+            known = dict(zip(here, truths, strict=True))
+            for values, rest in self.answers(tuple(fix(clauses, known) for clauses in several)).items():
+                found.setdefault(values, Witness({here[0].index: value, **rest.args}, rest.clauses))
+        return found
 
 
 def deciding_rules(clauses: Clauses) -> frozenset[int]:
