@@ -145,6 +145,19 @@ def test_compare(policy: Policy, file: str, tmp_path: Path) -> None:
     } in document["differences"]
 
 
+def test_merge(policy: Policy, file: str, tmp_path: Path) -> None:
+    output = tmp_path / "both.json"
+    other = tmp_path / "other.json"
+    other.write_text(
+        '{"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"names": ["close"], "action": "SCMP_ACT_ALLOW"}]}'
+    )
+    assert policy("merge", file, str(other), "-o", str(output)) == (0, "")
+    for call in ("read", "close"):
+        assert policy("eval", "--arch", "x86_64", str(output), call)[0] == 0
+    other.write_text('{"defaultAction": "SCMP_ACT_ALLOW"}')
+    assert policy("merge", file, str(other))[0] == 2
+
+
 def test_convert(policy: Policy, file: str, tmp_path: Path) -> None:
     output = tmp_path / "same.json"
     assert policy("convert", "--to", "oci", file, "-o", str(output)) == (0, "")

@@ -75,7 +75,7 @@ def _add_policy(commands: Any) -> None:
         verb.add_argument(
             "--abi", metavar="ABI", help="the ABI of the call where it is not the architecture's own: i386"
         )
-    for verb in (check, lint, evaluate, explain, compiled, compared, minimised, converted):
+    for verb in (check, lint, evaluate, explain, compiled, compared, merged, minimised, converted):
         verb.add_argument(
             "--base", action="append", default=[], metavar="NAME=FILE", help="a profile that others build on"
         )
