@@ -21,6 +21,7 @@ from msgspec import inspect
 from immure.cli.parser import make_parser
 from immure.engine.result import Result
 from immure.evidence.models import Evidence
+from immure.policy.seccomp import PRESETS
 from immure.spec.models import Document
 
 DOCS = Path(__file__).parent.parent / "docs"
@@ -35,7 +36,7 @@ SPEC_WORDS = {
     "spec.command": "What `immure run -f` runs where no command follows `--`.",
     "spec.env": "Variables. The environment starts with PATH, HOME and LANG; nothing is inherited.",
     "spec.workdir": "Where commands start. Not written: the first mount's target, else `/tmp`.",
-    "spec.syscalls.profile": "`default`, the path of an OCI seccomp profile, or the profile itself.",
+    "spec.syscalls.profile": "A preset's name, the path of an OCI seccomp profile, or the profile itself.",
     "spec.files.mounts[].source": "A folder or file of the host; a relative one starts at the document's folder.",
     "spec.files.mounts[].target": "Where it stands in the box. Not below `/proc` or `/dev`; `/dev/shm` is allowed.",
     "spec.files.mounts[].access": "`ro` or `rw`. `review` is not in this version and is refused.",
@@ -55,6 +56,15 @@ SPEC_WORDS = {
     "spec.limits.timeout_s": "Seconds until a command is ended. Default: none.",
     "spec.limits.output_mib": "Standard output and error together. Default 16 where output is captured, else none.",
     "spec.protections": "For each: whether a host that lacks it refuses the box, or makes it without.",
+}
+
+PRESET_WORDS = {
+    "default": "Any program that needs no rights over the kernel: the others allow a part of this.",
+    "strict": "Pure computation: files that are read or made, memory, threads, time. No sockets, processes or signals.",
+    "python": "CPython: subprocess, threads, multiprocessing, asyncio, tempfile; sockets, servers too.",
+    "node": "Node.js: as `python`, and V8's protection keys, file watchers.",
+    "build": "Compilers, make, git, package builds: as `python`, and owners, fakeroot's queues; AF_UNIX sockets alone.",
+    "network-client": "Programs that fetch: TCP, UDP, name look-up, processes, files. No `listen`, no `accept`.",
 }
 
 RESULT_WORDS = {
@@ -165,6 +175,14 @@ def _fields(model: type, words: dict[str, str], *, defaults: bool, skip: tuple[s
     return "\n".join(lines)
 
 
+def _presets() -> str:
+    """The table of seccomp presets. Raises RuntimeError where presets and words differ."""
+    if tuple(PRESET_WORDS) != PRESETS:
+        raise RuntimeError(f"presets: {sorted(PRESET_WORDS.keys() ^ set(PRESETS))} need a word, or a preset")
+    rows = [f"| `{name}` | {words} |" for name, words in PRESET_WORDS.items()]
+    return "\n".join(["| preset | for |", "| --- | --- |", *rows])
+
+
 def _walk(info: inspect.Type, path: str = "") -> Iterator[tuple[str, str, str]]:
     """Path, type and default of each field, in order, as deep as the models go."""
     assert isinstance(info, inspect.StructType)
@@ -252,7 +270,7 @@ def _subcommands() -> dict[str, Any]:
 
 
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
-    "spec.md": {"fields": lambda: _fields(Document, SPEC_WORDS, defaults=True)},
+    "spec.md": {"fields": lambda: _fields(Document, SPEC_WORDS, defaults=True), "presets": _presets},
     "cli.md": {
         "run options": _options("run"),
         "doctor options": _options("doctor"),

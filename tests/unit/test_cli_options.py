@@ -108,6 +108,12 @@ def test_a_relative_profile_starts_here(typed: Typed, here: Path) -> None:
     assert typed("--seccomp", "p.json").spec.syscalls.profile == str(here / "p.json")
 
 
+def test_a_presets_name_stays_a_name(typed: Typed, here: Path) -> None:
+    (here / "strict").write_text("a file of that name")
+    assert typed("--seccomp", "strict").spec.syscalls.profile == "strict"
+    assert typed("--seccomp", "./strict").spec.syscalls.profile == str(here / "strict")
+
+
 def test_a_variable_without_a_value_is_this_processs(typed: Typed, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MINE", "a=b")
     assert typed("-e", "MINE").spec.env == {"MINE": "a=b"}

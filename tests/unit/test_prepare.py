@@ -15,6 +15,7 @@ from immure.errors import ProfileError, SpecError
 from immure.plan.compile import Plan
 from immure.plan.launch import Launch
 from immure.plan.operations import UserMount
+from immure.policy.seccomp import PRESETS
 
 PROFILE = {"defaultAction": "SCMP_ACT_KILL", "syscalls": [{"names": ["read"], "action": "SCMP_ACT_ALLOW"}]}
 
@@ -99,6 +100,33 @@ def test_a_profile_that_is_not_there(tmp_path: Path) -> None:
         plan_of(tmp_path, syscalls={"profile": "missing.json"})
     assert caught.value.path == "$.spec.syscalls.profile"
     assert str(tmp_path / "missing.json") in caught.value.message
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_a_preset_comes_before_a_file_of_its_name(name: str, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(msgspec.json.encode(PROFILE))
+    preset = plan_of(tmp_path, syscalls={"profile": name}).command.filters
+    assert preset == plan_of(Path("/nowhere"), syscalls={"profile": name}).command.filters
+    assert preset != plan_of(tmp_path, syscalls={"profile": f"./{name}"}).command.filters
+    assert (preset == plan_of(tmp_path).command.filters) == (name == "default")
+
+
+def test_presets_are_remembered_apart(tmp_path: Path) -> None:
+    launches = [launch_of(tmp_path, syscalls={"profile": name}) for name in PRESETS]
+    assert len({launch.wire for launch in launches}) == len(PRESETS)
+    assert launch_of(tmp_path, syscalls={"profile": "strict"}) is launches[PRESETS.index("strict")]
+
+
+def test_a_name_that_is_nearly_a_presets(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        plan_of(tmp_path, syscalls={"profile": "pyhton"})
+    assert caught.value.need is not None
+    assert all(name in caught.value.need for name in PRESETS)
+    assert caught.value.hint == "did you mean the preset `python`?"
+    for path in ("pyhton.json", "xyz"):
+        with pytest.raises(SpecError) as caught:
+            plan_of(tmp_path, syscalls={"profile": path})
+        assert caught.value.hint is None
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import sys
 from typing import Any, NoReturn
 
 from immure.cli.execute import printable
+from immure.policy.seccomp import PRESETS
 from immure.spec.models import PROTECTIONS
 
 #: A usage error of `run` is 125, since 2 may be the command's own status.
@@ -138,7 +139,7 @@ def _add_spec_options(run: argparse.ArgumentParser) -> None:
     add("-w", "--workdir", metavar="DIR", help="where to start (the first mount, else /tmp)")
     add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
     add("--net", metavar="MODE", help="none or host (none)")
-    add("--seccomp", metavar="FILE", help="an OCI seccomp profile in place of the default one")
+    add("--seccomp", metavar="NAME|FILE", help=f"a preset ({', '.join(PRESETS)}) or the path of an OCI profile")
     add(
         "--best-effort",
         action="append",

@@ -15,6 +15,7 @@ from immure.cli.show import open_target, write_dry_run, write_result
 from immure.engine.prepare import plan_of, prepare
 from immure.engine.presets import preset_mounts
 from immure.errors import ImmureError, SpecError
+from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.request import Request
 from immure.spec.keywords import check_name, spec_from_keywords
 from immure.spec.loading import load_document
@@ -65,11 +66,10 @@ def _spec(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, 
     if mounts:
         given["mounts"] = [*_absolute(spec, base), *mounts]
     if options.seccomp:
-        path = Path(options.seccomp).absolute()
-        given["seccomp"] = str(path)
+        given["seccomp"] = options.seccomp if options.seccomp in PRESETS else str(Path(options.seccomp).absolute())
     spec = spec_from_keywords(given, spec)
     profile = spec.syscalls.profile
-    if isinstance(profile, str) and profile != "default":
+    if isinstance(profile, str) and profile not in PRESETS:
         _read(base / Path(profile).expanduser(), dependencies)
     return spec, base, check_name(options.name or (document.metadata.name if document is not None else "immure"))
 

@@ -22,7 +22,11 @@ else:
     import _signal
 
 _MOST = 256
-_DECIDING = ("/plan/compile.py", "/plan/root.py", "/policy/landlock.py", "/policy/seccomp/presets/default.json")
+_PRESETS = ("default", "strict", "python", "node", "build", "network-client")
+_DECIDING = (
+    *("/plan/compile.py", "/plan/root.py", "/policy/landlock.py"),
+    *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
+)
 _INTERRUPTS = (1, 2, 3, 15)
 
 _LOOKED_AT = ("/", "/etc", "/etc/subuid", "/etc/subgid")

@@ -25,6 +25,7 @@ from immure.evidence.models import Evidence, make_evidence
 from immure.plan.launch import Launch
 from immure.plan.limits import DEFAULT_OUTPUT_MIB
 from immure.plan.report import Clause
+from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.attend import Attendance, Sink
 from immure.runtimes.process.box import Box, Ended
 from immure.runtimes.process.cgroups import oom_kills
@@ -243,7 +244,7 @@ def _prepare(spec: SandboxSpec | None, preset: str | None, keywords: Mapping[str
     wanted = spec_from_keywords(given, spec)
     launch = prepare(wanted, base=Path.cwd(), hostname=check_name(name))
     # A profile in a file may change between two calls.
-    if key is not None and wanted.syscalls.profile == "default":
+    if key is not None and wanted.syscalls.profile in PRESETS:
         _launches[key] = launch
     return launch
 

@@ -13,7 +13,7 @@ from immure.host.facts import HostFacts, SourceFacts
 from immure.host.probe import probe
 from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
 from immure.plan.launch import Launch
-from immure.policy.seccomp import Profile, load_preset, parse_profile
+from immure.policy.seccomp import PRESETS, Profile, load_preset, nearest_preset, parse_profile
 from immure.spec.models import SandboxSpec
 
 _facts: dict[str, HostFacts] = {}
@@ -109,9 +109,9 @@ def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
 
 
 def _profile_text(spec: SandboxSpec, base: Path) -> bytes | None:
-    """The profile as it was written; None for our own default."""
+    """The profile as it was written; None for a preset, which the spec names and which doesn't change."""
     wanted = spec.syscalls.profile
-    if wanted == "default":
+    if wanted in PRESETS:
         return None
     if not isinstance(wanted, str):
         return msgspec.json.encode(wanted)
@@ -122,14 +122,16 @@ def _profile_text(spec: SandboxSpec, base: Path) -> bytes | None:
         raise SpecError(
             f"the seccomp profile {path} can't be read",
             path="$.spec.syscalls.profile",
-            need="`default`, an OCI profile, or a path to one",
+            need=f"a preset ({', '.join(PRESETS)}), an OCI profile, or a path to one",
             have=error.strerror,
+            hint=None if path.suffix else nearest_preset(path.name),
         ) from error
 
 
 def _parse(text: bytes | None, spec: SandboxSpec, base: Path) -> Profile:
-    if text is None:
-        return load_preset("default")
     wanted = spec.syscalls.profile
+    if text is None:
+        assert isinstance(wanted, str)
+        return load_preset(wanted)
     source = str(base / Path(wanted).expanduser()) if isinstance(wanted, str) else "$.spec.syscalls.profile"
     return parse_profile(text, source=source)

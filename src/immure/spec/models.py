@@ -54,7 +54,10 @@ class Mount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True)
 
 
 class Syscalls(Struct, frozen=True, forbid_unknown_fields=True):
-    """The system call filter: `default`, a path to an OCI seccomp profile, or the profile itself."""
+    """The system call filter: a preset's name, a path to an OCI seccomp profile, or the profile itself.
+
+    A name that is a preset's is the preset; a file of that name is written `./name`.
+    """
 
     profile: str | dict[str, Any] = "default"
 

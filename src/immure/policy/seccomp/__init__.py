@@ -24,7 +24,7 @@ from .merge import merge
 from .minimise import minimise
 from .parse import parse_profile
 from .partial import Outcome, outcomes_of
-from .preset import PRESETS, load_preset, preset_text
+from .preset import PRESETS, load_preset, nearest_preset, preset_text
 from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
 from .source_lines import rule_lines
 from .syscalls import name_of, numbers
@@ -65,6 +65,7 @@ __all__ = [
     "merge",
     "minimise",
     "name_of",
+    "nearest_preset",
     "numbers",
     "outcomes",
     "outcomes_of",

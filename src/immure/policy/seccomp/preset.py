@@ -10,7 +10,8 @@ from .packaged import read_packaged
 from .parse import parse_profile
 from .profile import Profile
 
-PRESETS = ("default",)
+PRESETS = ("default", "strict", "python", "node", "build", "network-client")
+"""Names of the presets. `default` is for any program; each of the others allows less than it, and nothing more."""
 
 
 @cache
@@ -22,5 +23,14 @@ def load_preset(name: str) -> Profile:
 def preset_text(name: str) -> bytes:
     """The JSON text of a preset. Raises ProfileError for a name that is none of PRESETS."""
     if name not in PRESETS:
-        raise ProfileError(f"no such preset: {name}", need=f"one of {', '.join(PRESETS)}")
+        raise ProfileError(f"no such preset: {name}", need=f"one of {', '.join(PRESETS)}", hint=nearest_preset(name))
     return read_packaged(f"presets/{name}.json")
+
+
+def nearest_preset(name: str) -> str | None:
+    """For an error: the preset that `name` may have been meant to be, as a hint."""
+    # Only the way to an error needs it, and it is slow to import.
+    from difflib import get_close_matches
+
+    near = get_close_matches(name.lower(), PRESETS, n=1)
+    return f"did you mean the preset `{near[0]}`?" if near else None
