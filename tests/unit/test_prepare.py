@@ -21,9 +21,11 @@ PROFILE = {"defaultAction": "SCMP_ACT_KILL", "syscalls": [{"names": ["read"], "a
 
 
 @pytest.fixture(autouse=True)
-def any_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not this one."""
+def any_host(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Not this one, whose boxes must not find plans for it."""
     monkeypatch.setattr(prepare, "host_facts", make_facts)
+    monkeypatch.setattr(prepare, "_launches", {})
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
 
 
 def plan_of(base: Path, **fields: object) -> Plan:
