@@ -35,7 +35,7 @@ NEVER = """
     io_uring_register userfaultfd open_by_handle_at kexec_load kexec_file_load init_module finit_module
     delete_module reboot swapon swapoff settimeofday clock_settime sethostname setdomainname syslog acct
     quotactl process_madvise pidfd_getfd fanotify_init vhangup ptrace process_vm_readv process_vm_writev
-    setuid setgid setgroups setresuid capset seccomp personality shmget mq_open
+    setuid setgid setreuid setgroups capset seccomp personality shmget mq_open
 """
 
 
@@ -232,6 +232,16 @@ def test_node_has_what_libuv_and_v8_call() -> None:
 def test_build_has_links_owners_and_queues() -> None:
     wanted = "link linkat symlinkat fchown fchownat semget semop msgget setpriority ioprio_set sched_setscheduler"
     assert allowed("build", wanted) == set(wanted.split())
+
+
+def test_build_sets_the_effective_id_alone() -> None:
+    """What make's posix_spawn() does."""
+    keep = 0xFFFF_FFFF
+    for call in ("setresuid", "setresgid"):
+        assert ask("build", call, keep, 1000, keep) == ask("build", call, U64, 1000, U64) == "ALLOW"
+        for ids in ((1000, 1000, keep), (keep, 1000, 1000), (1000, 1000, 1000)):
+            assert ask("build", call, *ids) == "ERRNO EPERM"
+        assert ask("python", call, keep, 1000, keep) == "ERRNO EPERM"
 
 
 @pytest.mark.parametrize("preset", ["python", "node", "build"])
