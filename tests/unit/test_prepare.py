@@ -131,6 +131,16 @@ def test_a_name_that_is_nearly_a_presets(tmp_path: Path) -> None:
         assert caught.value.hint is None
 
 
+def test_a_profile_of_kubernetes(tmp_path: Path) -> None:
+    (tmp_path / "profile.json").write_bytes(msgspec.json.encode(PROFILE))
+    (tmp_path / "profile.yaml").write_text(
+        "apiVersion: security-profiles-operator.x-k8s.io/v1beta1\nkind: SeccompProfile\nmetadata: {name: x}\n"
+        "spec: {defaultAction: SCMP_ACT_KILL, syscalls: [{action: SCMP_ACT_ALLOW, names: [read]}]}\n"
+    )
+    found = [plan_of(tmp_path, syscalls={"profile": f"profile.{form}"}).command.filters for form in ("json", "yaml")]
+    assert found[0] == found[1]
+
+
 @pytest.mark.parametrize(
     "text", ["", "[]", "{}", '{"defaultAction": "SCMP_ACT_PANIC"}', '{"defaultAction": "SCMP_ACT_ALLOW", "x": 1}']
 )

@@ -34,7 +34,7 @@ from immure.policy.seccomp import (
     preset_text,
 )
 from immure.policy.seccomp.abi import FAMILIES, find_abi
-from immure.policy.seccomp.formats import read_any, to_oci, to_systemd
+from immure.policy.seccomp.formats import read_named, to_oci, to_systemd
 
 FOUND = 1
 LOOSER, INCOMPARABLE = 1, 3
@@ -156,12 +156,7 @@ def _read(options: Namespace, name: str | None = None) -> Profile:
 def _parse(name: str, bases: Mapping[str, Profile]) -> Profile:
     if name in PRESETS:
         return load_preset(name)
-    try:
-        return read_any(_text(name), name=name, bases=bases)
-    except ProfileError as error:
-        place = error.path if error.path.startswith(name) else name + error.path.removeprefix("$")
-        said = error.message.removeprefix(f"{error.path}: ")
-        raise ProfileError(said, path=place, need=error.need, have=error.have, hint=error.hint) from error
+    return read_named(_text(name), name=name, bases=bases)
 
 
 def _text(name: str) -> bytes:

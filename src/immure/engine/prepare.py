@@ -14,6 +14,7 @@ from immure.host.probe import probe
 from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
 from immure.plan.launch import Launch
 from immure.policy.seccomp import PRESETS, Profile, load_preset, nearest_preset, parse_profile
+from immure.policy.seccomp.formats import read_named
 from immure.spec.models import SandboxSpec
 
 _facts: dict[str, HostFacts] = {}
@@ -133,5 +134,7 @@ def _parse(text: bytes | None, spec: SandboxSpec, base: Path) -> Profile:
     if text is None:
         assert isinstance(wanted, str)
         return load_preset(wanted)
-    source = str(base / Path(wanted).expanduser()) if isinstance(wanted, str) else "$.spec.syscalls.profile"
-    return parse_profile(text, source=source)
+    if not isinstance(wanted, str):
+        return parse_profile(text, source="$.spec.syscalls.profile")
+    bases = {name: load_preset(name) for name in PRESETS}
+    return read_named(text, name=str(base / Path(wanted).expanduser()), bases=bases)

@@ -8,7 +8,7 @@ to_systemd(profile, arch="x86_64", capabilities=frozenset(), kernel=(6, 1)).text
 from __future__ import annotations
 
 from .oci import to_oci
-from .read import read_any
+from .read import read_any, read_named
 from .systemd import SystemdUnit, to_systemd
 
-__all__ = ["SystemdUnit", "read_any", "to_oci", "to_systemd"]
+__all__ = ["SystemdUnit", "read_any", "read_named", "to_oci", "to_systemd"]

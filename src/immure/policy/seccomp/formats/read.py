@@ -32,6 +32,16 @@ def read_any(text: bytes, *, name: str, bases: Mapping[str, Profile]) -> Profile
     return read_object(document, bases) if _is_object(document) else _convert(document)
 
 
+def read_named(text: bytes, *, name: str, bases: Mapping[str, Profile]) -> Profile:
+    """`read_any`, with `name` in the place of `$` in the paths of errors."""
+    try:
+        return read_any(text, name=name, bases=bases)
+    except ProfileError as error:
+        place = error.path if error.path.startswith(name) else name + error.path.removeprefix("$")
+        said = error.message.removeprefix(f"{error.path}: ")
+        raise ProfileError(said, path=place, need=error.need, have=error.have, hint=error.hint) from error
+
+
 def _is_json(text: bytes, name: str) -> bool:
     if name.endswith((".json", ".yaml", ".yml")):
         return name.endswith(".json")
