@@ -1,20 +1,13 @@
-"""The interpreter, against programs written by hand and against libseccomp's."""
+"""The interpreter, against programs written by hand."""
 
 from __future__ import annotations
 
-import ctypes
-import os
-
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from seccomp_cases import NAMES, U64, edge_values, rules
 
 from immure.policy.seccomp import (
     ABIS,
     Action,
     Arg,
-    Call,
     Instruction,
     Operator,
     Profile,
@@ -22,10 +15,8 @@ from immure.policy.seccomp import (
     compile_filter,
     constant_allow,
     disassemble,
-    numbers,
     run,
 )
-from immure.policy.seccomp.actions import ALLOW, encode
 
 LOAD, AND, JA, JEQ, JGT, JGE, JSET, RET = 0x20, 0x54, 0x05, 0x15, 0x25, 0x35, 0x45, 0x06
 X86_64 = ABIS["x86_64"].audit
@@ -128,64 +119,3 @@ def test_a_disassembly_names_what_it_compares() -> None:
     text = disassemble(compile_filter(profile).instructions)
     for part in ("; arch", "; x86_64", "; openat", "; arg2 high", "; arg2 low", "; ALLOW", "; ERRNO ENOSYS"):
         assert part in text
-
-
-class _Condition(ctypes.Structure):
-    _fields_ = (
-        ("index", ctypes.c_uint),
-        ("op", ctypes.c_int),
-        ("first", ctypes.c_uint64),
-        ("second", ctypes.c_uint64),
-    )
-
-
-# `enum scmp_compare` of seccomp.h.
-SCMP = {op: number for number, op in enumerate(Operator, 1)}
-
-
-def libseccomp() -> ctypes.CDLL:
-    try:
-        return ctypes.CDLL("libseccomp.so.2")
-    except OSError:
-        pytest.skip("libseccomp.so.2 is not installed")
-
-
-def libseccomp_program(profile: Profile) -> bytes:
-    library = libseccomp()
-    library.seccomp_init.restype = ctypes.c_void_p
-    context = ctypes.c_void_p(library.seccomp_init(encode(profile.default_action, profile.default_data)))
-    for rule in profile.rules:
-        args = rule.args or ()
-        conditions = (_Condition * len(args))(
-            *(_Condition(arg.index, SCMP[arg.op], arg.value, arg.value_two) for arg in args)
-        )
-        nr = numbers(ABIS["x86_64"])[rule.calls[0]]
-        value = ctypes.c_uint32(encode(rule.action, rule.data))
-        assert library.seccomp_rule_add_array(context, value, nr, len(args), conditions) == 0
-    read, write = os.pipe()
-    library.seccomp_export_bpf(context, write)
-    os.close(write)
-    with os.fdopen(read, "rb") as exported:
-        return exported.read()
-
-
-@settings(max_examples=150, deadline=None)
-@given(st.data())
-def test_libseccomp_agrees_where_it_is_exact(data: st.DataObject) -> None:
-    """One rule per call, no argument looked at twice."""
-    libseccomp()
-    found: list[Rule] = []
-    for name in data.draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1)):
-        rule = data.draw(rules())
-        indexes = [arg.index for arg in rule.args or ()]
-        usable = name in numbers(ABIS["x86_64"]) and len(set(indexes)) == len(indexes)
-        if usable and encode(rule.action, rule.data) not in (ALLOW, encode(Action.ERRNO, 4095)):
-            found.append(Rule(action=rule.action, errno_ret=rule.errno_ret, names=(name,), args=rule.args))
-    profile = Profile(default_action=Action.ALLOW, syscalls=tuple(found))
-    ours, theirs = compile_filter(profile).instructions, libseccomp_program(profile)
-    seen = {value for rule in found for arg in rule.args or () for value in (arg.value, arg.value_two)}
-    values = st.sampled_from(edge_values(seen))
-    for name in NAMES:
-        nr = numbers(ABIS["x86_64"]).get(name, 1)
-        call = Call("x86_64", nr, (data.draw(values), data.draw(values), data.draw(values) & U64))
-        assert run(ours, nr, X86_64, 0, call.args)[0] == run(theirs, nr, X86_64, 0, call.args)[0]

@@ -35,7 +35,7 @@ def exact_profiles(draw: st.DrawFn) -> Profile:
         indexes = draw(st.lists(st.integers(0, 3), max_size=3, unique=True))
         args = tuple(Arg(index, draw(SMALL), draw(st.sampled_from(list(Operator))), draw(SMALL)) for index in indexes)
         made.append(rule(name, draw(st.sampled_from(ACTIONS)), args))
-    return Profile(default_action=Action.ERRNO, default_errno_ret=1, syscalls=tuple(made))
+    return Profile(default_action=draw(st.sampled_from([Action.ERRNO, Action.ALLOW])), syscalls=tuple(made))
 
 
 @settings(max_examples=250, deadline=None, suppress_health_check=[HealthCheck.too_slow])
