@@ -33,6 +33,14 @@ REFUSED = [
     ("spec: {level: L2, level: L1}", "$", "the key 'level' is there twice"),
     ("spec: {}\nspec: {}", "$", "lines 3 and 4"),
     ("spec: {files: {mounts: [{tmpfs: /x, tmpfs: /y}]}}", "$", "the key 'tmpfs' is there twice"),
+    # Aliases that unfold to more than anyone writes.
+    (
+        "spec: {syscalls: {profile: {a: &a [1, 1, 1, 1, 1, 1, 1, 1], b: &b [*a, *a, *a, *a, *a, *a, *a, *a],"
+        " c: &c [*b, *b, *b, *b, *b, *b, *b, *b], d: &d [*c, *c, *c, *c, *c, *c, *c, *c],"
+        " e: &e [*d, *d, *d, *d, *d, *d, *d, *d], f: [*e, *e, *e, *e, *e, *e, *e, *e]}}}",
+        "$",
+        "too large once its aliases are unfolded",
+    ),
     # Values that a key does not have.
     ("spec: {level: L9}", "$.spec.level", "one of L0, L1, L2, L3, L4"),
     ("spec: {network: {mode: hots}}", "$.spec.network.mode", "did you mean 'host'?"),

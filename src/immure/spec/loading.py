@@ -13,7 +13,7 @@ import msgspec
 
 from immure.errors import SpecError
 from immure.spec.models import Document
-from immure.spec.yaml_keys import refuse_repeated_keys
+from immure.spec.yaml_traps import refuse_traps
 
 T = TypeVar("T")
 _UNKNOWN = re.compile(r"unknown field `([^`]*)`")
@@ -34,7 +34,7 @@ def load_document(text: bytes, *, name: str) -> Document:
             raw = msgspec.toml.decode(text)
         else:
             raw = msgspec.yaml.decode(text)
-            refuse_repeated_keys(text)
+            refuse_traps(text)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise SpecError(f"{name} can't be read: {error}", need="YAML, TOML or JSON") from error
     if not isinstance(raw, dict):

@@ -9,7 +9,7 @@ import msgspec
 import yaml
 
 from immure.errors import ProfileError, SpecError
-from immure.spec.yaml_keys import refuse_repeated_keys
+from immure.spec.yaml_traps import refuse_traps
 
 # A profile has six levels. What builds the objects is recursive and has no limit of its own.
 _MAX_DEPTH = 100
@@ -38,7 +38,7 @@ def yaml_documents(text: bytes, name: str) -> list[object]:
 
 def _document(text: str) -> object:
     document = msgspec.yaml.decode(text)
-    refuse_repeated_keys(text.encode())
+    refuse_traps(text.encode())
     return document
 
 
