@@ -331,4 +331,7 @@ if Path("/usr/bin/node").exists():
                 }));
             });
         """
-        assert output("node", ["node", "-e", source], memory_mib=2048) == "child\necho\nworker\n"
+        assert (
+            output("node", ["node", "-e", source], memory_mib=2048, protections={"memory": "best_effort"})
+            == "child\necho\nworker\n"
+        )
