@@ -19,6 +19,7 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "immure": subjects.fresh,
     "floor": peers.floor,
     "bwrap": peers.bwrap,
+    "immure-l1": subjects.bare,
     "immure-exec": subjects.ready,
     "vfork": peers.vfork,
     "immure-cli": subjects.cli,

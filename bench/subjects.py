@@ -26,6 +26,16 @@ def fresh(_: Filters) -> Contender:
     )
 
 
+def bare(_: Filters) -> Contender:
+    return Contender(
+        "immure-l1",
+        "a fresh box without namespaces",
+        f'immure.run(["{COMMAND}"], level="L1", namespaces="none")',
+        python_worker("immure-l1"),
+        level="L1",
+    )
+
+
 def ready(_: Filters) -> Contender:
     return Contender(
         "immure-exec",
@@ -52,6 +62,16 @@ def fresh_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
 
     def once() -> Mapping[str, int]:
         return _successful(run([COMMAND], level=LEVEL))
+
+    yield once
+
+
+@contextmanager
+def bare_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
+    from immure import run
+
+    def once() -> Mapping[str, int]:
+        return _successful(run([COMMAND], level="L1", namespaces="none"))
 
     yield once
 

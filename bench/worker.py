@@ -12,6 +12,7 @@ SUBJECTS = {
     "bwrap": peers.bwrap_subject,
     "python": peers.python_subject,
     "immure": subjects.fresh_subject,
+    "immure-l1": subjects.bare_subject,
     "immure-exec": subjects.ready_subject,
     "immure-cli": subjects.cli_subject,
 }
