@@ -38,7 +38,7 @@ def main() -> int:
 
     compile_package()
     try:
-        filters = _filters(options.filters)
+        filters = _filters(options.filter)
         contenders = [CONTENDERS[name](filters) for name in options.only]
         host = report.describe_host()
         say(report.heading(host, filters))
@@ -70,11 +70,10 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--walls", action="store_true", help="show what holds, measure nothing")
     parser.add_argument("--only", type=_names, default=list(CONTENDERS), metavar="NAME,…", help=", ".join(CONTENDERS))
     parser.add_argument(
-        "--filters",
-        nargs=2,
+        "--filter",
         type=Path,
-        metavar=("GUARD", "PROFILE"),
-        help="packed sock_filter files instead of our own guard and default profile",
+        metavar="FILTER",
+        help="a packed sock_filter file instead of our own default profile with the guard",
     )
     return parser.parse_args()
 
@@ -92,11 +91,8 @@ def _names(text: str) -> list[str]:
     return names
 
 
-def _filters(given: Sequence[Path] | None) -> Filters:
-    if not given:
-        return write_filters()
-    guard, profile = (path.absolute() for path in given)
-    return Filters(guard, profile, f"{guard.name} and {profile.name}, given by hand")
+def _filters(given: Path | None) -> Filters:
+    return Filters(given.absolute(), f"{given.name}, given by hand") if given else write_filters()
 
 
 def _breached(stood: dict[str, dict[str, str]]) -> str:

@@ -1,4 +1,4 @@
-"""The system call filters that every contender behind walls installs: the same two of ours."""
+"""The system call filter that every contender behind walls installs: ours."""
 
 from __future__ import annotations
 
@@ -11,20 +11,18 @@ from bench.build import BUILD
 
 @dataclass(frozen=True)
 class Filters:
-    """Paths of packed `struct sock_filter` arrays, and what to call them in the report."""
+    """The path of a packed array of `struct sock_filter`, and what to call it in the report."""
 
-    guard: Path
-    profile: Path
+    program: Path
     title: str
 
 
 def write_filters() -> Filters:
+    """The default profile and the guard in one program, as a box has them."""
     from immure.policy.seccomp import compile_filter, guard_profile, load_preset
 
-    guard = compile_filter(guard_profile()).to_bytes()
-    profile = compile_filter(load_preset("default")).to_bytes()
-    title = f"guard ({len(guard) // 8} instructions) and default profile ({len(profile) // 8})"
-    return Filters(_store("guard", guard), _store("profile", profile), title)
+    program = compile_filter(load_preset("default"), beside=guard_profile()).to_bytes()
+    return Filters(_store("default", program), f"default profile and guard ({len(program) // 8} instructions)")
 
 
 def _store(name: str, code: bytes) -> Path:

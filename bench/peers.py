@@ -21,7 +21,7 @@ def floor(filters: Filters) -> Contender:
     return Contender(
         "floor",
         "safe floor: C client, C spawner",
-        f"floor serve GUARD PROFILE -- {COMMAND}",
+        f"floor serve FILTER -- {COMMAND}",
         (*_floor("serve", filters), COMMAND),
         rated=True,
     )
@@ -33,7 +33,7 @@ def floor_run(filters: Filters, command: Sequence[str]) -> list[str]:
 
 
 def _floor(mode: str, filters: Filters) -> tuple[str, ...]:
-    return (str(build("floor")), mode, str(filters.guard), str(filters.profile), "--")
+    return (str(build("floor")), mode, str(filters.program), "--")
 
 
 def vfork(_: Filters) -> Contender:
@@ -52,14 +52,14 @@ def python(_: Filters) -> Contender:
 def bwrap(filters: Filters) -> Contender:
     return Contender(
         "bwrap",
-        "bubblewrap, our filters",
+        "bubblewrap, our filter",
         f"bwrap --unshare-all … -- {COMMAND}",
-        python_worker("bwrap", str(filters.guard), str(filters.profile)),
+        python_worker("bwrap", str(filters.program)),
         rated=True,
     )
 
 
-def bwrap_argv(filter_fds: Sequence[int], command: Sequence[str]) -> list[str]:
+def bwrap_argv(filter_fd: int, command: Sequence[str]) -> list[str]:
     """The walls that bubblewrap can be asked for; it has no Landlock and masks nothing in /proc."""
     program = shutil.which("bwrap")
     if program is None:
@@ -76,28 +76,24 @@ def bwrap_argv(filter_fds: Sequence[int], command: Sequence[str]) -> list[str]:
     argv += ["--remount-ro", "/"]
     argv += ["--setenv", "PATH", "/usr/local/bin:/usr/bin:/bin", "--setenv", "HOME", "/tmp"]
     argv += ["--hostname", "box", "--uid", "1000", "--gid", "1000", "--cap-drop", "ALL"]
-    for fd in filter_fds:
-        argv += ["--add-seccomp-fd", str(fd)]
+    argv += ["--seccomp", str(filter_fd)]
     return [*argv, "--", *command]
 
 
 @contextmanager
-def bwrap_subject(guard: str, profile: str) -> Iterator[Callable[[], None]]:
-    fds = [os.open(path, os.O_RDONLY) for path in (guard, profile)]
-    for fd in fds:
-        os.set_inheritable(fd, True)
-    spawn = spawner(bwrap_argv(fds, [COMMAND]))
+def bwrap_subject(program: str) -> Iterator[Callable[[], None]]:
+    fd = os.open(program, os.O_RDONLY)
+    os.set_inheritable(fd, True)
+    spawn = spawner(bwrap_argv(fd, [COMMAND]))
 
     def once() -> None:
-        for fd in fds:
-            os.lseek(fd, 0, os.SEEK_SET)  # bwrap reads to the end, and the offset is shared
+        os.lseek(fd, 0, os.SEEK_SET)  # bwrap reads to the end, and the offset is shared
         spawn()
 
     try:
         yield once
     finally:
-        for fd in fds:
-            os.close(fd)
+        os.close(fd)
 
 
 @contextmanager

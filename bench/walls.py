@@ -189,10 +189,9 @@ def _floor(bait: Bait, filters: Filters) -> str:
 
 
 def _bwrap(bait: Bait, filters: Filters) -> str:
-    with filters.guard.open("rb") as guard, filters.profile.open("rb") as profile:
-        fds = (guard.fileno(), profile.fileno())
+    with filters.program.open("rb") as program:
         # Its root has nothing to stand outside of a rule but what every box has.
-        return _output(bait, peers.bwrap_argv(fds, bait.script("/proc/version")), *fds)
+        return _output(bait, peers.bwrap_argv(program.fileno(), bait.script("/proc/version")), program.fileno())
 
 
 def _immure(bait: Bait, _: Filters) -> str:

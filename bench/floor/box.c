@@ -97,7 +97,7 @@ static _Noreturn void reap_until(pid_t command)
     _exit(shell_status(status));
 }
 
-static _Noreturn void init_main(struct request *rq, const struct filters *filters)
+static _Noreturn void init_main(struct request *rq, const struct sock_fprog *filter)
 {
     stamp(AT_INIT);
     scrub(rq);
@@ -120,20 +120,20 @@ static _Noreturn void init_main(struct request *rq, const struct filters *filter
     /* vfork: init has nothing else to do until the command's execve, and no page is copied. */
     pid_t command = vfork();
     if (command == 0)
-        become_command(rq, filters);
+        become_command(rq, filter);
     MUST(command);
     stamp(AT_EXEC);
     reap_until(command);
 }
 
-int run_box(struct request *rq, const struct filters *filters)
+int run_box(struct request *rq, const struct sock_fprog *filter)
 {
     int status;
 
     shared->maps_ready = 0;
     pid_t pid = (pid_t)syscall(SYS_clone, NAMESPACES | SIGCHLD, NULL, NULL, NULL, NULL);
     if (pid == 0)
-        init_main(rq, filters);
+        init_main(rq, filter);
     MUST(pid);
     stamp(AT_CLONED);
     give_ids(pid);

@@ -105,7 +105,7 @@ static void install(const struct sock_fprog *filter)
     MUST(syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, 0, filter));
 }
 
-_Noreturn void become_command(struct request *rq, const struct filters *filters)
+_Noreturn void become_command(struct request *rq, const struct sock_fprog *filter)
 {
     static char *const environment[] = {
         "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME=/tmp", "LANG=C.UTF-8", NULL,
@@ -122,8 +122,7 @@ _Noreturn void become_command(struct request *rq, const struct filters *filters)
     limit(RLIMIT_NPROC, PROCESSES); /* counted within the box's user namespace */
     drop_privileges();
     stamp(AT_IDENTITY);
-    install(&filters->guard);
-    install(&filters->profile);
+    install(filter);
     stamp(AT_SECCOMP);
     execve(rq->argv[0], rq->argv, environment);
     _exit(errno == ENOENT ? 127 : 126);

@@ -1,11 +1,11 @@
 /* The floor's client, in C so that its numbers have no interpreter in them.
  *
- *   floor run   GUARD PROFILE -- COMMAND [ARG...]   one box with our stdio; its status is ours
- *   floor serve GUARD PROFILE -- COMMAND [ARG...]   orders on stdin, numbers on stdout:
+ *   floor run   FILTER -- COMMAND [ARG...]   one box with our stdio; its status is ours
+ *   floor serve FILTER -- COMMAND [ARG...]   orders on stdin, numbers on stdout:
  *       time N    N boxes one after another; a line each: total ns, then PHASE=ns
  *       rate MS   as many boxes as fit into MS milliseconds; one line: boxes, ns
  *
- * GUARD and PROFILE are packed arrays of struct sock_filter. */
+ * FILTER is a packed array of struct sock_filter. */
 #define _GNU_SOURCE
 #include "floor.h"
 
@@ -62,9 +62,9 @@ static struct sock_fprog load_filter(const char *path)
     return (struct sock_fprog){.len = (unsigned short)((size_t)about.st_size / sizeof *code), .filter = code};
 }
 
-static int start_spawner(const char *guard, const char *profile)
+static int start_spawner(const char *path)
 {
-    struct filters filters = {load_filter(guard), load_filter(profile)};
+    struct sock_fprog filter = load_filter(path);
     int ends[2];
 
     MUST(socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ends));
@@ -72,7 +72,7 @@ static int start_spawner(const char *guard, const char *profile)
     MUST(pid);
     if (pid == 0) {
         close(ends[0]);
-        spawner(ends[1], &filters);
+        spawner(ends[1], &filter);
     }
     close(ends[1]);
     return ends[0];
@@ -174,12 +174,12 @@ int main(int argc, char **argv)
     static char words[ARGV_BYTES];
     static const int own[STDIO] = {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO};
 
-    if (argc < 6 || strcmp(argv[4], "--") != 0) {
-        fputs("usage: floor run|serve GUARD PROFILE -- COMMAND [ARG...]\n", stderr);
+    if (argc < 5 || strcmp(argv[3], "--") != 0) {
+        fputs("usage: floor run|serve FILTER -- COMMAND [ARG...]\n", stderr);
         return USAGE;
     }
-    size_t size = join(words, argv + 5);
-    int socket = start_spawner(argv[2], argv[3]);
+    size_t size = join(words, argv + 4);
+    int socket = start_spawner(argv[2]);
     if (strcmp(argv[1], "run") == 0)
         return one_box(socket, words, size, own).status;
     return serve(socket, words, size);

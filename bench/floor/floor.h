@@ -21,8 +21,8 @@ enum moment {
     AT_NET,       /* init: host name, loopback                           */
     AT_COMMAND,   /* command: first instruction                          */
     AT_LANDLOCK,  /* command: domain entered                             */
-    AT_IDENTITY,  /* command: the last stage but for the filters         */
-    AT_SECCOMP,   /* command: both filters installed                     */
+    AT_IDENTITY,  /* command: the last stage but for the filter          */
+    AT_SECCOMP,   /* command: the filter is installed                    */
     AT_EXEC,      /* init: execve has released the memory of the vfork   */
     AT_EXIT,      /* init: command reaped                                */
     AT_REAPED,    /* spawner: init reaped                                */
@@ -47,11 +47,6 @@ struct request {
     char words[ARGV_BYTES];
     char *argv[ARGV_MAX + 1];
     int stdio[STDIO];
-};
-
-struct filters {
-    struct sock_fprog guard;   /* refuses planting setuid files */
-    struct sock_fprog profile; /* the system call allowlist     */
 };
 
 extern struct shared *shared;
@@ -81,10 +76,10 @@ void mount_private(void);
 void pivot(void);
 /* command.c */
 void fit_landlock(void);
-_Noreturn void become_command(struct request *, const struct filters *);
+_Noreturn void become_command(struct request *, const struct sock_fprog *);
 /* box.c */
-int run_box(struct request *, const struct filters *);
+int run_box(struct request *, const struct sock_fprog *);
 /* spawner.c */
-_Noreturn void spawner(int socket, const struct filters *);
+_Noreturn void spawner(int socket, const struct sock_fprog *);
 
 #endif

@@ -56,7 +56,7 @@ static int receive(int socket, struct request *rq)
     return 1;
 }
 
-_Noreturn void spawner(int socket, const struct filters *filters)
+_Noreturn void spawner(int socket, const struct sock_fprog *filter)
 {
     static struct request rq;
     struct answer answer;
@@ -71,7 +71,7 @@ _Noreturn void spawner(int socket, const struct filters *filters)
     build_template();
     while (receive(socket, &rq)) {
         stamp(AT_REQUEST);
-        answer.status = run_box(&rq, filters);
+        answer.status = run_box(&rq, filter);
         memcpy(answer.at, shared->at, sizeof answer.at);
         MUST(send(socket, &answer, sizeof answer, 0));
         for (int i = 0; i < STDIO; i++)
