@@ -99,6 +99,9 @@ def _answer(udp: socket.socket, stage: Stage) -> None:
     while True:
         try:
             query, sender = udp.recvfrom(512)
+            if sender is None:
+                # Closed under us.
+                return
             stage.heard.append(QUERY)
             # The query as an answer: the bit that says so, and no records.
             udp.sendto(query[:2] + b"\x81\x80" + query[4:], sender)
