@@ -28,6 +28,19 @@ from immure.policy.seccomp.actions import encode
 
 U64 = 2**64 - 1
 CORPUS = os.environ.get("IMMURE_CORPUS")
+#: The profiles of the corpus in JSON.
+CORPUS_PROFILES = (
+    "moby/default.json",
+    "moby/fixture-example.json",
+    "moby/fixture-conditional_include.json",
+    "moby/fixture-default-old-format.json",
+    "containers-common/seccomp.json",
+    "containers-common/fixture-example.json",
+    "runc/seccomp_syscall_test1.json",
+    "runc/seccomp_syscall_test2.json",
+    "spo/security-profiles-operator.json",
+    "spo/bpf-recorder.json",
+)
 needs_corpus = pytest.mark.skipif(CORPUS is None, reason="IMMURE_CORPUS is not set: no foreign profiles")
 
 # Few names, so that rules meet; some that not every ABI has, that x32 numbers apart, and the newest.

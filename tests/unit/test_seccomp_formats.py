@@ -9,7 +9,7 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from seccomp_cases import CORPUS, needs_corpus, profiles
+from seccomp_cases import CORPUS, CORPUS_PROFILES, needs_corpus, profiles
 
 from immure.policy.seccomp import (
     Action,
@@ -70,17 +70,8 @@ FULL = """
     errnoRet: 97
     args: [{index: 0, value: 40, op: SCMP_CMP_EQ}, {index: 1, op: SCMP_CMP_NE}]
 """
-CORPUS_PROFILES = [
-    "moby/default.json",
-    "moby/fixture-example.json",
-    "moby/fixture-conditional_include.json",
-    "moby/fixture-default-old-format.json",
-    "containers-common/seccomp.json",
-    "containers-common/fixture-example.json",
-    "runc/seccomp_syscall_test1.json",
-    "runc/seccomp_syscall_test2.json",
-    "spo/security-profiles-operator.json",
-    "spo/bpf-recorder.json",
+READ_PROFILES = [
+    *CORPUS_PROFILES,
     "spo/baseprofile-crun.yaml",
     "spo/baseprofile-runc.yaml",
     "spo/seccompprofile-allowed-syscalls-change.yaml",
@@ -224,14 +215,14 @@ def test_a_base_and_a_profile_that_name_the_same_call(base: Rule, own: str, expe
 
 
 @needs_corpus
-@pytest.mark.parametrize("name", CORPUS_PROFILES)
+@pytest.mark.parametrize("name", READ_PROFILES)
 def test_corpus_profiles_are_read_and_come_back(name: str) -> None:
     profile = read_any(corpus_text(name), name=name, bases={})
     assert parse_profile(to_oci(profile)) == profile
 
 
 @needs_corpus
-@pytest.mark.parametrize("name", [name for name in CORPUS_PROFILES if name.endswith(".json")])
+@pytest.mark.parametrize("name", [name for name in READ_PROFILES if name.endswith(".json")])
 def test_corpus_profiles_mean_the_same_in_yaml(name: str) -> None:
     text = corpus_text(name)
     translated = msgspec.yaml.encode(msgspec.json.decode(text))

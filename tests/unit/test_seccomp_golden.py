@@ -8,7 +8,16 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from seccomp_cases import CORPUS, argument_edges, corpus_profile, edge_calls, expected, needs_corpus, returned
+from seccomp_cases import (
+    CORPUS,
+    CORPUS_PROFILES,
+    argument_edges,
+    corpus_profile,
+    edge_calls,
+    expected,
+    needs_corpus,
+    returned,
+)
 
 from immure.policy.seccomp import (
     ABIS,
@@ -25,19 +34,6 @@ from immure.policy.seccomp import (
 )
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "seccomp"
-
-FOREIGN = [
-    "moby/default.json",
-    "moby/fixture-example.json",
-    "moby/fixture-conditional_include.json",
-    "moby/fixture-default-old-format.json",
-    "containers-common/seccomp.json",
-    "containers-common/fixture-example.json",
-    "runc/seccomp_syscall_test1.json",
-    "runc/seccomp_syscall_test2.json",
-    "spo/security-profiles-operator.json",
-    "spo/bpf-recorder.json",
-]
 
 
 def text_of(program: Filter) -> str:
@@ -70,7 +66,7 @@ def test_moby() -> None:
 
 
 @needs_corpus
-@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("name", CORPUS_PROFILES)
 def test_foreign_profiles_compile_to_what_the_reference_says(name: str) -> None:
     profile = corpus_profile(name)
     program = compile_filter(profile)

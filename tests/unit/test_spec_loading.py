@@ -142,5 +142,5 @@ def test_no_object_is_made_from_a_tag() -> None:
 
 
 def test_a_key_that_json_has_twice_is_refused() -> None:
-    with pytest.raises(SpecError, match="'level' is there twice"):
+    with pytest.raises(SpecError, match=r"\$\.spec: the key `level` is there twice"):
         load_document(b'{"spec": {"level": "L2", "level": "L1"}}', name="a.json")

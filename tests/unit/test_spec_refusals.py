@@ -30,9 +30,9 @@ REFUSED = [
     ("spec: {limits: {xyzzy: 64}}", "$.spec.limits", "one of memory_mib, cpus, pids"),
     ("spec: {syscalls: {profil: default}}", "$.spec.syscalls", "did you mean 'profile'?"),
     # Keys that are there twice.
-    ("spec: {level: L2, level: L1}", "$", "the key 'level' is there twice"),
+    ("spec: {level: L2, level: L1}", "$", "the key `level` is there twice"),
     ("spec: {}\nspec: {}", "$", "lines 3 and 4"),
-    ("spec: {files: {mounts: [{tmpfs: /x, tmpfs: /y}]}}", "$", "the key 'tmpfs' is there twice"),
+    ("spec: {files: {mounts: [{tmpfs: /x, tmpfs: /y}]}}", "$", "the key `tmpfs` is there twice"),
     # Aliases that unfold to more than anyone writes.
     (
         "spec: {syscalls: {profile: {a: &a [1, 1, 1, 1, 1, 1, 1, 1], b: &b [*a, *a, *a, *a, *a, *a, *a, *a],"

@@ -20,6 +20,7 @@ from immure.policy.seccomp import (
     PRESETS,
     Filter,
     Finding,
+    Presets,
     Profile,
     check_profile,
     compare,
@@ -144,12 +145,12 @@ def _put(options: Namespace, content: bytes) -> int:
 
 
 def _read(options: Namespace, name: str | None = None) -> Profile:
-    bases = {preset: load_preset(preset) for preset in PRESETS}
+    bases: Mapping[str, Profile] = Presets()
     for word in options.base:
         base, equals, path = word.partition("=")
         if not equals:
             raise SpecError("a base needs a name", path="--base", need="NAME=FILE", have=repr(word))
-        bases[base] = _parse(path, bases)
+        bases = {**bases, base: _parse(path, bases)}
     return _parse(options.file if name is None else name, bases)
 
 

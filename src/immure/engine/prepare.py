@@ -13,7 +13,7 @@ from immure.host.facts import HostFacts, SourceFacts
 from immure.host.probe import probe
 from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
 from immure.plan.launch import Launch
-from immure.policy.seccomp import PRESETS, Profile, load_preset, nearest_preset, parse_profile
+from immure.policy.seccomp import PRESETS, Presets, Profile, load_preset, nearest_preset, parse_profile
 from immure.policy.seccomp.formats import read_named
 from immure.spec.models import SandboxSpec
 
@@ -136,5 +136,4 @@ def _parse(text: bytes | None, spec: SandboxSpec, base: Path) -> Profile:
         return load_preset(wanted)
     if not isinstance(wanted, str):
         return parse_profile(text, source="$.spec.syscalls.profile")
-    bases = {name: load_preset(name) for name in PRESETS}
-    return read_named(text, name=str(base / Path(wanted).expanduser()), bases=bases)
+    return read_named(text, name=str(base / Path(wanted).expanduser()), bases=Presets())

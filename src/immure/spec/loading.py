@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import enum
-import json
 import re
 import types
 from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
@@ -12,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 import msgspec
 
 from immure.errors import SpecError
+from immure.spec.json_keys import refuse_repeated_keys
 from immure.spec.models import Document
 from immure.spec.yaml_traps import refuse_traps
 
@@ -29,7 +29,7 @@ def load_document(text: bytes, *, name: str) -> Document:
     try:
         if name.endswith(".json"):
             raw: Any = msgspec.json.decode(text)
-            json.loads(text, object_pairs_hook=_only_once)
+            refuse_repeated_keys(text)
         elif name.endswith(".toml"):
             raw = msgspec.toml.decode(text)
         else:
@@ -50,15 +50,6 @@ def convert(raw: object, model: type[T], *, path: str = "$") -> T:
         raise _explain(str(error), raw, model, path) from error
     except UnicodeEncodeError as error:
         raise SpecError("a string is no text", path=path, need="UTF-8", have=ascii(error.object)) from error
-
-
-def _only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [key for key, _ in pairs]
-        repeated = next(name for name in names if names.count(name) > 1)
-        raise SpecError(f"the key {repeated!r} is there twice", need="each key once")
-    return found
 
 
 def _explain(message: str, raw: object, model: type, root: str) -> SpecError:

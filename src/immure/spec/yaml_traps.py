@@ -49,7 +49,7 @@ def _check(keys: list[Any]) -> None:
         name, line = (node.tag, node.value), node.start_mark.line + 1
         if name in lines:
             raise SpecError(
-                f"the key {node.value!r} is there twice", need="each key once", have=f"lines {lines[name]} and {line}"
+                f"the key `{node.value}` is there twice", need="each key once", have=f"lines {lines[name]} and {line}"
             )
         lines[name] = line
 

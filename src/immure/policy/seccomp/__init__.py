@@ -24,7 +24,7 @@ from .merge import merge
 from .minimise import minimise
 from .parse import parse_profile
 from .partial import Outcome, outcomes_of
-from .preset import PRESETS, load_preset, nearest_preset, preset_text
+from .preset import PRESETS, Presets, load_preset, nearest_preset, preset_text
 from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
 from .source_lines import rule_lines
 from .syscalls import name_of, numbers
@@ -49,6 +49,7 @@ __all__ = [
     "Instruction",
     "Operator",
     "Outcome",
+    "Presets",
     "Profile",
     "Reference",
     "Rule",

@@ -68,14 +68,16 @@ def conditions_on_one(clauses: Sequence[Clause]) -> list[Arg]:
 class Joint:
     """What several policies say to the same call: every combination of answers that some arguments get.
 
-    Combinations are kept by the clauses that lead to them, which many calls share.
+    Combinations are kept by the clauses that lead to them, which many calls share. With `by_rule`, the same answer by
+    another rule is another answer.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, by_rule: bool = False) -> None:
+        self._by_rule = by_rule
         self._memo: dict[tuple[Clauses, ...], dict[tuple[int, ...], Witness]] = {}
 
     def answers(self, several: tuple[Clauses, ...]) -> dict[tuple[int, ...], Witness]:
-        """The values that the policies return together → arguments for which they do."""
+        """The values that the policies return together (`by_rule`: and the rules) → arguments for which they do."""
         known = self._memo.get(several)
         if known is None:
             known = self._memo[several] = self._expand(several)
@@ -85,7 +87,8 @@ class Joint:
         here = conditions_on_one([clause for clauses in several for clause in clauses])
         if not here:
             deciding = tuple(clauses[0] for clauses in several)
-            return {tuple(clause.value for clause in deciding): Witness({}, deciding)}
+            rules = tuple(clause.rule for clause in deciding) if self._by_rule else ()
+            return {(*(clause.value for clause in deciding), *rules): Witness({}, deciding)}
         found: dict[tuple[int, ...], Witness] = {}
         for truths, value in classes(here).items():
             known = dict(zip(here, truths, strict=True))
@@ -96,10 +99,4 @@ class Joint:
 
 def deciding_rules(clauses: Clauses) -> frozenset[int]:
     """The rules that decide for some arguments, NO_RULE among them where the default does."""
-    here = conditions_on_one(clauses)
-    if not here:
-        return frozenset({clauses[0].rule})
-    found: set[int] = set()
-    for truths in classes(here):
-        found |= deciding_rules(fix(clauses, dict(zip(here, truths, strict=True))))
-    return frozenset(found)
+    return frozenset(witness.clauses[0].rule for witness in Joint(by_rule=True).answers((clauses,)).values())

@@ -6,10 +6,10 @@ from typing import TypeVar
 
 import msgspec
 
-from immure.errors import ProfileError
+from immure.errors import ProfileError, SpecError
+from immure.spec.json_keys import refuse_repeated_keys
 
 from .faults import explain, locate
-from .json_keys import refuse_repeated_keys
 from .profile import Profile
 
 T = TypeVar("T")
@@ -38,7 +38,11 @@ def decode_json(data: bytes | str, decoder: msgspec.json.Decoder[T], source: str
         raise ProfileError(locate(str(fault), text), path=source, need="a JSON object") from fault
     except RecursionError as fault:
         raise ProfileError("nested too deeply", path=source, need="a JSON object") from fault
-    refuse_repeated_keys(text, source)
+    try:
+        refuse_repeated_keys(text, source)
+    except SpecError as fault:
+        said = fault.message.removeprefix(f"{fault.path}: ")
+        raise ProfileError(said, path=fault.path, need=fault.need, have=fault.have) from fault
     return decoded
 
 

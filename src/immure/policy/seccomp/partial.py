@@ -8,8 +8,8 @@ import msgspec
 
 from .abi import abi_of_call, find_abi
 from .actions import ENOSYS_RETURN, PERMISSIVE, RETURNS
-from .classes import classes, holds
-from .decide import NO_RULE, Clauses, clauses_at, conditions_on_one, fix
+from .classes import holds
+from .decide import NO_RULE, Joint, Witness, clauses_at, fix
 from .profile import Profile
 from .resolve import AbiPolicy, Kernel, resolve
 
@@ -58,19 +58,12 @@ def outcomes_of(
         reason = "foreign ABI"
     elif policy.newest is not None and number > policy.newest:
         reason = "newer than the profile"
-    return tuple(_split(fix(clauses, given), dict(known), reason).values())
+    found = Joint(by_rule=True).answers((fix(clauses, given),))
+    return tuple(_outcome(witness, known, reason) for witness in found.values())
 
 
-def _split(clauses: Clauses, args: dict[int, int], reason: str) -> dict[tuple[int, int], Outcome]:
-    here = conditions_on_one(clauses)
-    if not here:
-        first = clauses[0]
-        by_rule = first.rule != NO_RULE
-        outcome = Outcome(first.value, first.rule if by_rule else None, args, "rule" if by_rule else reason)
-        return {(first.value, first.rule): outcome}
-    found: dict[tuple[int, int], Outcome] = {}
-    for truths, value in classes(here).items():
-        rest = _split(fix(clauses, dict(zip(here, truths, strict=True))), {**args, here[0].index: value}, reason)
-        for key, outcome in rest.items():
-            found.setdefault(key, outcome)
-    return found
+def _outcome(witness: Witness, known: Mapping[int, int], reason: str) -> Outcome:
+    clause = witness.clauses[0]
+    by_rule = clause.rule != NO_RULE
+    args = {**known, **witness.args}
+    return Outcome(clause.value, clause.rule if by_rule else None, args, "rule" if by_rule else reason)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from functools import cache
 
 from immure.errors import ProfileError
@@ -25,6 +26,21 @@ def preset_text(name: str) -> bytes:
     if name not in PRESETS:
         raise ProfileError(f"no such preset: {name}", need=f"one of {', '.join(PRESETS)}", hint=nearest_preset(name))
     return read_packaged(f"presets/{name}.json")
+
+
+class Presets(Mapping[str, Profile]):
+    """The presets by name, each read when it is asked for."""
+
+    def __getitem__(self, name: str) -> Profile:
+        if name not in PRESETS:
+            raise KeyError(name)
+        return load_preset(name)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(PRESETS)
+
+    def __len__(self) -> int:
+        return len(PRESETS)
 
 
 def nearest_preset(name: str) -> str | None:

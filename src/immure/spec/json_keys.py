@@ -6,7 +6,7 @@ import re
 
 import msgspec
 
-from immure.errors import ProfileError
+from immure.errors import SpecError
 
 # A string, with its colon if it is a key, or what opens, closes or parts. The rest of JSON has no structure.
 _TOKEN = re.compile(rb'("(?:[^"\\]|\\.)*+")(\s*:)?|[{}\[\],]')
@@ -27,7 +27,7 @@ class _Open:
 
 
 def refuse_repeated_keys(text: bytes, source: str = "$") -> None:
-    """Raises ProfileError with the object's path and the lines of both keys. `text` is valid JSON."""
+    """Raises SpecError with the object's path and the lines of both keys. `text` is valid JSON."""
     opened: list[_Open] = []
     for token in _TOKEN.finditer(text):
         string, colon = token.groups()
@@ -48,7 +48,7 @@ def _enter_key(opened: list[_Open], key: str, at: int, text: bytes, source: str)
     first = inside.seen.setdefault(key, at)
     if first != at:
         lines = [text.count(b"\n", 0, place) + 1 for place in (first, at)]
-        raise ProfileError(
+        raise SpecError(
             f"the key `{key}` is there twice",
             path=source + "".join(outer.step for outer in opened[:-1]),
             need="each key once",
