@@ -159,13 +159,17 @@ def test_a_release_that_comes_too_early_is_no_hang(launch: Launch, spawner: Spaw
     box.close()
 
 
-def test_a_spawner_that_can_not_start_says_why(launch: Launch) -> None:
+@pytest.mark.parametrize("ended", [False, True], ids=["asked at once", "asked when it has ended"])
+def test_a_spawner_that_can_not_start_says_why(ended: bool, launch: Launch) -> None:
     config = msgspec.msgpack.decode(launch.config)
     config["cgroups"] = [{"controllers": ["pids"], "path": "/sys/fs/cgroup/no/such/place"}]
     bad = Launch.from_tuple(launch.to_tuple())
     bad.config = msgspec.msgpack.encode(config)
+    spawner = spawner_for(bad)
+    if ended:
+        os.waitid(os.P_PID, spawner.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ImmureError) as caught:
-        Once().run(spawner_for(bad), Request(bad, [b"true"]), lambda: captured(None))
+        Once().run(spawner, Request(bad, [b"true"]), lambda: captured(None))
     close_all()
     assert "/sys/fs/cgroup/no/such/place" in str(caught.value)
     assert caught.value.have == "No such file or directory"

@@ -64,7 +64,7 @@ class Box:
             self.ended = Ended(message)
             raise BoxLost("the box ended before it was ready", have=f"pid 1 ended with status {self.ended.status:#x}")
         said = self._spawner.last_word()
-        if said and frames.kind_of(said) == frames.FAILED:
+        if frames.kind_of(said) == frames.FAILED:
             raise explain(said)
         raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
 

@@ -13,6 +13,7 @@ import os
 from immure.errors import BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
+from immure.runtimes.process.faults import explain
 
 Socket = _socket.socket
 _MOMENT_MS = 200
@@ -119,7 +120,7 @@ class Spawner:
                 number = len(self._plans) + 1
                 fd = memory_file(launch.wire)
                 try:
-                    send(self._socket, frames.header(frames.PLAN, 0, number), [fd])
+                    self._ask(frames.header(frames.PLAN, 0, number), [fd])
                 finally:
                     os.close(fd)
                 self._plans[launch.plan_sha256] = number
@@ -132,11 +133,21 @@ class Spawner:
         stem, its = pair()
         message = frames.header(frames.BOX, frames.ONE_SHOT if one_shot else 0, number)
         try:
-            send(self._socket, message, [theirs.fileno(), its.fileno(), *sources])
+            self._ask(message, [theirs.fileno(), its.fileno(), *sources])
         finally:
             theirs.close()
             its.close()
         return owner, stem
+
+    def _ask(self, message: bytes, fds: list[int]) -> None:
+        """Sends it. Where the spawner has given up already, raises what it said of that."""
+        try:
+            send(self._socket, message, fds)
+        except BoxLost:
+            said = self.last_word()
+            if frames.kind_of(said) == frames.FAILED:
+                raise explain(said) from None
+            raise
 
     def last_word(self) -> bytes:
         """What a spawner that gave up said before it ended, or nothing."""
