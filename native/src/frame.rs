@@ -20,6 +20,8 @@ pub const EXEC: u16 = 11;
 pub const SIGNAL: u16 = 12;
 // Stem to engine.
 pub const EXITED: u16 = 111;
+/// With the listener of the command's filter.
+pub const LISTENER: u16 = 112;
 // What runs in a box, to the spawner and back, before the first command.
 pub const FAULT: u16 = 21;
 /// With what the stem reports of itself.

@@ -2,6 +2,7 @@
 //! stem's memory, so it allocates nothing on the way to a successful execve.
 
 use crate::fault::{At, Fault, Outcome};
+use crate::frame;
 use crate::plan::CommandStage;
 use crate::sys::{self, fd, process, security, socket};
 use std::ffi::{c_char, CStr};
@@ -52,12 +53,12 @@ pub fn leave_word(slot: *mut Slot, fault: &Fault) {
 }
 
 /// Standard descriptors in place, everything else closed but `keep`, which exec closes.
-pub fn take_stdio(stdio: [RawFd; 3], keep: Option<RawFd>) -> Outcome<()> {
+pub fn take_stdio(stdio: [RawFd; 3], keep: [Option<RawFd>; 2]) -> Outcome<()> {
     // The stem's own stand under the standard numbers, so that none of these can be in another's way.
     for (number, original) in stdio.into_iter().enumerate() {
         fd::dup_to(original, number as RawFd).at("stdio", "")?;
     }
-    fd::close_all_but(&mut [0, 1, 2, keep.unwrap_or(2)]).at("stdio", "")
+    fd::close_all_but(&mut [0, 1, 2, keep[0].unwrap_or(2), keep[1].unwrap_or(2)]).at("stdio", "")
 }
 
 pub fn enter_workdir(path: &CStr) -> Outcome<()> {
@@ -141,16 +142,43 @@ pub fn wait_for_tracer(ctl: RawFd) -> Outcome<()> {
 
 /// The filters that the stem can bear itself. Commands inherit them.
 pub fn install_inherited_filters(stage: &CommandStage) -> Outcome<()> {
-    stage.filters.iter().take(stage.inherited_filters).try_for_each(install)
+    stage.filters.iter().take(stage.inherited_filters).try_for_each(|filter| install(filter, 0))
 }
 
 /// The others. They may refuse any call, so nothing but execve comes after them.
 pub fn install_own_filters(stage: &CommandStage) -> Outcome<()> {
-    stage.filters.iter().skip(stage.inherited_filters).try_for_each(install)
+    let last = stage.filters.len().wrapping_sub(1);
+    for (index, filter) in stage.filters.iter().enumerate().skip(stage.inherited_filters) {
+        install(filter, if index == last { stage.listener_flags } else { 0 })?;
+    }
+    Ok(())
 }
 
-fn install(filter: &serde_bytes::ByteBuf) -> Outcome<()> {
-    security::install_filter(filter, 0).at("seccomp", "")
+fn install(filter: &serde_bytes::ByteBuf, flags: u32) -> Outcome<()> {
+    security::install_filter(filter, flags).at("seccomp", "")
+}
+
+/// Has the listener of the filter that is installed next sent to `asker`. Under that filter every call waits for
+/// whoever has the listener, so a process without the filter sends it: one that shares our descriptors.
+pub fn pass_listener(asker: RawFd) -> Outcome<()> {
+    let number = fd::lowest_free().at("seccomp", "listener")?;
+    // SAFETY: a copy of a process with one thread.
+    match unsafe { process::fork_beside() }.at("seccomp", "listener")? {
+        Some(_) => Ok(()),
+        None => send_when_there(asker, number),
+    }
+}
+
+fn send_when_there(asker: RawFd, number: RawFd) -> ! {
+    let message = frame::header(frame::LISTENER, 0, 0);
+    let mut watch = [libc::pollfd { fd: asker, events: 0, revents: 0 }];
+    while socket::send(asker, &message, &[number]) == Err(libc::EBADF) {
+        // Nobody is left to send it to, or to wait for.
+        if fd::poll(&mut watch, 1) != Ok(0) {
+            break;
+        }
+    }
+    process::exit(0)
 }
 
 /// Stops for the spawner's inspection. A trap needs no system call, so no filter can be in its way.

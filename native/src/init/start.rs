@@ -50,7 +50,7 @@ impl Stem<'_> {
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
         let witness = std::mem::take(&mut self.witness_due);
         let stack = std::mem::take(&mut self.stack);
-        let mut start = Start { stem: self, command, stdio, witness, slot };
+        let mut start = Start { stem: self, command, stdio, witness, slot, asker: asker.as_raw_fd() };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
         // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
@@ -79,7 +79,14 @@ impl Stem<'_> {
         Ok(())
     }
 
-    pub fn last_stage(&self, command: &Command, stdio: [RawFd; 3], witness: bool) -> Outcome<()> {
+    /// `asker` is for the listener of a filter that has one.
+    pub fn last_stage(
+        &self,
+        command: &Command,
+        stdio: [RawFd; 3],
+        witness: bool,
+        asker: Option<RawFd>,
+    ) -> Outcome<()> {
         let stage = &self.birth.plan.command;
         if witness && self.birth.privileged {
             // Early, so that the spawner attaches while this process goes on.
@@ -90,7 +97,8 @@ impl Stem<'_> {
         // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
         unsafe { libc::setsid() };
         let ctl = witness.then_some(self.birth.ctl);
-        command::take_stdio(stdio, ctl)?;
+        let asker = asker.filter(|_| stage.listener_flags != 0);
+        command::take_stdio(stdio, [ctl, asker])?;
         command::enter_workdir(command.workdir)?;
         command::give_up_privileges(stage, command)?;
         if let Some(ctl) = ctl {
@@ -101,6 +109,9 @@ impl Stem<'_> {
                 command::announce(ctl, &self.report)?;
             }
             command::wait_for_tracer(ctl)?;
+        }
+        if let Some(asker) = asker {
+            command::pass_listener(asker)?;
         }
         command::install_own_filters(stage)?;
         if witness {
@@ -137,12 +148,13 @@ struct Start<'a> {
     stdio: [RawFd; 3],
     witness: bool,
     slot: usize,
+    asker: RawFd,
 }
 
 extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
     // SAFETY: `start` made it, and waits or has made a copy of its memory.
     let start = unsafe { &*argument.cast::<Start>() };
-    let fault = match start.stem.last_stage(start.command, start.stdio, start.witness) {
+    let fault = match start.stem.last_stage(start.command, start.stdio, start.witness, Some(start.asker)) {
         Ok(()) => command::execute(start.command),
         Err(fault) => fault,
     };

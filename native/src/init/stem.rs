@@ -73,6 +73,10 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
     if rope.is_none() {
         stem.poller.add(birth.spawner, SPAWNER).at("poll", "spawner")?;
     }
+    if birth.plan.command.listener_flags != 0 && !birth.one_shot {
+        // The witness of a box that stays has nobody who could answer for its calls.
+        return Err(Fault::new("seccomp", "listener", libc::EINVAL));
+    }
     // From here on this process itself is under those filters that leave it what it needs.
     command::install_inherited_filters(&birth.plan.command)?;
     if !birth.one_shot {
@@ -99,7 +103,7 @@ impl Stem<'_> {
         };
         // SAFETY: this process has one thread.
         if unsafe { process::fork() }.at("witness", "fork")?.is_none() {
-            let fault = self.last_stage(&command, [0, 1, 2], true).err();
+            let fault = self.last_stage(&command, [0, 1, 2], true, None).err();
             if let Some(fault) = &fault {
                 let _ = socket::send(self.birth.ctl, &frame::fault(frame::FAULT, 0, fault), &[]);
             }

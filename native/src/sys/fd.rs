@@ -176,6 +176,14 @@ pub fn dup_to(from: RawFd, to: RawFd) -> Sys<()> {
     check(unsafe { libc::dup2(from, to) } as i64).map(drop)
 }
 
+/// The number that the next new descriptor gets.
+pub fn lowest_free() -> Sys<RawFd> {
+    // SAFETY: no memory is passed; the descriptor is new, and of nobody's use.
+    let number = check(unsafe { libc::fcntl(0, libc::F_DUPFD_CLOEXEC, 0) } as i64)? as u32;
+    close_range(number, number)?;
+    Ok(number as RawFd)
+}
+
 /// Takes (or releases) an OFD lock on one byte; false where somebody else has it.
 pub fn lock_byte(fd: RawFd, offset: i64, kind: i32) -> Sys<bool> {
     // SAFETY: zero is a valid value of every field.

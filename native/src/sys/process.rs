@@ -33,6 +33,19 @@ pub unsafe fn fork() -> Sys<Option<i32>> {
     }
 }
 
+/// A fork of this process that shares its descriptors and its parent. None in the child.
+///
+/// # Safety
+/// As for `clone`.
+pub unsafe fn fork_beside() -> Sys<Option<i32>> {
+    let flags = libc::CLONE_FILES | libc::CLONE_PARENT | libc::SIGCHLD;
+    // SAFETY: a null stack makes it a fork.
+    match check(unsafe { libc::syscall(libc::SYS_clone, flags as u64, 0u64, 0u64, 0u64, 0u64) })? {
+        0 => Ok(None),
+        pid => Ok(Some(pid as i32)),
+    }
+}
+
 /// Runs `main` in a child that shares this memory while this process waits for its execve or exit, as vfork does:
 /// nothing is copied. `stack` is the child's. Gives the child's pid.
 ///

@@ -5,15 +5,16 @@ from __future__ import annotations
 import sys
 from argparse import Namespace
 
-from immure.cli.execute import REFUSED, complain
+from immure.cli.execute import complain
 from immure.cli.parser import RUN_USAGE, USAGE, make_parser
-from immure.errors import ImmureError
+from immure.errors import ImmureError, SpecError
 
 
 def dispatch(argv: list[str]) -> int:
     """Parses and carries out; gives the exit status."""
     command: list[str] = []
-    if argv and argv[0] == "run" and "--" in argv:
+    runs = argv[:1] == ["run"] or argv[:2] == ["policy", "learn"]
+    if runs and "--" in argv:
         # The command is nobody's business but its own: argparse never sees it.
         end = argv.index("--")
         argv, command = argv[:end], argv[end + 1 :]
@@ -22,7 +23,7 @@ def dispatch(argv: list[str]) -> int:
         options = parser.parse_args(argv)
     except SystemExit as stop:
         failed = stop.code not in (0, None)
-        return RUN_USAGE if failed and argv[:1] == ["run"] else USAGE if failed else 0
+        return RUN_USAGE if failed and runs else USAGE if failed else 0
     if options.version:
         from immure import __version__
 
@@ -35,16 +36,21 @@ def dispatch(argv: list[str]) -> int:
         return _VERBS[options.verb](options, argv, command)
     except ImmureError as error:
         complain(error)
-        return RUN_USAGE if options.verb == "run" else USAGE
+        return RUN_USAGE if runs else USAGE
 
 
 def _run(options: Namespace, argv: list[str], command: list[str]) -> int:
     from immure.cli.run import run_command
 
+    return run_command(options, argv[1:], _command(options, command))
+
+
+def _command(options: Namespace, command: list[str]) -> list[str]:
     if options.command and command:
-        complain(ImmureError(f"unexpected argument {options.command[0]!r}", need="options, then --, then the command"))
-        return REFUSED
-    return run_command(options, argv[1:], command or options.command)
+        raise SpecError(
+            f"unexpected argument {options.command[0]!r}", path="COMMAND", need="options, then --, then the command"
+        )
+    return command or options.command
 
 
 def _doctor(options: Namespace, argv: list[str], command: list[str]) -> int:
@@ -54,6 +60,10 @@ def _doctor(options: Namespace, argv: list[str], command: list[str]) -> int:
 
 
 def _policy(options: Namespace, argv: list[str], command: list[str]) -> int:
+    if options.policy_verb == "learn":
+        from immure.cli.learn import learn
+
+        return learn(options, _command(options, command))
     from immure.cli.policy import policy
 
     return policy(options)

@@ -20,6 +20,7 @@ from immure.runtimes.process.session import Once
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
+    from collections.abc import Callable
 else:
     import _signal
 
@@ -54,8 +55,15 @@ def execute(launch: Launch, command: list[str], *, interactive: bool, quiet: boo
     return execute_into(outcome, interactive=interactive, quiet=quiet)
 
 
-def execute_into(outcome: Outcome, *, interactive: bool, quiet: bool) -> int:
-    """The same, with everything that is known kept in `outcome`."""
+def execute_into(
+    outcome: Outcome,
+    *,
+    interactive: bool,
+    quiet: bool,
+    stdout: int = 1,
+    listening: Callable[[int], None] | None = None,
+) -> int:
+    """The same, with everything that is known kept in `outcome`, and the command's output to descriptor `stdout`."""
     signals = Signals()
     request = outcome.request
     limited = request.output_bytes is not None
@@ -63,9 +71,10 @@ def execute_into(outcome: Outcome, *, interactive: bool, quiet: bool) -> int:
         outcome.once.run(
             spawner_for(request.launch),
             request,
-            lambda: pass_on(interactive=interactive, limited=limited),
+            lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout),
             wakeup=signals.wakeup,
             attending=signals.attend,
+            listening=listening,
         )
         assert outcome.once.attendance is not None
         ended = outcome.once.box.ended if outcome.once.box is not None else None
@@ -141,7 +150,7 @@ class Signals:
             pass
 
 
-def pass_on(*, interactive: bool, limited: bool) -> Stdio:
+def pass_on(*, interactive: bool, limited: bool, stdout: int = 1) -> Stdio:
     """This process's own descriptors where the box may have them as they are, else pipes that we pump.
 
     Pipes, the null device, and regular files opened in the matching mode are given; terminals, and any output under
@@ -160,7 +169,7 @@ def pass_on(*, interactive: bool, limited: bool) -> Stdio:
         close.append(first)
         feed = (0, writer)
     outs: list[int] = []
-    for number in (1, 2):
+    for number in (stdout, 2):
         if not limited and _may_enter(number, os.O_WRONLY):
             outs.append(number)
         else:

@@ -8,7 +8,7 @@ import sys
 from typing import Any, NoReturn
 
 from immure.cli.execute import printable
-from immure.policy.seccomp import PRESETS
+from immure.policy.seccomp import MAX_VALUES, PRESETS
 from immure.spec.models import PROTECTIONS
 
 #: A usage error of `run` is 125, since 2 may be the command's own status.
@@ -70,6 +70,8 @@ def _add_policy(commands: Any) -> None:
         "--best-effort", action="store_true", help="where the form can't say it, the stricter choice, and a remark"
     )
     compared.add_argument("other", metavar="OTHER", help="the second profile")
+    compared.add_argument("--trace", metavar="TRACE", help="name the recorded calls that would change")
+    _add_learn(verbs)
     for verb in (evaluate, explain):
         verb.add_argument("call", metavar="CALL", help="its name or number")
         verb.add_argument("args", nargs="*", metavar="ARG", help="its arguments, as far as they are known")
@@ -91,6 +93,31 @@ def _add_policy(commands: Any) -> None:
     compiled.add_argument("--disassemble", action="store_true", help="print it as text, with names")
     for verb in (check, lint, evaluate, explain, compiled, compared):
         verb.add_argument("--json", action="store_true", help="print JSON")
+
+
+def _add_learn(verbs: Any) -> None:
+    learn = verbs.add_parser(
+        "learn",
+        help="the smallest profile for what a command does, which it does in a box",
+        usage="immure policy learn [OPTIONS] -- COMMAND [ARG…]",
+    )
+    _add_spec_options(learn)
+    _add_limits(learn)
+    learn.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
+    learn.add_argument(
+        "-o", "--output", metavar="PATH", help="where to write the profile (standard output; the command's goes to 2)"
+    )
+    learn.add_argument("--trace", metavar="PATH", help="keep every call, a line each")
+    learn.add_argument(
+        "--values",
+        type=int,
+        default=MAX_VALUES,
+        metavar="N",
+        help=f"name a call's values where there are at most N combinations ({MAX_VALUES}); 0: never",
+    )
+    learn.add_argument("--json", action="store_true", help="print JSON: the profile and what was observed")
+    learn.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
+    learn.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
 
 
 def _machine() -> str:

@@ -13,7 +13,13 @@ import msgspec
 
 from immure.cli.execute import printable
 from immure.cli.policy_call import ask, host_of
-from immure.cli.policy_text import comparison_lines, difference_document, finding_lines
+from immure.cli.policy_text import (
+    changed_document,
+    changed_lines,
+    comparison_lines,
+    difference_document,
+    finding_lines,
+)
 from immure.errors import ProfileError, SpecError
 from immure.policy.seccomp import (
     ABIS,
@@ -22,6 +28,7 @@ from immure.policy.seccomp import (
     Finding,
     Presets,
     Profile,
+    changed_calls,
     check_profile,
     compare,
     compile_filter,
@@ -33,6 +40,7 @@ from immure.policy.seccomp import (
     minimise,
     numbers,
     preset_text,
+    read_trace,
 )
 from immure.policy.seccomp.abi import FAMILIES, find_abi
 from immure.policy.seccomp.formats import read_named, to_oci, to_systemd
@@ -109,13 +117,31 @@ def _measures(program: Filter) -> dict[str, Any]:
 
 def _compare(options: Namespace) -> int:
     arches = (find_abi(options.only_arch).name,) if options.only_arch else tuple(FAMILIES)
-    comparison = compare(_read(options), _read(options, options.other), arches=arches, **host_of(options))
+    old, new = _read(options), _read(options, options.other)
+    if options.trace is not None:
+        return _replay(options, old, new)
+    comparison = compare(old, new, arches=arches, **host_of(options))
     if options.json:
         shown = [difference_document(one) for one in comparison.differences]
         _print_json("immure.comparison/v1", relation=comparison.relation, differences=shown)
     else:
         _print(comparison_lines(options.file, options.other, comparison))
     return {"equal": 0, "stricter": 0, "looser": LOOSER, "incomparable": INCOMPARABLE}[comparison.relation]
+
+
+def _replay(options: Namespace, old: Profile, new: Profile) -> int:
+    """What the second profile would change for the calls of a trace."""
+    try:
+        with Path(options.trace).open("rb") as file:
+            arch, calls = read_trace(file, name=options.trace)
+            changed = changed_calls(old, new, calls, arch=arch, **host_of(options))
+    except OSError as error:
+        raise ProfileError(f"can't be read: {error.strerror}", path=options.trace, need="a trace") from error
+    if options.json:
+        _print_json("immure.replay/v1", changed=[changed_document(one) for one in changed])
+    else:
+        _print(changed_lines(changed))
+    return FOUND if changed else 0
 
 
 def _minimise(options: Namespace) -> int:

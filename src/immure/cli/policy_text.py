@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from immure.policy.seccomp import Comparison, Difference, Finding
+from immure.policy.seccomp import Changed, Comparison, Decision, Difference, Finding
+from immure.policy.seccomp.actions import describe, encode
 
 _MOST_NAMES = 12
 
@@ -45,6 +46,37 @@ def difference_document(one: Difference) -> dict[str, object]:
         "a": {"answer": one.first.answer, "rule": one.first.rule},
         "b": {"answer": one.second.answer, "rule": one.second.rule},
     }
+
+
+def changed_lines(changed: Sequence[Changed]) -> Iterator[str]:
+    """Each call of a trace that another profile changes the answer of: how often, and which rules decide."""
+    if not changed:
+        yield "every recorded call gets the same answer"
+    for one in changed:
+        args = ", ".join(f"{value:#x}" for value in one.call.args)
+        yield f"{one.name}: {_answer(one.old)} → {_answer(one.new)}, {one.count} times"
+        yield f"      e.g. {one.name}({args}) by {_by(one.old)}, then by {_by(one.new)}"
+
+
+def changed_document(one: Changed) -> dict[str, object]:
+    """The same as JSON."""
+    return {
+        "abi": one.call.arch,
+        "call": one.name,
+        "number": one.call.nr,
+        "count": one.count,
+        "witness": list(one.call.args),
+        "a": {"answer": _answer(one.old), "rule": one.old.rule},
+        "b": {"answer": _answer(one.new), "rule": one.new.rule},
+    }
+
+
+def _answer(one: Decision) -> str:
+    return describe(encode(one.action, one.errno))
+
+
+def _by(one: Decision) -> str:
+    return f"$.syscalls[{one.rule}]" if one.rule is not None else one.reason
 
 
 def _calls(ones: Sequence[Difference]) -> str:

@@ -33,7 +33,7 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
             raise SpecError(
                 "a terminal can't be given yet", path="-t", need="a command that needs no terminal", hint="leave -t out"
             )
-        spec, base, name = _spec(options, dependencies)
+        spec, base, name = spec_of(options, dependencies)
         command = command or list(spec.command)
         if not command:
             raise SpecError("there is no command", path="COMMAND", need="one after --, or `command` in the file")
@@ -55,7 +55,8 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     return status
 
 
-def _spec(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, Path, str]:
+def spec_of(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, Path, str]:
+    """What the options and the document that they name ask for, where its relative paths start, and the name."""
     document = _document(options.file, dependencies)
     # What a ~ in a path stands for.
     dependencies.environment.append(("HOME", os.environ.get("HOME")))

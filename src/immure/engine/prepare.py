@@ -44,18 +44,21 @@ def _stored_facts(key: str) -> HostFacts | None:
         return None
 
 
-def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Launch:
+def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning: bool = False) -> Launch:
     """The launch of a spec whose relative paths start at `base`. Remembered by content within this process.
+
+    In learning a supervisor answers the command's calls.
 
     Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
     """
     sources, profile = _sources(spec, base), _profile_text(spec, base)
     # As marshal writes it, since a variable's value may be no text.
-    key = cache.key_of(_host_key(), msgspec.to_builtins((spec, sources), enc_hook=str), profile, hostname)
+    key = cache.key_of(_host_key(), msgspec.to_builtins((spec, sources), enc_hook=str), profile, hostname, learning)
     launch = _launches.get(key)
     if launch is None:
         facts = host_facts()
-        inputs = Inputs(sources=sources, profile=_parse(profile, spec, base), hostname=hostname)
+        parsed = _parse(profile, spec, base)
+        inputs = Inputs(sources=sources, profile=parsed, hostname=hostname, learning=learning)
         launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
         _launches[key] = launch
     return launch
@@ -68,8 +71,12 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     """Looks at the mounts' sources and reads the seccomp profile."""
-    profile = _parse(_profile_text(spec, base), spec, base)
-    return Inputs(sources=_sources(spec, base), profile=profile, hostname=hostname)
+    return Inputs(sources=_sources(spec, base), profile=profile_of(spec, base=base), hostname=hostname)
+
+
+def profile_of(spec: SandboxSpec, *, base: Path) -> Profile:
+    """The seccomp profile that a spec names or holds."""
+    return _parse(_profile_text(spec, base), spec, base)
 
 
 def _host_key() -> str:

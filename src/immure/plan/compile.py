@@ -61,6 +61,8 @@ class Inputs(Struct, frozen=True):
     sources: tuple[SourceFacts, ...]
     profile: Profile
     hostname: str = "immure"
+    #: A supervisor answers the calls of the box's command, and sees them all.
+    learning: bool = False
 
 
 class Plan(Struct, frozen=True):
@@ -80,6 +82,8 @@ class Plan(Struct, frozen=True):
     level: Level
     default_deny: bool
     host_sha256: str
+    #: The filter by which a supervisor is to answer, where one is asked.
+    decides: bytes | None = None
 
     def describe(self) -> list[str]:
         """What will be done, a line a step, for `--dry-run`."""
@@ -145,7 +149,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode, hostname=inputs.hostname)
     present = {_path_of(op) for op in image}
     limits = plan_limits(spec, facts)
-    filters, inherited = box_filters(facts, inputs.profile, keep)
+    filters = box_filters(facts, inputs.profile, keep, learning=inputs.learning)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
         namespaces=_namespaces(spec, keep),
@@ -162,14 +166,16 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=keep,
             securebits=capabilities.securebits(keep),
             umask=0o022,
-            filters=filters,
-            inherited_filters=inherited,
+            filters=filters.programs,
+            inherited_filters=filters.inherited,
+            listener_flags=filters.listener_flags,
         ),
         cgroup=limits.cgroup,
         report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
         level=spec.level,
         default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
         host_sha256=_host_sha256(facts),
+        decides=filters.decides,
     )
 
 
@@ -183,7 +189,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             have=" ".join(spec.processes.capabilities.add),
         )
     limits = plan_limits(spec, facts, bare=True)
-    filters, inherited = box_filters(facts, inputs.profile, 0)
+    filters = box_filters(facts, inputs.profile, 0, learning=inputs.learning)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
     root = facts.switches_user
     return Plan(
@@ -202,8 +208,9 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             keep_capabilities=0,
             securebits=capabilities.securebits(0) if root else 0,
             umask=0o022,
-            filters=filters,
-            inherited_filters=inherited,
+            filters=filters.programs,
+            inherited_filters=filters.inherited,
+            listener_flags=filters.listener_flags,
         ),
         cgroup=limits.cgroup,
         report=(
@@ -214,6 +221,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         level=spec.level,
         default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
         host_sha256=_host_sha256(facts),
+        decides=filters.decides,
     )
 
 
@@ -239,6 +247,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.runtime = "process"
     launch.level = str(spec.level)
     launch.mac = f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
+    launch.decides = plan.decides
     launch.expected = {
         # In the order of installation, in which the kernel gives them back.
         "filters": plan.command.filters,

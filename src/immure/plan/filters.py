@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msgspec import Struct
+
 from immure.errors import ProfileError
 from immure.host.facts import HostFacts
 from immure.policy import capabilities
-from immure.policy.seccomp import ABIS, Filter, Profile, compile_filter, guard_profile, numbers, outcomes
+from immure.policy.seccomp import ABIS, Filter, Profile, asking, compile_filter, guard_profile, numbers, outcomes
 from immure.policy.seccomp.actions import ALLOW
 
 _CLONE_VFORK = 0x4111
 _FORK = 0x11
+_NEW_LISTENER, _WAIT_KILLABLE_RECV = 8, 32
+#: Since when a call that waits for an answer is interrupted by nothing but a kill.
+_WAIT_KILLABLE_SINCE = (5, 19)
 _PR_SET_DUMPABLE, _PR_CAP_AMBIENT = 4, 47
 _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
@@ -29,11 +34,34 @@ _STEM_CALLS: tuple[tuple[str, tuple[int | None, ...]], ...] = (
 )
 
 
-def box_filters(facts: HostFacts, profile: Profile, keep: int) -> tuple[tuple[bytes, ...], int]:
-    """The programs of a box, in the order of installation, and how many of them its stem can bear itself.
+class BoxFilters(Struct, frozen=True):
+    """The programs of a box in the order of installation, and how many of them its stem can bear itself.
 
-    Profile and guard are one program where that is within the kernel's limit. Raises ProfileError as `compile_filter`.
+    Where the last one asks a supervisor, `listener_flags` are its flags of seccomp(2), and `decides` is the program by
+    which the supervisor is to answer.
     """
+
+    programs: tuple[bytes, ...]
+    inherited: int
+    listener_flags: int = 0
+    decides: bytes | None = None
+
+
+def box_filters(facts: HostFacts, profile: Profile, keep: int, *, learning: bool = False) -> BoxFilters:
+    """The filters for a box whose commands keep the capabilities `keep`.
+
+    Profile and guard are one program where that is within the kernel's limit. In learning it asks a supervisor about
+    all that the profile does not end a process for. Raises ProfileError as `compile_filter`.
+    """
+    filters, inherited = _filters(facts, profile, keep)
+    programs = tuple(one.to_bytes() for one in filters)
+    if not learning:
+        return BoxFilters(programs, inherited)
+    flags = _NEW_LISTENER | (_WAIT_KILLABLE_RECV if facts.kernel >= _WAIT_KILLABLE_SINCE else 0)
+    return BoxFilters((*programs[:-1], asking(filters[-1]).to_bytes()), 0, flags, programs[-1])
+
+
+def _filters(facts: HostFacts, profile: Profile, keep: int) -> tuple[list[Filter], int]:
     kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
     try:
         both = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel, beside=guard_profile())
@@ -41,8 +69,8 @@ def box_filters(facts: HostFacts, profile: Profile, keep: int) -> tuple[tuple[by
         # The profile goes last: it may refuse seccomp(2) itself.
         guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
         alone = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
-        return (guard.to_bytes(), alone.to_bytes()), 0
-    return (both.to_bytes(),), int(_leaves_the_stem_what_it_needs([both], facts.arch))
+        return [guard, alone], 0
+    return [both], int(_leaves_the_stem_what_it_needs([both], facts.arch))
 
 
 def _leaves_the_stem_what_it_needs(filters: Sequence[Filter], arch: str) -> bool:

@@ -229,6 +229,8 @@ class CommandStage(Struct, frozen=True):
     filters: tuple[bytes, ...]
     #: How many of `filters` the stem installs once; each command installs the others.
     inherited_filters: int
+    #: Flags of seccomp(2) for the last filter where it asks a supervisor, else 0.
+    listener_flags: int = 0
 
 
 class CgroupLimit(Struct, frozen=True):

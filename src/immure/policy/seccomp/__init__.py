@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from .abi import ABIS, Abi
 from .actions import Action
+from .asking import asking
 from .bpf import Instruction, constant_allow, outcomes, run
 from .compare import Answer, Comparison, Difference, compare
 from .compile import compile_filter
@@ -19,6 +20,7 @@ from .evaluate import Call, Decision, Reference, evaluate
 from .filter import MAX_INSTRUCTIONS, Filter
 from .findings import Finding, check_profile
 from .guard import guard_profile
+from .learn import MAX_VALUES, Observed, Recorder, learned_profile, refusal
 from .lint import lint_profile
 from .merge import merge
 from .minimise import minimise
@@ -28,11 +30,14 @@ from .preset import PRESETS, Presets, load_preset, nearest_preset, preset_text
 from .profile import Architecture, ArchMap, Arg, Flag, Operator, Profile, Rule, Scope
 from .source_lines import rule_lines
 from .syscalls import name_of, numbers
+from .trace import TRACE_SCHEMA, Changed, TraceCall, TraceHeader, changed_calls, read_trace
 
 __all__ = [
     "ABIS",
     "MAX_INSTRUCTIONS",
+    "MAX_VALUES",
     "PRESETS",
+    "TRACE_SCHEMA",
     "Abi",
     "Action",
     "Answer",
@@ -40,6 +45,7 @@ __all__ = [
     "Architecture",
     "Arg",
     "Call",
+    "Changed",
     "Comparison",
     "Decision",
     "Difference",
@@ -47,13 +53,19 @@ __all__ = [
     "Finding",
     "Flag",
     "Instruction",
+    "Observed",
     "Operator",
     "Outcome",
     "Presets",
     "Profile",
+    "Recorder",
     "Reference",
     "Rule",
     "Scope",
+    "TraceCall",
+    "TraceHeader",
+    "asking",
+    "changed_calls",
     "check_profile",
     "compare",
     "compile_filter",
@@ -61,6 +73,7 @@ __all__ = [
     "disassemble",
     "evaluate",
     "guard_profile",
+    "learned_profile",
     "lint_profile",
     "load_preset",
     "merge",
@@ -72,6 +85,8 @@ __all__ = [
     "outcomes_of",
     "parse_profile",
     "preset_text",
+    "read_trace",
+    "refusal",
     "rule_lines",
     "run",
 ]

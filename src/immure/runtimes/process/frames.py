@@ -10,7 +10,7 @@ from immure.errors import SpecError
 PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
 EXEC, SIGNAL = 11, 12
 READY, ENDED, FAILED = 101, 102, 103
-EXITED = 111
+EXITED, LISTENER = 111, 112
 
 ONE_SHOT = 1
 IN_FILE = 1

@@ -12,6 +12,7 @@ from immure.errors import BoxLost, LevelNotReached
 from immure.evidence.levels import award, capped_by
 from immure.evidence.readback import Finding, held_parts, judge
 from immure.plan.launch import Launch
+from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.faults import exec_failed
@@ -98,6 +99,16 @@ def _start(box: Box, request: Request, stdio: Stdio) -> Socket:
         raise
 
 
+def _take_listener(asker: Socket, request: Request, listening: Callable[[int], None]) -> None:
+    """Waits for the listener of the command's filter. Where there is none, the box's owner knows why."""
+    message, fds = receive(asker)
+    if fds and frames.kind_of(message) == frames.LISTENER:
+        listening(fds[0])
+    elif message:
+        seen = Exit(message)
+        raise exec_failed(request, seen.errno, seen.step)
+
+
 class Once:
     """A box for one command. `attendance` and `measured` tell the outcome."""
 
@@ -116,9 +127,10 @@ class Once:
         *,
         wakeup: int | None = None,
         attending: Callable[[], None] | None = None,
+        listening: Callable[[int], None] | None = None,
     ) -> None:
         """Runs it to the end; `attending` is called before the command goes on: from then on signals
-        on `wakeup` are passed to it.
+        on `wakeup` are passed to it. `listening` is given the listener of a filter that asks a supervisor.
 
         Raises ImmureError; the box is gone on return, whatever happens.
         """
@@ -131,6 +143,8 @@ class Once:
             try:
                 asker = _start(box, request, stdio)
                 stdio.given()
+                if listening is not None:
+                    _take_listener(asker, request, listening)
                 created = perf_counter_ns()
                 self.measured = _measure_with(box, asker, request, attending)
                 owner = self.measured.host_ids(request.uid, request.gid)
