@@ -26,13 +26,21 @@ class CommandLine:
 
     def run(self, *words: Word, **keywords: Any) -> subprocess.CompletedProcess[bytes]:
         """`immure run` with these words, to its end. Its output is captured unless `keywords` say otherwise."""
+        return self.carry_out("run", *words, **keywords)
+
+    def learn(self, *words: Word, **keywords: Any) -> subprocess.CompletedProcess[bytes]:
+        """`immure policy learn` likewise."""
+        return self.carry_out("policy", "learn", *words, **keywords)
+
+    def carry_out(self, *words: Word, **keywords: Any) -> subprocess.CompletedProcess[bytes]:
+        """Any command, to its end."""
         keywords.setdefault("stdin", subprocess.DEVNULL if "input" not in keywords else None)
         if keywords["stdin"] is None:
             del keywords["stdin"]
         for stream in ("stdout", "stderr"):
             keywords.setdefault(stream, subprocess.PIPE)
         env = {**self.env, **keywords.pop("env", {})}
-        return subprocess.run(self.words("run", *words), env=env, timeout=60, check=False, **keywords)
+        return subprocess.run(self.words(*words), env=env, timeout=60, check=False, **keywords)
 
     def start(self, *words: Word, **keywords: Any) -> subprocess.Popen[bytes]:
         """The same, not waited for."""

@@ -6,8 +6,8 @@ import os
 import signal
 import sys
 from argparse import Namespace
-from pathlib import Path
-from typing import Any, BinaryIO
+from io import FileIO
+from typing import Any
 
 import msgspec
 
@@ -33,17 +33,48 @@ from immure.runtimes.process.listener import Judge, Listener
 from immure.runtimes.process.request import Request
 
 
+class Target:
+    """A file to write, opened before anything is run. Raises SpecError, here and in `write`."""
+
+    def __init__(self, path: str, option: str) -> None:
+        self._path, self._option = path, option
+        try:
+            # Unbuffered: what can't be written is known at once, and closing can't fail.
+            self._file = FileIO(path, "wb")
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def write(self, content: bytes) -> None:
+        """All of it."""
+        try:
+            while content:
+                content = content[self._file.write(content) :]
+        except OSError as error:
+            raise self._fault(error) from error
+
+    def close(self) -> None:
+        """Closes it."""
+        self._file.close()
+
+    def _fault(self, error: OSError) -> SpecError:
+        return SpecError(
+            f"{self._path} can't be written: {error.strerror}",
+            path=self._option,
+            need="a file that can be written, and room for it",
+        )
+
+
 class Learning:
     """One command's calls: recorded, answered, and written to a trace where one is wanted."""
 
-    def __init__(self, launch: Launch, trace: BinaryIO | None) -> None:
+    def __init__(self, launch: Launch, trace: Target | None) -> None:
         assert launch.decides is not None
         arch = host_facts().arch
         self.recorder = Recorder(launch.decides, arch=arch)
         self._listener: Listener | None = None
         self._trace = trace
         if trace is not None:
-            _write_line(trace, TraceHeader(TRACE_SCHEMA, arch))
+            trace.write(_line(TraceHeader(TRACE_SCHEMA, arch)))
 
     def listen(self, fd: int) -> None:
         """Answers the calls that come from this listener."""
@@ -57,13 +88,17 @@ class Learning:
     def _judge(self, number: int, audit: int, args: tuple[int, ...]) -> int | None:
         return refusal(self.recorder.judge(number, audit, args).value)
 
-    def _traced(self, trace: BinaryIO) -> Judge:
+    def _traced(self, trace: Target) -> Judge:
         def judge(number: int, audit: int, args: tuple[int, ...]) -> int | None:
             one = self.recorder.judge(number, audit, args)
-            _write_line(trace, TraceCall(one.abi.name, name_of(one.abi, number), number, args, one.answer))
+            trace.write(_line(TraceCall(one.abi.name, name_of(one.abi, number), number, args, one.answer)))
             return refusal(one.value)
 
         return judge
+
+
+def _line(value: msgspec.Struct) -> bytes:
+    return msgspec.json.encode(value) + b"\n"
 
 
 def learn(options: Namespace, command: list[str]) -> int:
@@ -76,8 +111,8 @@ def learn(options: Namespace, command: list[str]) -> int:
         raise SpecError("less than nothing", path="--values", need="0 or more", have=str(options.values))
     profile = profile_of(spec, base=base)
     launch = prepare(spec, base=base, hostname=name, learning=True)
-    output = _open(options.output, "--output")
-    trace = _open(options.trace, "--trace")
+    output = Target(options.output, "--output") if options.output is not None else None
+    trace = Target(options.trace, "--trace") if options.trace is not None else None
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
     try:
         learning = Learning(launch, trace)
@@ -89,7 +124,7 @@ def learn(options: Namespace, command: list[str]) -> int:
             stdout=1 if output is not None else 2,
             listening=learning.listen,
         )
-        _finish(learning, trace)
+        learning.close()
         if outcome.verdict is not None:
             _tell(options, outcome, learning.recorder, profile, output)
     finally:
@@ -99,21 +134,7 @@ def learn(options: Namespace, command: list[str]) -> int:
     return status
 
 
-def _finish(learning: Learning, trace: BinaryIO | None) -> None:
-    try:
-        learning.close()
-        if trace is not None:
-            trace.flush()
-    except OSError as error:
-        raise SpecError(
-            f"the trace can't be written: {error.strerror}",
-            path="--trace",
-            need="room for a line a call",
-            have="a record that ends in the middle",
-        ) from error
-
-
-def _tell(options: Namespace, outcome: Outcome, recorder: Recorder, base: Profile, output: BinaryIO | None) -> None:
+def _tell(options: Namespace, outcome: Outcome, recorder: Recorder, base: Profile, output: Target | None) -> None:
     learned = learned_profile(recorder, base, max_values=options.values)
     missing = _missing(outcome, recorder)
     content = to_oci(learned)
@@ -178,19 +199,3 @@ def _row(one: Observed) -> dict[str, Any]:
         "count": one.count,
         "values": None if one.many or not one.values else sorted(one.values),
     }
-
-
-def _open(path: str | None, option: str) -> BinaryIO | None:
-    """A file to write, before anything is run. Raises SpecError."""
-    if path is None:
-        return None
-    try:
-        return Path(path).open("wb")
-    except OSError as error:
-        raise SpecError(
-            f"{path} can't be written: {error.strerror}", path=option, need="a file that can be written"
-        ) from error
-
-
-def _write_line(trace: BinaryIO, value: msgspec.Struct) -> None:
-    trace.write(msgspec.json.encode(value) + b"\n")

@@ -49,14 +49,18 @@ def host_key() -> tuple[object, ...]:
         os.geteuid(),
         os.getegid(),
         _identity(program),
-        # What decides, where the package is worked on in place.
-        tuple(_identity(_package() + name) for name in _DECIDING),
+        package_key(),
         _read("/proc/self/cgroup"),
         _lines("/proc/self/status", (b"Groups", b"CapEff")),
         _lines("/proc/self/limits", (b"Max processes",)),
         tuple(_identity(path) for path in _LOOKED_AT),
         tuple(os.stat(path).st_ino for path in _NAMESPACES),  # noqa: PTH116
     )
+
+
+def package_key() -> tuple[object, ...]:
+    """What decides of filters and plans, where the package is worked on in place."""
+    return tuple(_identity(_package() + name) for name in _DECIDING)
 
 
 def _package() -> str:

@@ -8,12 +8,22 @@ from pathlib import Path
 import msgspec
 
 from immure.engine import cache
+from immure.engine.filters import kept_filters, preset_filters
 from immure.errors import SpecError
 from immure.host.facts import HostFacts, SourceFacts
 from immure.host.probe import probe
-from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
+from immure.plan.compile import Inputs, Plan, compile_plan, kept_capabilities, make_launch
+from immure.plan.filters import BoxFilters
 from immure.plan.launch import Launch
-from immure.policy.seccomp import PRESETS, Presets, Profile, load_preset, nearest_preset, parse_profile
+from immure.policy.seccomp import (
+    PRESETS,
+    Presets,
+    Profile,
+    load_preset,
+    nearest_preset,
+    parse_profile,
+    preset_text,
+)
 from immure.policy.seccomp.formats import read_named
 from immure.spec.models import SandboxSpec
 
@@ -57,8 +67,8 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
     launch = _launches.get(key)
     if launch is None:
         facts = host_facts()
-        parsed = _parse(profile, spec, base)
-        inputs = Inputs(sources=sources, profile=parsed, hostname=hostname, learning=learning)
+        filters = _filters(profile, spec, base, facts)
+        inputs = Inputs(sources=sources, profile=None, filters=filters, hostname=hostname, learning=learning)
         launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
         _launches[key] = launch
     return launch
@@ -72,6 +82,19 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     """Looks at the mounts' sources and reads the seccomp profile."""
     return Inputs(sources=_sources(spec, base), profile=profile_of(spec, base=base), hostname=hostname)
+
+
+def _filters(text: bytes | None, spec: SandboxSpec, base: Path, facts: HostFacts) -> BoxFilters:
+    keep, kernel = kept_capabilities(spec, facts), facts.kernel
+    preset = spec.syscalls.profile
+    shipped = None
+    if text is None and isinstance(preset, str):
+        text = preset_text(preset)
+        shipped = preset_filters(preset, arch=facts.arch, kernel=kernel, keep=keep)
+    if shipped is not None:
+        return shipped
+    assert text is not None
+    return kept_filters(text, lambda: profile_of(spec, base=base), arch=facts.arch, kernel=kernel, keep=keep)
 
 
 def profile_of(spec: SandboxSpec, *, base: Path) -> Profile:

@@ -11,7 +11,7 @@ from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import OWN_ID_IS_ROOT, ROOT_RANGES, HostFacts, IdRange, Missing, SourceFacts
 from immure.plan.bare import BARE_SENTINEL, bare_clauses, bare_rules, is_bare
 from immure.plan.clauses import spec_clauses
-from immure.plan.filters import box_filters
+from immure.plan.filters import BoxFilters, asking_filters, compile_filters
 from immure.plan.image import SENTINEL, host_image
 from immure.plan.launch import Launch
 from immure.plan.limits import own_processes, plan_limits
@@ -41,8 +41,6 @@ NAMESPACES = {
     "pid": 0x2000_0000,
     "net": 0x4000_0000,
 }
-#: Actions of a default that let a call through.
-_OPEN_ACTIONS = frozenset({"SCMP_ACT_ALLOW", "SCMP_ACT_LOG", "SCMP_ACT_TRACE"})
 BARE_ENV = {
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
     "HOME": "/",
@@ -56,10 +54,14 @@ BASE_ENV = {
 
 
 class Inputs(Struct, frozen=True):
-    """What was read for the spec: its mounts' sources in order, and its seccomp profile."""
+    """What was read for the spec: its mounts' sources in order, and its seccomp profile.
+
+    `filters` are the profile's for this host and for what the spec keeps, where they are compiled already.
+    """
 
     sources: tuple[SourceFacts, ...]
-    profile: Profile
+    profile: Profile | None
+    filters: BoxFilters | None = None
     hostname: str = "immure"
     #: A supervisor answers the calls of the box's command, and sees them all.
     learning: bool = False
@@ -143,13 +145,13 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     _check_host(spec, facts, bare=bare)
     if bare:
         return _compile_bare(spec, facts, inputs)
-    keep = _kept_capabilities(spec, facts)
+    keep = kept_capabilities(spec, facts)
     own_network = bool(_namespaces(spec, keep) & NAMESPACES["net"])
     points, root = box_root(spec, facts, inputs.sources, inputs.hostname, own_network=own_network)
     image = host_image(facts, user=spec.processes.user, network=spec.network.mode, hostname=inputs.hostname)
     present = {_path_of(op) for op in image}
     limits = plan_limits(spec, facts)
-    filters = box_filters(facts, inputs.profile, keep, learning=inputs.learning)
+    filters = _filters(facts, inputs, keep)
     ruleset = _landlock(spec, facts, landlock_rules(spec, facts, inputs.sources))
     return Plan(
         namespaces=_namespaces(spec, keep),
@@ -173,7 +175,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         cgroup=limits.cgroup,
         report=(*spec_clauses(spec, facts, ruleset, keep), *limits.clauses),
         level=spec.level,
-        default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
+        default_deny=filters.default_deny,
         host_sha256=_host_sha256(facts),
         decides=filters.decides,
     )
@@ -181,7 +183,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
 
 def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     """A box without namespaces: L1, for hosts that refuse them."""
-    if _kept_capabilities(spec, facts):
+    if kept_capabilities(spec, facts):
         raise SpecError(
             "capabilities are those of a user namespace, and this box has none",
             path="$.spec.processes.capabilities.add",
@@ -189,7 +191,7 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             have=" ".join(spec.processes.capabilities.add),
         )
     limits = plan_limits(spec, facts, bare=True)
-    filters = box_filters(facts, inputs.profile, 0, learning=inputs.learning)
+    filters = _filters(facts, inputs, 0)
     ruleset = _landlock(spec, facts, bare_rules(spec, facts, inputs.sources))
     root = facts.switches_user
     return Plan(
@@ -219,13 +221,22 @@ def _compile_bare(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             *(one for one in limits.clauses if one.clause != "limits.disk_mib"),
         ),
         level=spec.level,
-        default_deny=inputs.profile.default_action.value not in _OPEN_ACTIONS,
+        default_deny=filters.default_deny,
         host_sha256=_host_sha256(facts),
         decides=filters.decides,
     )
 
 
-def _kept_capabilities(spec: SandboxSpec, facts: HostFacts) -> int:
+def _filters(facts: HostFacts, inputs: Inputs, keep: int) -> BoxFilters:
+    filters = inputs.filters
+    if filters is None:
+        assert inputs.profile is not None
+        filters = compile_filters(inputs.profile, arch=facts.arch, kernel=facts.kernel, keep=keep)
+    return asking_filters(filters, arch=facts.arch, kernel=facts.kernel) if inputs.learning else filters
+
+
+def kept_capabilities(spec: SandboxSpec, facts: HostFacts) -> int:
+    """The capabilities that commands keep, as a set of bits. Raises SpecError for names that there are not."""
     return capabilities.resolve(
         spec.processes.capabilities.add,
         spec.processes.capabilities.drop,

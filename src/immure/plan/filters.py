@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from msgspec import Struct
 
 from immure.errors import ProfileError
-from immure.host.facts import HostFacts
 from immure.policy import capabilities
 from immure.policy.seccomp import ABIS, Filter, Profile, asking, compile_filter, guard_profile, numbers, outcomes
-from immure.policy.seccomp.actions import ALLOW
+from immure.policy.seccomp.actions import ALLOW, PERMISSIVE
+from immure.policy.seccomp.bpf import pack, unpack
 
 _CLONE_VFORK = 0x4111
 _FORK = 0x11
@@ -37,40 +37,45 @@ _STEM_CALLS: tuple[tuple[str, tuple[int | None, ...]], ...] = (
 class BoxFilters(Struct, frozen=True):
     """The programs of a box in the order of installation, and how many of them its stem can bear itself.
 
-    Where the last one asks a supervisor, `listener_flags` are its flags of seccomp(2), and `decides` is the program by
-    which the supervisor is to answer.
+    `default_deny`: a call that the profile does not name is refused. Where the last program asks a supervisor,
+    `listener_flags` are its flags of seccomp(2), and `decides` is the program by which the supervisor is to answer.
     """
 
     programs: tuple[bytes, ...]
     inherited: int
+    default_deny: bool
     listener_flags: int = 0
     decides: bytes | None = None
 
 
-def box_filters(facts: HostFacts, profile: Profile, keep: int, *, learning: bool = False) -> BoxFilters:
-    """The filters for a box whose commands keep the capabilities `keep`.
+def compile_filters(profile: Profile, *, arch: str, kernel: tuple[int, int], keep: int) -> BoxFilters:
+    """The filters for boxes whose commands keep the capabilities `keep`.
 
-    Profile and guard are one program where that is within the kernel's limit. In learning it asks a supervisor about
-    all that the profile does not end a process for. Raises ProfileError as `compile_filter`.
+    Profile and guard are one program where that is within the kernel's limit. Raises ProfileError as `compile_filter`.
     """
-    filters, inherited = _filters(facts, profile, keep)
-    programs = tuple(one.to_bytes() for one in filters)
-    if not learning:
-        return BoxFilters(programs, inherited)
-    flags = _NEW_LISTENER | (_WAIT_KILLABLE_RECV if facts.kernel >= _WAIT_KILLABLE_SINCE else 0)
-    return BoxFilters((*programs[:-1], asking(filters[-1]).to_bytes()), 0, flags, programs[-1])
+    filters, inherited = _filters(profile, arch, kernel, keep)
+    closed = profile.default_action not in PERMISSIVE
+    return BoxFilters(tuple(one.to_bytes() for one in filters), inherited, closed)
 
 
-def _filters(facts: HostFacts, profile: Profile, keep: int) -> tuple[list[Filter], int]:
+def asking_filters(filters: BoxFilters, *, arch: str, kernel: tuple[int, int]) -> BoxFilters:
+    """The same, but that the last asks a supervisor about all that it does not end a process for."""
+    flags = _NEW_LISTENER | (_WAIT_KILLABLE_RECV if kernel >= _WAIT_KILLABLE_SINCE else 0)
+    last, big_endian = filters.programs[-1], ABIS[arch].big_endian
+    asks = pack(asking(unpack(last, big_endian=big_endian)), big_endian=big_endian)
+    return BoxFilters((*filters.programs[:-1], asks), 0, filters.default_deny, flags, last)
+
+
+def _filters(profile: Profile, arch: str, kernel: tuple[int, int], keep: int) -> tuple[list[Filter], int]:
     kept = frozenset(f"CAP_{name}" for bit, name in enumerate(capabilities.NAMES) if keep >> bit & 1)
     try:
-        both = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel, beside=guard_profile())
+        both = compile_filter(profile, arch=arch, capabilities=kept, kernel=kernel, beside=guard_profile())
     except ProfileError:
         # The profile goes last: it may refuse seccomp(2) itself.
-        guard = compile_filter(guard_profile(), arch=facts.arch, kernel=facts.kernel)
-        alone = compile_filter(profile, arch=facts.arch, capabilities=kept, kernel=facts.kernel)
+        guard = compile_filter(guard_profile(), arch=arch, kernel=kernel)
+        alone = compile_filter(profile, arch=arch, capabilities=kept, kernel=kernel)
         return [guard, alone], 0
-    return [both], int(_leaves_the_stem_what_it_needs([both], facts.arch))
+    return [both], int(_leaves_the_stem_what_it_needs([both], arch))
 
 
 def _leaves_the_stem_what_it_needs(filters: Sequence[Filter], arch: str) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import msgspec
+from collections.abc import Sequence
 
 from .actions import RETURNS, Action
 from .bpf import RET, Instruction
-from .filter import Filter
 
 _ACTION = 0xFFFF_0000
 #: What a supervisor can do in the kernel's place: let the call be carried out, or give an errno.
@@ -14,12 +13,12 @@ _ANSWERABLE = {RETURNS[action] for action in (Action.ALLOW, Action.LOG, Action.E
 _ASK = RETURNS[Action.NOTIFY]
 
 
-def asking(program: Filter) -> Filter:
+def asking(program: Sequence[Instruction]) -> tuple[Instruction, ...]:
     """`program` with SECCOMP_RET_USER_NOTIF for each answer that a supervisor can give in its place.
 
     What it kills, traps or traces it still does itself: a supervisor has no such answer. seccomp_unotify(2).
     """
-    return msgspec.structs.replace(program, instructions=tuple(_asking(one) for one in program.instructions))
+    return tuple(_asking(one) for one in program)
 
 
 def _asking(one: Instruction) -> Instruction:
