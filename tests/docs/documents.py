@@ -33,7 +33,7 @@ class Block:
 
 def names() -> list[str]:
     """Every document of the project, where there is one: copies of the tests may lie without them."""
-    pages = sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))
+    pages = sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").rglob("*.md"))
     return [name for name in (*TOP, *pages) if (ROOT / name).is_file()]
 
 
