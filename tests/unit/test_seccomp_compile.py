@@ -220,11 +220,14 @@ def test_words_of_a_big_endian_architecture() -> None:
     assert program.to_bytes()[:8] == bytes.fromhex("0020000000000004")
 
 
-def test_listeners_are_refused() -> None:
-    with pytest.raises(ProfileError, match=r"syscalls\[1\].action.*needs a listener"):
-        compile_filter(profile(allow("read"), Rule(action=Action.NOTIFY, names=("mount",))))
-    with pytest.raises(ProfileError, match="defaultAction"):
-        compile_filter(profile(default=Action.NOTIFY))
+def test_a_program_that_asks_says_so_in_its_flags() -> None:
+    asks = profile(allow("read"), Rule(action=Action.NOTIFY, names=("mount",)))
+    program = compile_filter(asks)
+    assert program.flags == 8
+    assert returned(program, Call("x86_64", 165)) == 0x7FC0_0000
+    assert compile_filter(profile(allow("read"))).flags == 0
+    # i386 alone has the call.
+    assert compile_filter(profile(Rule(action=Action.NOTIFY, names=("socketcall",)))).flags == 0
 
 
 @pytest.mark.parametrize("arch", ["x32", "sparc"])

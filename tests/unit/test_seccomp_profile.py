@@ -245,3 +245,20 @@ def test_findings_are_not_errors() -> None:
         ("unknown-caps", "$.syscalls[3].includes.caps[0]", "CAP_SYS_ADMIN"),
         ("unknown-arches", "$.syscalls[3].includes.arches[0]", None),
     }
+
+
+def asking(*names: str) -> dict[str, object]:
+    return rule(names=list(names), action="SCMP_ACT_NOTIFY")
+
+
+@pytest.mark.parametrize(
+    ("text", "places"),
+    [
+        (document(asking("mount"), listenerPath="/run/listener"), []),
+        (document(asking("mount")), ["$.syscalls[0].action"]),
+        (document(rule(), asking("write"), listenerPath="/run/listener"), ["$.syscalls[1].names"]),
+        (document(defaultAction="SCMP_ACT_NOTIFY", listenerPath="/run/listener"), ["$.defaultAction"]),
+    ],
+)
+def test_what_runtimes_refuse_of_a_listener_is_found(text: str, places: list[str]) -> None:
+    assert [one.where for one in check_profile(parse_profile(text)) if one.code == "listener"] == places

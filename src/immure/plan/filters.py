@@ -8,7 +8,17 @@ from msgspec import Struct
 
 from immure.errors import ProfileError
 from immure.policy import capabilities
-from immure.policy.seccomp import ABIS, Filter, Profile, asking, compile_filter, guard_profile, numbers, outcomes
+from immure.policy.seccomp import (
+    ABIS,
+    Action,
+    Filter,
+    Profile,
+    asking,
+    compile_filter,
+    guard_profile,
+    numbers,
+    outcomes,
+)
 from immure.policy.seccomp.actions import ALLOW, PERMISSIVE
 from immure.policy.seccomp.bpf import pack, unpack
 
@@ -51,11 +61,26 @@ class BoxFilters(Struct, frozen=True):
 def compile_filters(profile: Profile, *, arch: str, kernel: tuple[int, int], keep: int) -> BoxFilters:
     """The filters for boxes whose commands keep the capabilities `keep`.
 
-    Profile and guard are one program where that is within the kernel's limit. Raises ProfileError as `compile_filter`.
+    Profile and guard are one program where that is within the kernel's limit. Raises ProfileError as `compile_filter`,
+    and for a profile that asks a supervisor, which boxes do not have.
     """
+    _refuse_listeners(profile)
     filters, inherited = _filters(profile, arch, kernel, keep)
     closed = profile.default_action not in PERMISSIVE
     return BoxFilters(tuple(one.to_bytes() for one in filters), inherited, closed)
+
+
+def _refuse_listeners(profile: Profile) -> None:
+    places = [("$.defaultAction", profile.default_action)]
+    places += [(f"$.syscalls[{index}].action", rule.action) for index, rule in enumerate(profile.rules)]
+    for path, action in places:
+        if action is Action.NOTIFY:
+            raise ProfileError(
+                "SCMP_ACT_NOTIFY needs a listener, and a box has none",
+                path=path,
+                need="another action",
+                hint="use SCMP_ACT_ERRNO; `immure policy learn` shows every call",
+            )
 
 
 def asking_filters(filters: BoxFilters, *, arch: str, kernel: tuple[int, int]) -> BoxFilters:

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence, Set
 from immure.errors import ProfileError
 
 from .abi import X32_BIT
-from .actions import ENOSYS_RETURN, severity
+from .actions import ENOSYS_RETURN, RETURNS, Action, severity
 from .assemble import assemble
-from .bpf import ARCH_OFFSET, JEQ, NR_OFFSET, Instruction
+from .bpf import ARCH_OFFSET, JEQ, NR_OFFSET, RET, Instruction
 from .combine import stricter
 from .filter import MAX_INSTRUCTIONS, Filter
 from .graph import Graph
@@ -23,6 +23,9 @@ from .predicates import Predicates
 from .profile import FLAG_BITS, Profile
 from .resolve import AbiPolicy, Clause, Kernel, resolve
 from .search import Interval, search
+
+_ASKS = RETURNS[Action.NOTIFY]
+_NEW_LISTENER = 8
 
 
 def compile_filter(
@@ -38,7 +41,8 @@ def compile_filter(
     `arch` is the kernel's architecture; the filter serves every ABI of it that the profile declares, and
     answers ENOSYS on the others. `capabilities` (`CAP_…`) and `kernel` decide `includes` and `excludes`.
     `beside` is a second profile, such as the guard: of both answers to a call the stricter counts.
-    Raises ProfileError for a profile that needs a listener, or more instructions than the kernel takes.
+    A program that asks a supervisor has SECCOMP_FILTER_FLAG_NEW_LISTENER among its flags.
+    Raises ProfileError for more instructions than the kernel takes.
     """
     policies = resolve(profile, arch, capabilities, kernel)
     if beside is not None:
@@ -50,6 +54,8 @@ def compile_filter(
     if len(instructions) > MAX_INSTRUCTIONS:
         raise _too_large(profile, len(instructions))
     flags = sum({FLAG_BITS[flag] for flag in profile.flags or ()})
+    if any(one.code == RET and one.k == _ASKS for one in instructions):
+        flags |= _NEW_LISTENER
     native = policies[0].abi
     return Filter(instructions, native.name, flags, native.big_endian)
 

@@ -12,7 +12,7 @@ import msgspec
 from .abi import Abi, abi_of_call, find_abi
 from .actions import ENOSYS, EPERM, MAX_ERRNO, PERMISSIVE, Action
 from .profile import Arg, Operator, Profile, Rule
-from .resolve import Kernel, applying_rules, declared_abis, refuse_listeners
+from .resolve import Kernel, applying_rules, declared_abis
 from .syscalls import numbers
 
 # seccomp(2), "in order of precedence".
@@ -60,7 +60,6 @@ class Reference:
         capabilities: Set[str] = frozenset(),
         kernel: Kernel = (6, 1),
     ) -> None:
-        refuse_listeners(profile)
         self._profile = profile
         self._abis = declared_abis(profile, arch)
         self._rules = applying_rules(profile, arch, capabilities, kernel)

@@ -49,6 +49,7 @@ def check_profile(profile: Profile) -> tuple[Finding, ...]:
 
 def _check(profile: Profile) -> Iterator[Finding]:
     yield from _errno("$.defaultErrnoRet", profile.default_action, profile.default_data)
+    yield from _listener(profile)
     for index, rule in enumerate(profile.rules):
         where = f"$.syscalls[{index}]"
         yield from _unknown_calls(where, rule)
@@ -56,6 +57,21 @@ def _check(profile: Profile) -> Iterator[Finding]:
         yield from _errno(f"{where}.errnoRet", rule.action, rule.data)
         yield from _scope(f"{where}.includes", rule.includes)
         yield from _scope(f"{where}.excludes", rule.excludes)
+
+
+def _listener(profile: Profile) -> Iterator[Finding]:
+    """What runc refuses of SCMP_ACT_NOTIFY."""
+    asking = [(index, rule) for index, rule in enumerate(profile.rules) if rule.action is Action.NOTIFY]
+    if profile.default_action is Action.NOTIFY:
+        yield Finding("listener", "error", "$.defaultAction", "runtimes refuse SCMP_ACT_NOTIFY as default action")
+    elif asking and profile.listener_path is None:
+        where = f"$.syscalls[{asking[0][0]}].action"
+        message = "SCMP_ACT_NOTIFY without a listener: runtimes refuse it"
+        yield Finding("listener", "error", where, message, "name the listener's socket in `listenerPath`")
+    for index, rule in asking:
+        if "write" in rule.calls:
+            message = "runtimes refuse SCMP_ACT_NOTIFY for write, which they need to pass the listener on"
+            yield Finding("listener", "error", f"$.syscalls[{index}].names", message)
 
 
 def _unknown_calls(where: str, rule: Rule) -> Iterator[Finding]:

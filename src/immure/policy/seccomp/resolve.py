@@ -10,10 +10,8 @@ from collections.abc import Mapping, Sequence, Set
 
 import msgspec
 
-from immure.errors import ProfileError
-
 from .abi import BY_OCI, Abi, family, find_abi
-from .actions import ENOSYS_RETURN, PERMISSIVE, Action, encode
+from .actions import ENOSYS_RETURN, PERMISSIVE, encode
 from .profile import Arg, Profile, Rule, Scope, parse_kernel
 from .syscalls import numbers
 
@@ -38,24 +36,9 @@ class AbiPolicy(msgspec.Struct, frozen=True):
 
 
 def resolve(profile: Profile, arch: str, capabilities: Set[str], kernel: Kernel) -> tuple[AbiPolicy, ...]:
-    """The policy of each ABI that `profile` declares for a host. Raises ProfileError for SCMP_ACT_NOTIFY."""
-    refuse_listeners(profile)
+    """The policy of each ABI that `profile` declares for a host."""
     rules = applying_rules(profile, arch, capabilities, kernel)
     return tuple(_resolve_abi(profile, abi, rules) for abi in declared_abis(profile, arch))
-
-
-def refuse_listeners(profile: Profile) -> None:
-    """Raise ProfileError for a profile that only works with a listener (seccomp_unotify(2)) behind it."""
-    places = [("$.defaultAction", profile.default_action)]
-    places += [(f"$.syscalls[{index}].action", rule.action) for index, rule in enumerate(profile.rules)]
-    for path, action in places:
-        if action is Action.NOTIFY:
-            raise ProfileError(
-                "SCMP_ACT_NOTIFY needs a listener",
-                path=path,
-                need="another action",
-                hint="use SCMP_ACT_ERRNO, or SCMP_ACT_LOG to see the calls",
-            )
 
 
 def declared_abis(profile: Profile, arch: str) -> tuple[Abi, ...]:
