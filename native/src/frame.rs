@@ -15,7 +15,7 @@ pub const KILL: u16 = 5;
 pub const READY: u16 = 101;
 pub const ENDED: u16 = 102;
 pub const FAILED: u16 = 103;
-// Engine to stem.
+// Engine to stem. A first EXEC brings the asker's socket, on which later ones can follow its exit.
 pub const EXEC: u16 = 11;
 pub const SIGNAL: u16 = 12;
 // Stem to engine.
@@ -34,6 +34,8 @@ pub const ONE_SHOT: u16 = 1;
 pub const IN_FILE: u16 = 1;
 /// EXEC: standard input is the box's own null device; no descriptor comes for it.
 pub const NO_INPUT: u16 = 4;
+/// EXEC: standard output and error stay open until the exit has been told, so that the asker needs to wake for that alone.
+pub const HOLD: u16 = 8;
 /// SIGNAL: to the whole process group of the command.
 pub const GROUP: u16 = 2;
 

@@ -27,7 +27,7 @@ from immure.runtimes.process.session import Once, measure
 from immure.runtimes.process.spawner import Spawner, memory_file, pair, receive, send
 from immure.spec.models import SandboxSpec
 
-from .processes import eventually, running
+from .processes import eventually, open_descriptors, running
 
 pytestmark = pytest.mark.rootless
 
@@ -248,22 +248,68 @@ def test_signals_that_do_not_exist(number: int, flags: int) -> None:
         assert box.exec(["true"]).ok
 
 
-def test_signals_under_way_when_a_command_ends_do_not_swallow_its_end() -> None:
+def test_signals_under_way_when_a_command_ends_do_not_swallow_its_end(launch: Launch, spawner: Spawner) -> None:
     """A socket that is closed over unread messages tells its peer an error first, and what was sent only then."""
+    null = os.open("/dev/null", os.O_RDWR)
+    payload = frames.exec_payload(1000, 1000, "/", [b"true"], {b"PATH": b"/bin"})
+    message = frames.header(frames.SIGNAL) + numbers(0)
+    for _ in range(50):
+        box = Box(spawner, launch, one_shot=True)
+        asker = box.start(payload, (null, null, null))
+        measure(box)
+        try:
+            while True:
+                send(asker, message, [])
+        except BoxLost:
+            pass
+        assert frames.kind_of(receive(asker)[0] or b"\0\0") == frames.EXITED
+        asker.close()
+        box.close()
+    os.close(null)
+
+
+def test_an_asker_asks_for_one_command_after_another() -> None:
+    """On the socket of a command that has ended; signals that come late are for nobody."""
     with Sandbox() as box:
         null = os.open("/dev/null", os.O_RDWR)
-        payload = frames.exec_payload(1000, 1000, "/", [b"true"], {b"PATH": b"/bin"})
-        message = frames.header(frames.SIGNAL) + numbers(0)
-        for _ in range(150):
+        late = frames.header(frames.SIGNAL, frames.GROUP) + numbers(9)
+        for status in range(40):
+            payload = frames.exec_payload(1000, 1000, "/", [b"sh", b"-c", b"exit %d" % status], {b"PATH": b"/bin"})
             asker = box._box.start(payload, (null, null, null))
-            try:
-                while True:
-                    send(asker, message, [])
-            except BoxLost:
-                pass
-            assert frames.kind_of(receive(asker)[0] or b"\0\0") == frames.EXITED
-            asker.close()
+            message, _ = receive(asker)
+            assert os.waitstatus_to_exitcode(frames.i32(message, 8)) == status
+            send(asker, late, [])
+            box._box.give_back(asker)
+        assert len(box._box._askers) == 1
         os.close(null)
+
+
+def test_a_second_command_while_one_runs_is_nonsense() -> None:
+    with Sandbox() as box:
+        null = os.open("/dev/null", os.O_RDWR)
+        payload = frames.exec_payload(1000, 1000, "/", [b"sleep", b"300"], {b"PATH": b"/bin"})
+        asker = box._box.start(payload, (null, null, null))
+        send(asker, frames.header(frames.EXEC) + payload, [null, null, null])
+        assert os.waitstatus_to_exitcode(frames.i32(receive(asker)[0], 8)) == -9
+        assert receive(asker)[0] == b""
+        os.close(null)
+        assert box.exec(["true"]).ok
+
+
+@pytest.mark.root
+def test_askers_that_leave_are_forgotten() -> None:
+    with Sandbox() as box:
+        stem = box._box.pid
+        first = len(open_descriptors(stem))
+        null = os.open("/dev/null", os.O_RDWR)
+        for name, patience in ((b"true", 0.05), (b"sleep", 0.0)):
+            payload = frames.exec_payload(1000, 1000, "/", [name, b"300"], {b"PATH": b"/bin"})
+            askers = [box._box.start(payload, (null, null, null)) for _ in range(20)]
+            time.sleep(patience)
+            for asker in askers:
+                asker.close()
+        os.close(null)
+        assert eventually(lambda: len(open_descriptors(stem)) <= first), open_descriptors(stem)
 
 
 def test_many_commands_that_nobody_reads(launch: Launch, spawner: Spawner) -> None:

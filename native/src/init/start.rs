@@ -1,26 +1,37 @@
 //! Starting a command: its request, the process that becomes it, and the last stage before its execve.
 
 use super::command::{self, Command, Slot};
-use super::stem::{Running, Stem, SLOTS};
+use super::stem::{Asker, Running, Stem, SLOTS};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::sys::{fd, process, socket};
 use std::ffi::{c_char, CStr};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, RawFd};
 
 impl Stem<'_> {
-    /// Descriptors: the asker's socket, standard input (but with NO_INPUT), output and error, and with IN_FILE the
-    /// payload.
-    pub fn exec(&mut self, message: socket::Message) -> Outcome<()> {
+    /// A command of a new asker, whose socket comes before the other descriptors.
+    pub fn exec_of_new(&mut self, mut message: socket::Message) -> Outcome<()> {
+        if message.fds.is_empty() {
+            return Err(Fault::new("request", "asker", libc::EBADMSG));
+        }
+        let socket = message.fds.remove(0);
+        let token = self.next_token;
+        self.next_token += 1;
+        self.poller.add(socket.as_raw_fd(), token).at("poll", "asker")?;
+        self.askers.push(Asker { token, socket, running: None, gone: false });
+        self.exec(self.askers.len() - 1, message)
+    }
+
+    /// Descriptors: standard input (but with NO_INPUT), output and error, and with IN_FILE the payload.
+    pub fn exec(&mut self, asker: usize, message: socket::Message) -> Outcome<()> {
         let bad = |what: &str| Fault::new("request", what, libc::EBADMSG);
         let (header, inline) = frame::split(message.data).ok_or_else(|| bad("header"))?;
         let in_file = header.flags & frame::IN_FILE != 0;
         let input = usize::from(header.flags & frame::NO_INPUT == 0);
         let mut fds = message.fds;
-        if header.kind != frame::EXEC || fds.len() != 3 + input + usize::from(in_file) {
+        if header.kind != frame::EXEC || fds.len() != 2 + input + usize::from(in_file) {
             return Err(bad("exec"));
         }
-        let asker = fds.remove(0);
         let file;
         let payload = if in_file {
             file = fd::read_all(fds[2 + input].as_raw_fd()).at("request", "file")?;
@@ -38,19 +49,33 @@ impl Stem<'_> {
             _ => fds[0].as_raw_fd(),
         };
         let stdio = [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()];
-        self.start(&command, stdio, asker)
+        let pid = self.start(&command, stdio, asker)?;
+        if let Some((pid, slot)) = pid {
+            fds.truncate(2 + input);
+            let held = if header.flags & frame::HOLD != 0 { fds.split_off(input) } else { Vec::new() };
+            self.askers[asker].running = Some(Running { pid, slot, held });
+        }
+        Ok(())
     }
 
-    fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: OwnedFd) -> Outcome<()> {
-        let Some(slot) = (0..SLOTS).find(|index| self.running.iter().all(|one| one.slot != *index)) else {
-            tell_exit(&asker, 0, libc::EAGAIN, 1, None);
-            return Ok(());
+    fn free_slot(&self) -> Option<usize> {
+        let taken =
+            |slot| self.askers.iter().any(|one| one.running.as_ref().is_some_and(|it| it.slot == slot));
+        (0..SLOTS).find(|&slot| !taken(slot))
+    }
+
+    /// The new process and its slot; none where it could not be made, which the asker has been told.
+    fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: usize) -> Outcome<Option<(i32, usize)>> {
+        let asker = self.askers[asker].socket.as_raw_fd();
+        let Some(slot) = self.free_slot() else {
+            tell_exit(asker, 0, libc::EAGAIN, 1, None);
+            return Ok(None);
         };
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
         let witness = std::mem::take(&mut self.witness_due);
         let stack = std::mem::take(&mut self.stack);
-        let mut start = Start { stem: self, command, stdio, witness, slot, asker: asker.as_raw_fd() };
+        let mut start = Start { stem: self, command, stdio, witness, slot, asker };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
         // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
@@ -65,18 +90,14 @@ impl Stem<'_> {
         let pid = match started {
             Ok(pid) => pid,
             Err(errno) => {
-                tell_exit(&asker, 0, errno, 1, None);
-                return Ok(());
+                tell_exit(asker, 0, errno, 1, None);
+                return Ok(None);
             }
         };
-        let token = self.next_token;
-        self.next_token += 1;
-        self.poller.add(asker.as_raw_fd(), token).at("poll", "asker")?;
-        self.running.push(Running { token, pid, slot, asker });
         if witness {
-            return self.close_ctl();
+            self.close_ctl()?;
         }
-        Ok(())
+        Ok(Some((pid, slot)))
     }
 
     /// `asker` is for the listener of a filter that has one.
@@ -130,7 +151,7 @@ pub fn send_signal(pid: i32, signal: i32, group: bool) {
 }
 
 /// An asker that is gone does not want to know.
-pub fn tell_exit(asker: &OwnedFd, status: i32, errno: i32, step: u32, usage: Option<&libc::rusage>) {
+pub fn tell_exit(asker: RawFd, status: i32, errno: i32, step: u32, usage: Option<&libc::rusage>) {
     let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
     let mut data = frame::header(frame::EXITED, 0, 0);
     data.extend(status.to_le_bytes());
@@ -138,7 +159,7 @@ pub fn tell_exit(asker: &OwnedFd, status: i32, errno: i32, step: u32, usage: Opt
     data.extend(step.to_le_bytes());
     data.extend(usage.map_or(0, |used| micros(used.ru_utime) + micros(used.ru_stime)).to_le_bytes());
     data.extend(usage.map_or(0, |used| used.ru_maxrss as u64).to_le_bytes());
-    let _ = socket::send(asker.as_raw_fd(), &data, &[]);
+    let _ = socket::send(asker, &data, &[]);
 }
 
 /// What a new process needs to become a command.

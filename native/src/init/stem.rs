@@ -15,18 +15,27 @@ pub const SLOTS: usize = 4096;
 
 const STACK_BYTES: usize = 64 * 1024;
 
-/// Tokens of the poller; a command's is its number above these.
+/// Tokens of the poller; an asker's is its number above these.
 const SIGNALS: u64 = 0;
 const ENGINE: u64 = 1;
 const SPAWNER: u64 = 2;
-const FIRST_COMMAND: u64 = 3;
+const FIRST_ASKER: u64 = 3;
+
+/// Whoever asks for commands, one after another: their exits go out on its socket, signals come in, and its end ends
+/// the command.
+pub struct Asker {
+    pub token: u64,
+    pub socket: OwnedFd,
+    pub running: Option<Running>,
+    /// Its end was seen while a command ran.
+    pub gone: bool,
+}
 
 pub struct Running {
-    pub token: u64,
     pub pid: i32,
     pub slot: usize,
-    /// To whoever asked for the command: its exit goes out here, signals come in, and its end ends the command.
-    pub asker: OwnedFd,
+    /// Open until the exit has been told.
+    pub held: Vec<OwnedFd>,
 }
 
 pub struct Stem<'a> {
@@ -34,7 +43,7 @@ pub struct Stem<'a> {
     /// What the witness passes on: how Landlock answered.
     pub report: Vec<u8>,
     pub slots: *mut Slot,
-    pub running: Vec<Running>,
+    pub askers: Vec<Asker>,
     pub next_token: u64,
     /// For the process that becomes a command; one at a time.
     pub stack: &'static mut [u8],
@@ -60,8 +69,8 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
         birth,
         report,
         slots: fd::map_shared(SLOTS * std::mem::size_of::<Slot>()).at("slots", "")?.cast(),
-        running: Vec::new(),
-        next_token: FIRST_COMMAND,
+        askers: Vec::new(),
+        next_token: FIRST_ASKER,
         stack: fd::map_private(STACK_BYTES).at("stack", "")?,
         null: fd::open("/dev/null", libc::O_RDONLY),
         poller: Poller::new().at("poll", "")?,
@@ -131,14 +140,14 @@ impl Stem<'_> {
                         }
                     }
                     ENGINE => match socket::receive(self.birth.engine, &mut buffer) {
-                        Ok(Some(message)) => self.exec(message)?,
+                        Ok(Some(message)) => self.exec_of_new(message)?,
                         Ok(None) => return Ok(()),
                         // No room for its descriptors: they are closed, and so the asker knows.
                         Err(libc::EMSGSIZE) => {}
                         Err(errno) => return Err(Fault::new("request", "", errno)),
                     },
                     SPAWNER => return Ok(()),
-                    _ => self.hear_asker(token),
+                    _ => self.hear_asker(token, &mut buffer)?,
                 }
             }
         }
@@ -147,14 +156,21 @@ impl Stem<'_> {
     /// Reports what has ended. True where that ends the box.
     fn reap(&mut self) -> Outcome<bool> {
         while let Some((pid, status, usage)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
-            let Some(place) = self.running.iter().position(|one| one.pid == pid) else {
+            let is_it = |one: &Asker| one.running.as_ref().is_some_and(|it| it.pid == pid);
+            let Some(place) = self.askers.iter().position(is_it) else {
                 continue;
             };
-            let done = self.running.swap_remove(place);
-            self.poller.remove(done.asker.as_raw_fd());
+            let asker = &mut self.askers[place];
+            let Some(done) = asker.running.take() else {
+                continue;
+            };
             // SAFETY: the slot's process is gone; the index is below SLOTS.
             let word = unsafe { std::ptr::read_volatile(self.slots.add(done.slot)) };
-            tell_exit(&done.asker, status, word.errno, word.step, Some(&usage));
+            tell_exit(asker.socket.as_raw_fd(), status, word.errno, word.step, Some(&usage));
+            drop(done.held);
+            if asker.gone {
+                self.askers.swap_remove(place);
+            }
             if self.birth.one_shot {
                 return Ok(true);
             }
@@ -162,22 +178,36 @@ impl Stem<'_> {
         Ok(false)
     }
 
-    fn hear_asker(&mut self, token: u64) {
-        let Some(one) = self.running.iter().find(|one| one.token == token) else {
-            return;
+    fn hear_asker(&mut self, token: u64, buffer: &mut [u8]) -> Outcome<()> {
+        let Some(place) = self.askers.iter().position(|one| one.token == token) else {
+            return Ok(());
         };
-        let mut buffer = [0; 64];
-        let message = socket::receive(one.asker.as_raw_fd(), &mut buffer).ok().flatten();
+        let one = &mut self.askers[place];
+        let pid = one.running.as_ref().map(|it| it.pid);
+        let message = socket::receive(one.socket.as_raw_fd(), buffer).ok().flatten();
         let request = message.as_ref().and_then(|message| frame::split(message.data));
-        match request {
-            Some((header, mut rest)) if header.kind == frame::SIGNAL => {
+        match (request, pid) {
+            (Some((header, mut rest)), _) if header.kind == frame::SIGNAL => {
                 let signal = frame::take_u32(&mut rest).unwrap_or(0) as i32;
-                send_signal(one.pid, signal, header.flags & frame::GROUP != 0);
+                // One that comes too late is for nobody.
+                if let Some(pid) = pid {
+                    send_signal(pid, signal, header.flags & frame::GROUP != 0);
+                }
+                Ok(())
             }
+            (Some(_), None) => match message {
+                Some(message) => self.exec(place, message),
+                None => Ok(()),
+            },
             // Closed, or nonsense: nobody waits for the command any more.
-            _ => {
-                self.poller.remove(one.asker.as_raw_fd());
-                send_signal(one.pid, libc::SIGKILL, true);
+            (_, pid) => {
+                self.poller.remove(one.socket.as_raw_fd());
+                one.gone = true;
+                match pid {
+                    Some(pid) => send_signal(pid, libc::SIGKILL, true),
+                    None => drop(self.askers.swap_remove(place)),
+                }
+                Ok(())
             }
         }
     }

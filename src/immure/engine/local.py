@@ -146,14 +146,17 @@ class Sandbox:
             owner = self._measured.host_ids(request.uid, request.gid)
             if owner is not None:
                 stdio.own(*owner)
-            asker = self._box.start(request.payload(), stdio.theirs)
+            asker = self._box.start(request.payload(), stdio.theirs, hold=True)
             try:
                 stdio.given()
                 attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
                 attendance.run()
-            finally:
-                # Where we leave early the command is ended by this.
+            except BaseException:
+                # It ends the command.
                 asker.close()
+                raise
+            if attendance.exit is not None:
+                self._box.give_back(asker)
         finally:
             stdio.done()
         times = {"exec": (perf_counter_ns() - began) // 1000}

@@ -14,6 +14,9 @@ from immure.runtimes.process.cgroups import sweep
 from immure.runtimes.process.faults import explain
 from immure.runtimes.process.spawner import Socket, Spawner, memory_file, pair, receive, send
 
+#: As many commands at once find a socket that was used before.
+_MOST_ASKERS = 16
+
 
 class Ended:
     """The end of a box: pid 1's wait status, what it used, and the kernel's counters of its cgroups."""
@@ -43,6 +46,8 @@ class Box:
         self.failure: SetupFailed | None = None
         self.pid = 0
         self._pidfd = -1
+        #: Sockets of commands that have ended.
+        self._askers: list[Socket] = []
 
     def ready(self) -> dict[str, bytes]:
         """Waits for the witness and gives what the kernel says of it.
@@ -75,21 +80,27 @@ class Box:
         except BoxLost:
             pass
 
-    def start(self, payload: bytes, stdio: tuple[int | None, int, int]) -> Socket:
+    def start(self, payload: bytes, stdio: tuple[int | None, int, int], *, hold: bool = False) -> Socket:
         """Asks for a command; no standard input means the box's own null device.
 
-        Its exit comes on the returned socket, and closing that ends it.
+        Its exit comes on the returned socket, and closing that ends it. With `hold`, output is at its end only once
+        the exit is there.
         """
-        ours, theirs = pair()
-        fds = [theirs.fileno(), *(fd for fd in stdio if fd is not None)]
-        flags = frames.NO_INPUT if stdio[0] is None else 0
+        try:
+            ours, theirs = self._askers.pop(), None
+        except IndexError:
+            ours, theirs = pair()
+        fds = [fd for fd in stdio if fd is not None]
+        if theirs is not None:
+            fds.insert(0, theirs.fileno())
+        flags = (frames.NO_INPUT if stdio[0] is None else 0) | (frames.HOLD if hold else 0)
         file = -1
         if len(payload) > frames.INLINE_LIMIT:
             file = memory_file(payload)
             fds.append(file)
             flags, payload = flags | frames.IN_FILE, b""
         try:
-            send(self.stem, frames.header(frames.EXEC, flags) + payload, fds)
+            send(self.stem if theirs is not None else ours, frames.header(frames.EXEC, flags) + payload, fds)
         except BoxLost as error:
             ours.close()
             raise BoxLost(
@@ -99,10 +110,18 @@ class Box:
             ours.close()
             raise
         finally:
-            theirs.close()
+            if theirs is not None:
+                theirs.close()
             if file >= 0:
                 os.close(file)
         return ours
+
+    def give_back(self, asker: Socket) -> None:
+        """Keeps the socket of a command whose exit has been heard for the next one: both sides save making another."""
+        if len(self._askers) < _MOST_ASKERS:
+            self._askers.append(asker)
+        else:
+            asker.close()
 
     def kill(self) -> None:
         """Ends the box at once; `wait_end` tells when it is gone."""
@@ -145,6 +164,8 @@ class Box:
         finally:
             self.owner.close()
             self.stem.close()
+            while self._askers:
+                self._askers.pop().close()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1

@@ -15,6 +15,7 @@ EXITED, LISTENER = 111, 112
 ONE_SHOT = 1
 IN_FILE = 1
 NO_INPUT = 4
+HOLD = 8
 GROUP = 2
 
 #: A longer payload goes into a memory file.

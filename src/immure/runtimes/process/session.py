@@ -55,8 +55,8 @@ class Measured:
         return (self._bases[0] + uid, self._bases[1] + gid) if self._bases is not None else None
 
 
-def measure(box: Box, before_release: Callable[[], None] | None = None) -> Measured:
-    """Waits for the box and measures it.
+def measure(box: Box, before_release: Callable[[Measured], None] | None = None) -> Measured:
+    """Waits for the box and measures it. `before_release` is called while its first command still waits.
 
     Raises LevelNotReached below the level asked for; the box is then to be closed.
     """
@@ -73,12 +73,12 @@ def measure(box: Box, before_release: Callable[[], None] | None = None) -> Measu
             hint="see `immure doctor`",
         )
     if before_release is not None:
-        before_release()
+        before_release(measured)
     box.release()
     return measured
 
 
-def _measure_with(box: Box, asker: Socket, request: Request, before_release: Callable[[], None] | None) -> Measured:
+def _measure_with(box: Box, asker: Socket, request: Request, before_release: Callable[[Measured], None]) -> Measured:
     """Measures a one-shot box. Its command is the witness, and may fail before there is anything to inspect."""
     try:
         return measure(box, before_release)
@@ -107,6 +107,19 @@ def _take_listener(asker: Socket, request: Request, listening: Callable[[int], N
     elif message:
         seen = Exit(message)
         raise exec_failed(request, seen.errno, seen.step)
+
+
+def _last_touch(stdio: Stdio, request: Request, attending: Callable[[], None] | None) -> Callable[[Measured], None]:
+    """What is done between measuring a box and its command's first instruction."""
+
+    def touch(measured: Measured) -> None:
+        owner = measured.host_ids(request.uid, request.gid)
+        if owner is not None:
+            stdio.own(*owner)
+        if attending is not None:
+            attending()
+
+    return touch
 
 
 class Once:
@@ -146,10 +159,7 @@ class Once:
                 if listening is not None:
                     _take_listener(asker, request, listening)
                 created = perf_counter_ns()
-                self.measured = _measure_with(box, asker, request, attending)
-                owner = self.measured.host_ids(request.uid, request.gid)
-                if owner is not None:
-                    stdio.own(*owner)
+                self.measured = _measure_with(box, asker, request, _last_touch(stdio, request, attending))
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
                 self.attendance.run()
