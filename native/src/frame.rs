@@ -22,6 +22,8 @@ pub const SIGNAL: u16 = 12;
 pub const EXITED: u16 = 111;
 /// With the listener of the command's filter.
 pub const LISTENER: u16 = 112;
+/// The command's program runs.
+pub const STARTED: u16 = 113;
 // What runs in a box, to the spawner and back, before the first command.
 pub const FAULT: u16 = 21;
 /// With what the stem reports of itself.
@@ -36,6 +38,10 @@ pub const IN_FILE: u16 = 1;
 pub const NO_INPUT: u16 = 4;
 /// EXEC: standard output and error stay open until the exit has been told, so that the asker needs to wake for that alone.
 pub const HOLD: u16 = 8;
+/// EXEC: STARTED comes as soon as the command is under way.
+pub const TELL: u16 = 32;
+/// EXEC: standard input is a terminal, which becomes the command's controlling one.
+pub const TERMINAL: u16 = 64;
 /// SIGNAL: to the whole process group of the command.
 pub const GROUP: u16 = 2;
 

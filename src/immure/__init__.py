@@ -7,9 +7,12 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from immure.engine.local import Sandbox as Sandbox
+    from immure.engine.aio import AsyncSandbox as AsyncSandbox
     from immure.engine.local import run as run
+    from immure.engine.process import Process as Process
     from immure.engine.result import Result as Result
+    from immure.engine.sandbox import Sandbox as Sandbox
+    from immure.engine.stdio import PIPE as PIPE
     from immure.errors import BoxError as BoxError
     from immure.errors import BoxLost as BoxLost
     from immure.errors import ExecFailed as ExecFailed
@@ -38,21 +41,27 @@ _ERRORS = (
     "SpecError",
 )
 _HOMES = {
+    "AsyncSandbox": "immure.engine.aio",
+    "PIPE": "immure.engine.stdio",
     "Level": "immure.spec.models",
+    "Process": "immure.engine.process",
     "Result": "immure.engine.result",
-    "Sandbox": "immure.engine.local",
+    "Sandbox": "immure.engine.sandbox",
     "SandboxSpec": "immure.spec.models",
     "run": "immure.engine.local",
     **dict.fromkeys(_ERRORS, "immure.errors"),
 }
 
 __all__ = [
+    "PIPE",
+    "AsyncSandbox",
     "BoxError",
     "BoxLost",
     "ExecFailed",
     "ImmureError",
     "Level",
     "LevelNotReached",
+    "Process",
     "ProfileError",
     "ProtectionUnavailable",
     "Result",

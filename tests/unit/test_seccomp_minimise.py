@@ -49,6 +49,16 @@ def test_of_equally_strict_rules_the_first_goes_on_to_count() -> None:
     assert compare(profile, minimise(profile), arches=["x86_64"]).relation == "equal"
 
 
+def test_a_name_joins_the_first_group_that_it_may() -> None:
+    """Not the last one, which a second look would have found another home for."""
+    twice = (Arg(0, 0, Operator.NE), Arg(0, 0, Operator.NE))
+    between = Rule(Action.KILL, ("read", "open"), args=twice)
+    profile = of(Rule(Action.KILL, ("read",)), between, Rule(Action.KILL, ("read", "open", "socket", "ioctl")))
+    small = minimise(profile)
+    assert [rule.calls for rule in small.rules] == [("ioctl", "read", "socket"), ("open",), ("open",)]
+    assert minimise(small) == small
+
+
 def test_what_applies_to_some_hosts_alone_makes_nothing_void() -> None:
     admin = Rule(Action.KILL_PROCESS, ("mount",), includes=Scope(caps=("CAP_SYS_ADMIN",)))
     profile = of(admin, Rule(Action.ALLOW, ("mount", "read")))

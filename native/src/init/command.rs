@@ -61,6 +61,12 @@ pub fn take_stdio(stdio: [RawFd; 3], keep: [Option<RawFd>; 2]) -> Outcome<()> {
     fd::close_all_but(&mut [0, 1, 2, keep[0].unwrap_or(2), keep[1].unwrap_or(2)]).at("stdio", "")
 }
 
+/// Standard input becomes the controlling terminal of the new session.
+pub fn take_terminal() -> Outcome<()> {
+    // SAFETY: the argument is a number.
+    sys::check(unsafe { libc::ioctl(0, libc::TIOCSCTTY, 0) } as i64).at("stdio", "").map(drop)
+}
+
 pub fn enter_workdir(path: &CStr) -> Outcome<()> {
     // SAFETY: a C string.
     sys::check(unsafe { libc::chdir(path.as_ptr()) } as i64).at("workdir", "")?;

@@ -8,6 +8,16 @@ use crate::sys::{fd, process, socket};
 use std::ffi::{c_char, CStr};
 use std::os::fd::{AsRawFd, RawFd};
 
+/// What else there is to a command's start.
+pub struct Manner {
+    pub stdio: [RawFd; 3],
+    /// Standard input is a terminal, to be the controlling one.
+    pub terminal: bool,
+    pub witness: bool,
+    /// For the listener of a filter that has one.
+    pub asker: Option<RawFd>,
+}
+
 impl Stem<'_> {
     /// A command of a new asker, whose socket comes before the other descriptors.
     pub fn exec_of_new(&mut self, mut message: socket::Message) -> Outcome<()> {
@@ -48,14 +58,30 @@ impl Stem<'_> {
             (0, Err(errno)) => return Err(Fault::new("request", "/dev/null", *errno)),
             _ => fds[0].as_raw_fd(),
         };
-        let stdio = [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()];
-        let pid = self.start(&command, stdio, asker)?;
-        if let Some((pid, slot)) = pid {
+        let manner = Manner {
+            stdio: [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()],
+            terminal: header.flags & frame::TERMINAL != 0,
+            witness: std::mem::take(&mut self.witness_due),
+            asker: Some(self.askers[asker].socket.as_raw_fd()),
+        };
+        if let Some((pid, slot)) = self.start(&command, manner, asker)? {
+            if header.flags & frame::TELL != 0 {
+                self.tell_start(asker, slot);
+            }
             fds.truncate(2 + input);
             let held = if header.flags & frame::HOLD != 0 { fds.split_off(input) } else { Vec::new() };
             self.askers[asker].running = Some(Running { pid, slot, held });
         }
         Ok(())
+    }
+
+    /// A process that did not get as far has left word, and its exit follows.
+    fn tell_start(&self, asker: usize, slot: usize) {
+        // SAFETY: the slot is the process's, which no longer writes to it, or has ended.
+        if unsafe { std::ptr::read_volatile(self.slots.add(slot)) }.errno == 0 {
+            let message = frame::header(frame::STARTED, 0, 0);
+            let _ = socket::send(self.askers[asker].socket.as_raw_fd(), &message, &[]);
+        }
     }
 
     fn free_slot(&self) -> Option<usize> {
@@ -65,7 +91,7 @@ impl Stem<'_> {
     }
 
     /// The new process and its slot; none where it could not be made, which the asker has been told.
-    fn start(&mut self, command: &Command, stdio: [RawFd; 3], asker: usize) -> Outcome<Option<(i32, usize)>> {
+    fn start(&mut self, command: &Command, manner: Manner, asker: usize) -> Outcome<Option<(i32, usize)>> {
         let asker = self.askers[asker].socket.as_raw_fd();
         let Some(slot) = self.free_slot() else {
             tell_exit(asker, 0, libc::EAGAIN, 1, None);
@@ -73,9 +99,9 @@ impl Stem<'_> {
         };
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
-        let witness = std::mem::take(&mut self.witness_due);
+        let witness = manner.witness;
         let stack = std::mem::take(&mut self.stack);
-        let mut start = Start { stem: self, command, stdio, witness, slot, asker };
+        let mut start = Start { stem: self, command, manner, slot };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
         // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
@@ -100,15 +126,9 @@ impl Stem<'_> {
         Ok(Some((pid, slot)))
     }
 
-    /// `asker` is for the listener of a filter that has one.
-    pub fn last_stage(
-        &self,
-        command: &Command,
-        stdio: [RawFd; 3],
-        witness: bool,
-        asker: Option<RawFd>,
-    ) -> Outcome<()> {
+    pub fn last_stage(&self, command: &Command, manner: &Manner) -> Outcome<()> {
         let stage = &self.birth.plan.command;
+        let &Manner { stdio, terminal, witness, asker } = manner;
         if witness && self.birth.privileged {
             // Early, so that the spawner attaches while this process goes on.
             command::announce(self.birth.ctl, &self.report)?;
@@ -120,6 +140,9 @@ impl Stem<'_> {
         let ctl = witness.then_some(self.birth.ctl);
         let asker = asker.filter(|_| stage.listener_flags != 0);
         command::take_stdio(stdio, [ctl, asker])?;
+        if terminal {
+            command::take_terminal()?;
+        }
         command::enter_workdir(command.workdir)?;
         command::give_up_privileges(stage, command)?;
         if let Some(ctl) = ctl {
@@ -166,16 +189,14 @@ pub fn tell_exit(asker: RawFd, status: i32, errno: i32, step: u32, usage: Option
 struct Start<'a> {
     stem: &'a Stem<'a>,
     command: &'a Command<'a>,
-    stdio: [RawFd; 3],
-    witness: bool,
+    manner: Manner,
     slot: usize,
-    asker: RawFd,
 }
 
 extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
     // SAFETY: `start` made it, and waits or has made a copy of its memory.
     let start = unsafe { &*argument.cast::<Start>() };
-    let fault = match start.stem.last_stage(start.command, start.stdio, start.witness, Some(start.asker)) {
+    let fault = match start.stem.last_stage(start.command, &start.manner) {
         Ok(()) => command::execute(start.command),
         Err(fault) => fault,
     };

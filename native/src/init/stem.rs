@@ -2,7 +2,7 @@
 //! commands leave behind.
 
 use super::command::{self, Command, Slot};
-use super::start::{send_signal, tell_exit};
+use super::start::{send_signal, tell_exit, Manner};
 use super::{landlock, Birth};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
@@ -110,9 +110,10 @@ impl Stem<'_> {
             env: Vec::new(),
             path: b"",
         };
+        let manner = Manner { stdio: [0, 1, 2], terminal: false, witness: true, asker: None };
         // SAFETY: this process has one thread.
         if unsafe { process::fork() }.at("witness", "fork")?.is_none() {
-            let fault = self.last_stage(&command, [0, 1, 2], true, None).err();
+            let fault = self.last_stage(&command, &manner).err();
             if let Some(fault) = &fault {
                 let _ = socket::send(self.birth.ctl, &frame::fault(frame::FAULT, 0, fault), &[]);
             }

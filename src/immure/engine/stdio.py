@@ -1,13 +1,22 @@
-"""Standard descriptors of a command whose output is kept."""
+"""Standard descriptors of a command whose output its caller gets."""
 
 from __future__ import annotations
 
 import fcntl
 import os
+import struct
+import termios
 
+from immure.errors import SpecError
 from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.spawner import memory_file
 
+#: For standard input that is written while the command runs; subprocess.PIPE is the same.
+PIPE = -1
+#: What most terminals understand.
+DEFAULT_TERM = b"xterm-256color"
+
+_MOST = 0xFFFF
 _SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
@@ -31,6 +40,50 @@ def captured(stdin: bytes | None) -> Stdio:
             os.close(fd)
         raise
     return Stdio((first, writers[0], writers[1]), given, [Sink(fd, None) for fd in readers])
+
+
+def streamed(stdin: bytes | int | None) -> tuple[Stdio, int | None]:
+    """Output into pipes that are read while the command runs, and with PIPE the descriptor to write its input to."""
+    if not isinstance(stdin, int):
+        return captured(stdin), None
+    if stdin != PIPE:
+        raise SpecError("standard input is bytes or PIPE", path="stdin", need="immure.PIPE", have=str(stdin))
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    try:
+        outputs = captured(None)
+    except BaseException:
+        os.close(reader)
+        os.close(writer)
+        raise
+    stdio = Stdio((reader, *outputs.theirs[1:]), [*outputs.close, reader], outputs.sinks)
+    stdio.owned.append(writer)
+    return stdio, writer
+
+
+def open_terminal(size: tuple[int, int] | bool) -> tuple[Stdio, int]:
+    """A new terminal for all three streams, and a descriptor for what is typed."""
+    columns, rows = size if isinstance(size, tuple) else (80, 24)
+    ours, theirs = os.openpty()
+    try:
+        set_window_size(ours, columns, rows)
+        typed = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 3)
+    except BaseException:
+        os.close(ours)
+        os.close(theirs)
+        raise
+    stdio = Stdio((theirs, theirs, theirs), [theirs], [Sink(ours, None)])
+    # Not ours, which is the file that all terminals are made by.
+    stdio.owned = [theirs]
+    return stdio, typed
+
+
+def set_window_size(fd: int, columns: int, rows: int) -> None:
+    """Sets a terminal's size. Raises SpecError for one that there is not. ioctl_tty(2)."""
+    if not (0 < columns <= _MOST and 0 < rows <= _MOST):
+        raise SpecError(
+            "no such size of a terminal", path="pty", need=f"1 to {_MOST} columns and rows", have=f"{columns}, {rows}"
+        )
+    fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
 
 
 def _input(stdin: bytes) -> int:

@@ -36,19 +36,22 @@ def minimise(profile: Profile) -> Profile:
 
 
 def _group_for(groups: list[_Group], rule: Rule, name: str) -> _Group:
-    """The group that a name of a rule may join: none that stands before a rule for it that is as strict, but answers
-    otherwise, since of those the first counts."""
+    """The first group that a name of a rule may join: none that stands before a rule for it that is as strict, but
+    answers otherwise, since of those the first counts."""
     key = _key(rule)
     strictness = severity(encode(rule.action, rule.data))
+    found: _Group | None = None
     for group in reversed(groups):
         if group.key == key:
-            if group.rule.comment is None and rule.comment is not None:
-                group.rule = msgspec.structs.replace(group.rule, comment=rule.comment)
-            return group
-        if name in group.names and severity(encode(group.rule.action, group.rule.data)) == strictness:
+            found = group
+        elif name in group.names and severity(encode(group.rule.action, group.rule.data)) == strictness:
             break
-    groups.append(_Group(rule, key))
-    return groups[-1]
+    if found is None:
+        found = _Group(rule, key)
+        groups.append(found)
+    elif found.rule.comment is None and rule.comment is not None:
+        found.rule = msgspec.structs.replace(found.rule, comment=rule.comment)
+    return found
 
 
 def _key(rule: Rule) -> _Key:

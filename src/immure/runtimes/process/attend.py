@@ -17,8 +17,23 @@ from immure.runtimes.process.spawner import Socket, receive, send
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
-_SIGKILL = 9
+_SIGKILL, _EIO = 9, 5
 _GRACE_S = 1.0
+
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # What only annotations need has no place on the hot path.
+    from typing import Protocol
+
+    class Poller(Protocol):
+        """`select.poll`, or what stands in for it in an event loop."""
+
+        def register(self, fd: int, eventmask: int = ..., /) -> None:
+            """Waits for it from now on."""
+
+        def unregister(self, fd: int, /) -> None:
+            """And no longer."""
 
 
 class Exit:
@@ -68,22 +83,24 @@ class Sink:
 class Stdio:
     """The standard descriptors of a command, made while its box is under way.
 
-    `theirs` are its three; those of them in `close` are ours to close once it has them.
+    `theirs` are its three; those of them in `close` are ours to close once it has them. `owned` are those that the
+    box's user is to own.
     """
 
-    __slots__ = ("close", "feed", "sinks", "theirs")
+    __slots__ = ("close", "feed", "owned", "sinks", "theirs")
 
     def __init__(self, theirs: tuple[int | None, int, int], close: list[int], sinks: list[Sink]) -> None:
         self.theirs = theirs
         self.close = close
         self.sinks = sinks
+        self.owned = [sink.fd for sink in sinks]
         #: Standard input to move: (from, to).
         self.feed: tuple[int, int] | None = None
 
     def own(self, uid: int, gid: int) -> None:
-        """Gives our pipes to a box's user, so that it can open them anew as /dev/stdout."""
-        for sink in self.sinks:
-            os.fchown(sink.fd, uid, gid)
+        """Gives pipes or a terminal of ours to a box's user, so that it can open them anew as /dev/stdout."""
+        for fd in self.owned:
+            os.fchown(fd, uid, gid)
 
     def given(self) -> None:
         """Closes what only the command is to hold."""
@@ -98,7 +115,10 @@ class Stdio:
 
 
 class Attendance:
-    """One command under way. `run` returns when it, or in a one-shot box the whole box, has ended."""
+    """One command under way, from its start to its end, or in a one-shot box to that of the box.
+
+    It waits for nothing itself: whoever drives it, such as `run`, waits for what it registers, and says what is ready.
+    """
 
     def __init__(
         self,
@@ -120,18 +140,31 @@ class Attendance:
         self.wakeup = wakeup
         self._one_shot = one_shot
         self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
-        self._room = request.output_bytes
+        self.room = request.output_bytes
         self._feed = stdio.feed
         self._feeding = b""
         self._over = False
+        self._open: dict[int, Sink] = {}
         #: When what does not end after `stop` is ended with its box.
         self._last_call: float | None = None
 
     def run(self) -> None:
-        """Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
+        """Drives it, blocking. Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
         poll = select.poll()
-        open_sinks = {sink.fd: sink for sink in self.sinks}
-        for fd in open_sinks:
+        self.register(poll)
+        while not self.finished():
+            if not self._open and self.wakeup is None and self._feed is None and self.wait_ms() is None:
+                # Nothing but the end is left to come.
+                self._hear_end()
+                continue
+            for fd, event in poll.poll(self.wait_ms()):
+                self.handle(poll, fd, event)
+            self.check_time()
+
+    def register(self, poll: Poller) -> None:
+        """Says what is to be waited for; it changes as things come."""
+        self._open = {sink.fd: sink for sink in self.sinks if sink.fd >= 0}
+        for fd in self._open:
             poll.register(fd, _IN)
         # The end of a one-shot box comes with its owner's socket; the exit is then there to be read.
         own = self.box.owner if self._one_shot else self.asker
@@ -140,37 +173,36 @@ class Attendance:
             poll.register(self.wakeup, _IN)
         if self._feed is not None:
             poll.register(self._feed[0], _IN)
-        while not self._finished(open_sinks):
-            if not open_sinks and self.wakeup is None and self._feed is None and self._wait_ms() is None:
-                # Nothing but the end is left to come.
-                self._hear_end()
-                continue
-            for fd, event in poll.poll(self._wait_ms()):
-                if fd in open_sinks:
-                    if not self._move(open_sinks[fd]):
-                        poll.unregister(fd)
-                        del open_sinks[fd]
-                elif fd == self.wakeup:
-                    self.forward_signals()
-                elif self._feed is not None and fd in self._feed:
-                    self._move_input(poll, fd, event)
-                elif self._hear_end():
-                    poll.unregister(fd)
-            self._check_time()
 
-    def _finished(self, open_sinks: dict[int, Sink]) -> bool:
+    def handle(self, poll: Poller, fd: int, event: int) -> None:
+        """Takes what is ready on one descriptor."""
+        if fd in self._open:
+            if not self._move(self._open[fd]):
+                poll.unregister(fd)
+                del self._open[fd]
+        elif fd == self.wakeup:
+            self.forward_signals()
+        elif self._feed is not None and fd in self._feed:
+            self._move_input(poll, fd, event)
+        elif self._hear_end():
+            poll.unregister(fd)
+
+    def finished(self) -> bool:
+        """Whether the command, or the one-shot box, has ended and its output is all here."""
         if self._one_shot:
-            return self.box.ended is not None and not open_sinks
+            return self.box.ended is not None and not self._open
         if not self._over:
             return False
         # What the command left in the pipes is its output; what its orphans will write later is not waited for.
-        return not open_sinks or not _readable(list(open_sinks))
+        return not self._open or not _readable(list(self._open))
 
-    def _wait_ms(self) -> int | None:
+    def wait_ms(self) -> int | None:
+        """How long to wait before `check_time`; None: until something comes."""
         due = self._deadline if self._last_call is None else self._last_call
         return None if due is None else max(0, int((due - monotonic()) * 1000) + 1)
 
-    def _check_time(self) -> None:
+    def check_time(self) -> None:
+        """Ends what has run out of time."""
         now = monotonic()
         if self._last_call is not None:
             if now >= self._last_call:
@@ -217,26 +249,39 @@ class Attendance:
             raise BoxLost("the box ended under the command", have="its stem closed the connection")
         return True
 
+    def note(self, sink: Sink, chunk: bytes, *, bounded: bool) -> bytes:
+        """Counts what somebody else has read of a stream, and gives what of it is within the limit of output."""
+        if self.flooded:
+            return b""
+        sink.count += len(chunk)
+        if bounded and self.room is not None:
+            if len(chunk) > self.room:
+                sink.truncated = self.flooded = True
+                chunk = chunk[: self.room]
+                self.stop()
+            self.room -= len(chunk)
+        return chunk
+
     def _move(self, sink: Sink) -> bool:
-        chunk = os.read(sink.fd, _CHUNK)
+        chunk = read_stream(sink.fd, _CHUNK)
         if not chunk:
             return False
         if self.flooded:
             return True
         try:
-            fits = sink.take(chunk, self._room)
+            fits = sink.take(chunk, self.room)
         except BrokenPipeError:
             # Nobody reads ours any more: the command is to learn it from its own.
             sink.close()
             return False
-        if self._room is not None:
-            self._room -= min(len(chunk), self._room)
+        if self.room is not None:
+            self.room -= min(len(chunk), self.room)
         if not fits:
             self.flooded = True
             self.stop()
         return True
 
-    def _move_input(self, poll: select.poll, fd: int, event: int) -> None:
+    def _move_input(self, poll: Poller, fd: int, event: int) -> None:
         assert self._feed is not None
         source, target = self._feed
         if fd == source and not self._feeding:
@@ -263,6 +308,16 @@ class Attendance:
         assert self._feed is not None
         os.close(self._feed[1])
         self._feed = None
+
+
+def read_stream(fd: int, size: int) -> bytes:
+    """A chunk of a pipe or terminal; nothing at its end, which a terminal tells by EIO."""
+    try:
+        return os.read(fd, size)
+    except OSError as error:
+        if error.errno == _EIO:
+            return b""
+        raise
 
 
 def _readable(fds: list[int]) -> bool:

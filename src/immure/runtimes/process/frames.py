@@ -10,12 +10,13 @@ from immure.errors import SpecError
 PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
 EXEC, SIGNAL = 11, 12
 READY, ENDED, FAILED = 101, 102, 103
-EXITED, LISTENER = 111, 112
+EXITED, LISTENER, STARTED = 111, 112, 113
 
 ONE_SHOT = 1
 IN_FILE = 1
 NO_INPUT = 4
 HOLD = 8
+TELL, TERMINAL = 32, 64
 GROUP = 2
 
 #: A longer payload goes into a memory file.

@@ -1,0 +1,171 @@
+"""A box that stays, for an event loop: what `Sandbox` does, awaited."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Generator, Mapping, Sequence
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+from immure.engine.aio_process import AsyncProcess
+from immure.engine.command import Argument
+from immure.engine.face import BoxFace
+from immure.engine.readiness import Readiness, drive, readable
+from immure.engine.result import Result
+from immure.engine.spawners import replace, spawner_for
+from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
+from immure.errors import BoxLost
+from immure.runtimes.process.attend import Attendance
+from immure.runtimes.process.box import Box
+from immure.runtimes.process.session import Measured, measure
+from immure.runtimes.process.spawner import Spawner
+from immure.spec.models import SandboxSpec
+
+_CLOSING_S = 10.0
+
+
+class AsyncSandbox(BoxFace):
+    """A box that stays until it is closed, for many commands. An asynchronous context manager, or awaited.
+
+    Its keywords are those of `run`. Cancelling a task ends the command that it waits for.
+    """
+
+    def __init__(
+        self,
+        spec: SandboxSpec | None = None,
+        *,
+        preset: str | None = None,
+        name: str = "immure",
+        **keywords: Any,
+    ) -> None:
+        super().__init__(spec, preset=preset, name=name, **keywords)
+
+    async def open(self) -> AsyncSandbox:
+        """Makes the box. Raises as `Sandbox` does. `async with` and `await` do this."""
+        spawner = await asyncio.to_thread(spawner_for, self._launch)
+        try:
+            self._box, self._measured = await self._make(spawner)
+        except BoxLost:
+            if not spawner.gone():
+                raise
+            # The spawner was killed under it: another one is asked, once.
+            spawner = await asyncio.to_thread(replace, self._launch, spawner)
+            self._box, self._measured = await self._make(spawner)
+        return self
+
+    async def _make(self, spawner: Spawner) -> tuple[Box, Measured]:
+        box = Box(spawner, self._launch, one_shot=False)
+        try:
+            await readable(box.owner.fileno())
+            return box, measure(box)
+        except BaseException:
+            # Cancelled, or refused: a few milliseconds, after which nothing of it is left.
+            box.close()
+            raise
+
+    async def exec(
+        self,
+        argv: Sequence[Argument],
+        *,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | None = None,
+        timeout_s: float | None = None,
+        output_mib: float | None = None,
+    ) -> Result:
+        """Runs one command in the box and waits for it. As `Sandbox.exec`."""
+        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        began = perf_counter_ns()
+        stdio = captured(stdin)
+        try:
+            owner = self._measured.host_ids(request.uid, request.gid)
+            if owner is not None:
+                stdio.own(*owner)
+            asker = self._box.start(request.payload(), stdio.theirs, hold=True)
+            try:
+                stdio.given()
+                attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
+                await drive(attendance)
+            except BaseException:
+                # It ends the command.
+                asker.close()
+                raise
+            if attendance.exit is not None:
+                self._box.give_back(asker)
+        finally:
+            stdio.done()
+        return self._result(request, attendance, (perf_counter_ns() - began) // 1000)
+
+    async def start(
+        self,
+        argv: Sequence[Argument],
+        *,
+        stdin: bytes | int | None = None,
+        pty: tuple[int, int] | bool = False,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | None = None,
+        timeout_s: float | None = None,
+        output_mib: float | None = None,
+    ) -> AsyncProcess:
+        """Starts a command and comes back while it runs. As `Sandbox.start`."""
+        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        bounded = output_mib is not None or self._launch.output_bytes is not None
+        if pty:
+            request.env.setdefault(b"TERM", DEFAULT_TERM)
+        stdio, writer = open_terminal(pty) if pty else streamed(stdin)
+        try:
+            owner = self._measured.host_ids(request.uid, request.gid)
+            if owner is not None:
+                stdio.own(*owner)
+            asker = self._box.start(request.payload(), stdio.theirs, tell=True, terminal=bool(pty))
+            try:
+                stdio.given()
+                await readable(asker.fileno())
+                return AsyncProcess(self._box, asker, stdio, writer, request, self._result, bounded=bounded)
+            except BaseException:
+                asker.close()
+                raise
+        except BaseException:
+            stdio.done()
+            if writer is not None:
+                os.close(writer)
+            raise
+
+    async def close(self) -> None:
+        """Ends the box and everything in it, and waits until it is gone. May be called again."""
+        if self._owner != os.getpid() or not hasattr(self, "_box") or self._box.owner.fileno() < 0:
+            return
+        box = self._box
+        try:
+            while box.ended is None:
+                box.kill()
+                async with asyncio.timeout(_CLOSING_S):
+                    await readable(box.owner.fileno())
+                box.hear_owner()
+        except (BoxLost, TimeoutError):
+            # The spawner is gone or stuck; what is left to do is done below.
+            pass
+        finally:
+            box.close()
+
+    def __await__(self) -> Generator[Any, Any, AsyncSandbox]:
+        return self.open().__await__()
+
+    async def __aenter__(self) -> AsyncSandbox:
+        return await self.open()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # A cancelled task's box goes too, and is waited for.
+        await asyncio.shield(self.close())
+
+
+__all__ = ["AsyncProcess", "AsyncSandbox", "Readiness"]

@@ -1,0 +1,48 @@
+"""Deadlines of commands that nobody waits for at the moment: one thread for all of them, while there are any."""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import threading
+import weakref
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+#: Called when the time has come; gives the next time to look again, or None.
+Due = Callable[[], "float | None"]
+
+_changed = threading.Condition()
+_heap: list[tuple[float, int, weakref.WeakMethod[Due]]] = []
+_counter = itertools.count()
+_thread: threading.Thread | None = None
+
+
+def watch(at: float, due: Any) -> None:
+    """Has the method `due` called at `at` (of time.monotonic), unless its object is gone by then."""
+    global _thread
+    with _changed:
+        heapq.heappush(_heap, (at, next(_counter), weakref.WeakMethod(due)))
+        if _thread is None or not _thread.is_alive():
+            _thread = threading.Thread(target=_run, name="immure-deadlines", daemon=True)
+            _thread.start()
+        _changed.notify()
+
+
+def _run() -> None:
+    global _thread
+    while True:
+        with _changed:
+            if not _heap:
+                _thread = None
+                return
+            wait_s = _heap[0][0] - monotonic()
+            if wait_s > 0:
+                _changed.wait(wait_s)
+                continue
+            _, _, reference = heapq.heappop(_heap)
+        due = reference()
+        again = due() if due is not None else None
+        if again is not None:
+            watch(again, due)

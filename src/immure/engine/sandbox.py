@@ -1,0 +1,151 @@
+"""A box that stays, for many commands. Blocking; no event loop is ever run."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping, Sequence
+from time import perf_counter_ns
+from types import TracebackType
+from typing import Any
+
+from immure.engine.command import Argument
+from immure.engine.face import BoxFace
+from immure.engine.process import Process
+from immure.engine.result import Result
+from immure.engine.spawners import replace, spawner_for
+from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
+from immure.errors import BoxLost
+from immure.plan.launch import Launch
+from immure.runtimes.process.attend import Attendance
+from immure.runtimes.process.box import Box
+from immure.runtimes.process.session import Measured, measure
+from immure.runtimes.process.spawner import Spawner
+from immure.spec.models import SandboxSpec
+
+
+class Sandbox(BoxFace):
+    """A box that stays until it is closed, for many commands. A context manager.
+
+    Its keywords are those of `run`. A box belongs to the process that made it: a forked child can't use it.
+    """
+
+    def __init__(
+        self,
+        spec: SandboxSpec | None = None,
+        *,
+        preset: str | None = None,
+        name: str = "immure",
+        **keywords: Any,
+    ) -> None:
+        super().__init__(spec, preset=preset, name=name, **keywords)
+        self._closing = threading.Lock()
+        spawner = spawner_for(self._launch)
+        try:
+            self._box, self._measured = _measured_box(spawner, self._launch)
+        except BoxLost:
+            if not spawner.gone():
+                raise
+            # The spawner was killed under it: another one is asked, once.
+            self._box, self._measured = _measured_box(replace(self._launch, spawner), self._launch)
+
+    def exec(
+        self,
+        argv: Sequence[Argument],
+        *,
+        stdin: bytes | None = None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | None = None,
+        timeout_s: float | None = None,
+        output_mib: float | None = None,
+    ) -> Result:
+        """Runs one command in the box and waits for it. `env` adds to the box's environment.
+
+        Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
+        """
+        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        began = perf_counter_ns()
+        stdio = captured(stdin)
+        try:
+            owner = self._measured.host_ids(request.uid, request.gid)
+            if owner is not None:
+                stdio.own(*owner)
+            asker = self._box.start(request.payload(), stdio.theirs, hold=True)
+            try:
+                stdio.given()
+                attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
+                attendance.run()
+            except BaseException:
+                # It ends the command.
+                asker.close()
+                raise
+            if attendance.exit is not None:
+                self._box.give_back(asker)
+        finally:
+            stdio.done()
+        return self._result(request, attendance, (perf_counter_ns() - began) // 1000)
+
+    def start(
+        self,
+        argv: Sequence[Argument],
+        *,
+        stdin: bytes | int | None = None,
+        pty: tuple[int, int] | bool = False,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | None = None,
+        timeout_s: float | None = None,
+        output_mib: float | None = None,
+    ) -> Process:
+        """Starts a command and comes back while it runs.
+
+        `stdin`: bytes, PIPE for `Process.stdin`, or nothing. `pty`: a terminal of its own in place of the three
+        streams, of 80 columns and 24 rows or as many as (columns, rows) say; what is typed goes to `stdin`, what is
+        shown comes from `stdout`. `output_mib` bounds all output; where it is left out, only what `wait` collects.
+
+        Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
+        """
+        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        bounded = output_mib is not None or self._launch.output_bytes is not None
+        if pty:
+            request.env.setdefault(b"TERM", DEFAULT_TERM)
+        stdio, writer = open_terminal(pty) if pty else streamed(stdin)
+        try:
+            owner = self._measured.host_ids(request.uid, request.gid)
+            if owner is not None:
+                stdio.own(*owner)
+            asker = self._box.start(request.payload(), stdio.theirs, tell=True, terminal=bool(pty))
+            return Process(self._box, asker, stdio, writer, request, self._result, bounded=bounded)
+        except BaseException:
+            stdio.done()
+            if writer is not None:
+                os.close(writer)
+            raise
+
+    def close(self) -> None:
+        """Ends the box and everything in it, and waits until it is gone. May be called again."""
+        if self._owner != os.getpid():
+            return
+        with self._closing:
+            self._box.close()
+
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _measured_box(spawner: Spawner, launch: Launch) -> tuple[Box, Measured]:
+    box = Box(spawner, launch, one_shot=False)
+    try:
+        return box, measure(box)
+    except BaseException:
+        box.close()
+        raise

@@ -1,0 +1,131 @@
+"""The two faces of a box under one: every verb blocks here, so that one test serves both."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from immure import AsyncSandbox, Process, Result, Sandbox
+from immure.engine.aio_process import AsyncProcess
+
+T = TypeVar("T")
+
+
+class Loop:
+    """An event loop on a thread of its own, for whoever blocks."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
+
+    def call(self, function: Any, *args: Any) -> Any:
+        async def called() -> Any:
+            return function(*args)
+
+        return self.do(called())
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
+
+
+class BlockingProcess:
+    """A `Process`, or an `AsyncProcess` in a loop."""
+
+    def __init__(self, process: Process | AsyncProcess, loop: Loop | None) -> None:
+        self.process, self.loop = process, loop
+
+    def read(self, stream: str = "stdout", size: int = -1) -> bytes:
+        if self.loop is None:
+            file = getattr(self.process, stream)
+            return file.read() if size < 0 else file.read1(size)
+        return self.loop.do(self.loop.call(getattr, self.process, stream).read(size))
+
+    def readline(self, stream: str = "stdout") -> bytes:
+        if self.loop is None:
+            return getattr(self.process, stream).readline()
+        return self.loop.do(self.loop.call(getattr, self.process, stream).readline())
+
+    def write(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        if self.loop is None:
+            view = memoryview(data)
+            while view:
+                view = view[self.process.stdin.write(view) :]
+        else:
+            self.loop.do(self.process.stdin.write(data))  # type: ignore[arg-type]
+
+    def end_input(self) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+
+    def wait(self) -> Result:
+        if self.loop is None:
+            return self.process.wait()  # type: ignore[return-value]
+        return self.loop.do(self.process.wait())  # type: ignore[arg-type]
+
+    def signal(self, number: int, *, group: bool = False) -> None:
+        self.process.signal(number, group=group)
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def resize(self, columns: int, rows: int) -> None:
+        self.process.resize(columns, rows)
+
+    def close(self) -> None:
+        if self.loop is None:
+            self.process.close()
+        else:
+            self.loop.call(self.process.close)
+
+
+class BlockingBox:
+    """A `Sandbox`, or an `AsyncSandbox` in a loop."""
+
+    def __init__(self, box: Sandbox | AsyncSandbox, loop: Loop | None) -> None:
+        self.box, self.loop = box, loop
+
+    def exec(self, *args: Any, **keywords: Any) -> Result:
+        called = self.box.exec(*args, **keywords)
+        return called if self.loop is None else self.loop.do(called)  # type: ignore[return-value,arg-type]
+
+    def start(self, *args: Any, **keywords: Any) -> BlockingProcess:
+        called = self.box.start(*args, **keywords)
+        started = called if self.loop is None else self.loop.do(called)  # type: ignore[arg-type]
+        return BlockingProcess(started, self.loop)  # type: ignore[arg-type]
+
+    def close(self) -> None:
+        closed = self.box.close()
+        if self.loop is not None:
+            self.loop.do(closed)  # type: ignore[arg-type]
+
+    @property
+    def pid(self) -> int:
+        return self.box._box.pid
+
+
+@contextmanager
+def blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
+    """A box of one face: `sync` or `async`."""
+    if face == "sync":
+        with Sandbox(**keywords) as box:
+            yield BlockingBox(box, None)
+        return
+    loop = Loop()
+    try:
+        box = BlockingBox(loop.do(AsyncSandbox(**keywords).open()), loop)
+        try:
+            yield box
+        finally:
+            box.close()
+    finally:
+        loop.close()

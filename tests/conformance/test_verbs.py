@@ -1,0 +1,291 @@
+"""Every verb of a box that stays, over each face and runtime, as root and as a plain user."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from immure import PIPE, BoxLost, ExecFailed, SpecError, run
+
+from .faces import BlockingBox, BlockingProcess, blocking
+
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(30)]
+
+
+@pytest.fixture(params=["sync", "async"])
+def face(request: pytest.FixtureRequest) -> str:
+    return request.param
+
+
+@pytest.fixture
+def box(face: str) -> Iterator[BlockingBox]:
+    assert run(["true"]).ok
+    before = open_files()
+    with blocking(face) as made:
+        yield made
+        # What the test let go of is let go of.
+        gc.collect()
+        assert names(made) == [], "something is left in the box"
+    gc.collect()
+    assert settles(lambda: open_files() <= before), "descriptors are left open"
+
+
+def open_files() -> int:
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def names(box: BlockingBox) -> list[str]:
+    """Processes of the box beside its first and the one that looks."""
+    program = (
+        "import os; print(*[p for p in os.listdir('/proc') if p.isdigit() and p != '1' and int(p) != os.getpid()])"
+    )
+    deadline = time.monotonic() + 5
+    while True:
+        left = box.exec(["/usr/bin/python3", "-ISc", program]).stdout.text().split()
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.02)
+
+
+def settles(condition: object) -> bool:
+    deadline = time.monotonic() + 5
+    while time.monotonic() < deadline:
+        if condition():  # type: ignore[operator]
+            return True
+        time.sleep(0.02)
+    return False
+
+
+def sh(script: str) -> list[str]:
+    return ["/bin/sh", "-c", script]
+
+
+class TestExec:
+    def test_status_output_and_errors(self, box: BlockingBox) -> None:
+        result = box.exec(sh("echo out; echo err >&2; exit 3"))
+        assert (result.exit.kind, result.exit.code) == ("exited", 3)
+        assert (result.stdout, result.stderr) == (b"out\n", b"err\n")
+        assert box.exec(sh("kill -USR1 $$")).exit.signal == signal.SIGUSR1
+
+    def test_input_environment_folder_and_user(self, box: BlockingBox) -> None:
+        assert box.exec(["cat"], stdin=b"\x00in\xff" * 9).stdout == b"\x00in\xff" * 9
+        assert box.exec(sh("echo $A $HOME; pwd"), env={"A": "b"}, workdir="/usr").stdout == b"b /tmp\n/usr\n"
+        assert box.exec(["id", "-u"]).stdout == b"1000\n"
+
+    def test_limits_of_one_command(self, box: BlockingBox) -> None:
+        assert box.exec(["sleep", "50"], timeout_s=0.2).exit.kind == "timeout"
+        flood = box.exec(["yes"], output_mib=0.5)
+        assert (flood.exit.kind, flood.truncated.stdout, len(flood.stdout)) == ("output", True, 1 << 19)
+        assert box.exec(["true"]).ok
+
+    def test_what_can_not_be_started(self, box: BlockingBox) -> None:
+        for argv, status in ((["no-such-command"], 127), (["/etc"], 126)):
+            with pytest.raises(ExecFailed) as caught:
+                box.exec(argv)
+            assert caught.value.exit_status == status
+        with pytest.raises(SpecError):
+            box.exec([])
+
+    def test_many_at_once(self, box: BlockingBox) -> None:
+        found: dict[int, bytes] = {}
+
+        def one(number: int) -> None:
+            found[number] = bytes(box.exec(sh(f"sleep 0.05; echo {number}")).stdout)
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(40)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert found == {number: f"{number}\n".encode() for number in range(40)}
+
+
+class TestStart:
+    def test_a_conversation(self, box: BlockingBox) -> None:
+        process = box.start(["cat"], stdin=PIPE)
+        for word in (b"one\n", b"two\n"):
+            process.write(word)
+            assert process.readline() == word
+        process.end_input()
+        assert process.read() == b""
+        assert process.wait().exit.code == 0
+
+    def test_output_as_it_comes(self, box: BlockingBox) -> None:
+        process = box.start(sh("for i in 1 2 3; do echo $i; sleep 0.1; done; echo err >&2; exit 4"))
+        began = time.monotonic()
+        assert process.readline() == b"1\n"
+        assert time.monotonic() - began < 5
+        assert process.read() == b"2\n3\n"
+        result = process.wait()
+        # What was asked for is the reader's; the rest is collected.
+        assert (result.exit.code, result.stdout, result.stderr) == (4, b"", b"err\n")
+        assert result.usage.stdout_bytes == 6
+
+    def test_wait_collects_what_nobody_asked_for(self, box: BlockingBox) -> None:
+        size = 3 << 20
+        result = box.start(sh(f"head -c {size} /dev/zero; head -c {size} /dev/zero >&2")).wait()
+        assert (len(result.stdout), len(result.stderr)) == (size, size)
+
+    def test_wait_again_gives_the_same(self, box: BlockingBox) -> None:
+        process = box.start(sh("exit 5"))
+        assert process.wait() is process.wait()
+
+    def test_what_is_there_is_read_to_its_end_after_the_end(self, box: BlockingBox) -> None:
+        process = box.start(sh("echo late"))
+        stream = process.read("stderr")
+        assert stream == b""
+        assert process.wait().stdout == b"late\n"
+
+    def test_a_stream_that_nobody_reads_stops_the_command(self, box: BlockingBox) -> None:
+        process = box.start(sh("head -c 10000000 /dev/zero; echo done >&2"))
+        assert process.read(size=10) == bytes(10)
+        time.sleep(0.2)
+        # Not done: the pipe is full.
+        assert not process.process._attendance.exit
+        rest = process.read()
+        assert len(rest) == 10_000_000 - 10
+        assert process.wait().stderr == b"done\n"
+
+    def test_a_writer_that_nobody_reads_waits(self, box: BlockingBox) -> None:
+        process = box.start(sh("sleep 0.2; wc -c"), stdin=PIPE)
+        process.write(bytes(1 << 20))
+        process.end_input()
+        assert process.wait().stdout.strip() == b"1048576"
+
+    def test_writing_to_one_that_reads_no_more(self, box: BlockingBox) -> None:
+        process = box.start(["true"], stdin=PIPE)
+        with pytest.raises(BrokenPipeError):
+            for _ in range(100):
+                process.write(bytes(1 << 16))
+        assert process.wait().exit.code == 0
+
+    def test_signals(self, box: BlockingBox) -> None:
+        process = box.start(sh("trap 'echo got; exit 9' USR1; echo ready; while :; do sleep 0.01; done"))
+        assert process.readline() == b"ready\n"
+        process.signal(signal.SIGUSR1)
+        assert process.readline() == b"got\n"
+        assert process.wait().exit.code == 9
+        # Too late for anybody.
+        process.signal(signal.SIGKILL)
+        assert box.exec(["true"]).ok
+
+    def test_kill_takes_the_group_along(self, box: BlockingBox) -> None:
+        process = box.start(sh("sleep 300 & sleep 300"))
+        process.kill()
+        assert process.wait().exit.signal == signal.SIGKILL
+
+    def test_leaving_ends_it(self, box: BlockingBox) -> None:
+        process = box.start(sh("sleep 300 & echo started; sleep 300"))
+        assert process.readline() == b"started\n"
+        process.close()
+        process.close()
+        with pytest.raises(ValueError, match="closed"):
+            process.wait()
+
+    def test_a_deadline_that_nobody_waits_for(self, box: BlockingBox) -> None:
+        process = box.start(["sleep", "300"], timeout_s=0.2)
+        assert process.read() == b""
+        assert process.wait().exit.kind == "timeout"
+        waited = box.start(["sleep", "300"], timeout_s=0.2)
+        assert waited.wait().exit.kind == "timeout"
+
+    def test_a_limit_of_output_that_is_read(self, box: BlockingBox) -> None:
+        process = box.start(["yes"], output_mib=0.25)
+        assert len(process.read()) == 1 << 18
+        result = process.wait()
+        assert (result.exit.kind, result.truncated.stdout) == ("output", True)
+
+    def test_a_flood_that_is_only_waited_for_is_bounded(self, box: BlockingBox) -> None:
+        result = box.start(["yes"]).wait()
+        assert (result.exit.kind, len(result.stdout)) == ("output", 16 << 20)
+
+    def test_what_can_not_be_started(self, box: BlockingBox) -> None:
+        for argv, status in ((["no-such-command"], 127), (["/etc"], 126)):
+            with pytest.raises(ExecFailed) as caught:
+                box.start(argv)
+            assert caught.value.exit_status == status
+        with pytest.raises(ExecFailed):
+            box.start(["true"], workdir="/no/such/folder", stdin=PIPE)
+        with pytest.raises(SpecError):
+            box.start(["true"], stdin=7)
+
+    def test_a_box_that_ends_under_it(self, face: str) -> None:
+        with blocking(face) as box:
+            process = box.start(["sleep", "300"])
+            box.close()
+            with pytest.raises(BoxLost):
+                process.wait()
+            with pytest.raises(BoxLost):
+                process.wait()
+            with pytest.raises(BoxLost):
+                box.start(["true"])
+
+    def test_two_hundred_at_once(self, box: BlockingBox) -> None:
+        processes = [box.start(["cat"], stdin=PIPE) for _ in range(200)]
+        for number, process in enumerate(processes):
+            process.write(f"{number}".encode())
+        for process in processes:
+            process.end_input()
+        assert [int(process.wait().stdout) for process in processes] == list(range(200))
+
+
+def typed(process: BlockingProcess, line: bytes) -> None:
+    process.write(line + b"\n")
+
+
+class TestTerminals:
+    def test_it_is_one(self, box: BlockingBox) -> None:
+        program = (
+            "import os, sys; print(all(os.isatty(fd) for fd in (0, 1, 2)), os.get_terminal_size(), os.environ['TERM'])"
+        )
+        process = box.start(["/usr/bin/python3", "-ISc", program], pty=(100, 30))
+        assert process.read() == b"True os.terminal_size(columns=100, lines=30) xterm-256color\r\n"
+        assert process.wait().exit.code == 0
+        assert (
+            box.start(["/usr/bin/python3", "-ISc", program.replace("os.get_terminal_size()", "0")], env={"TERM": "x"})
+            .wait()
+            .stdout
+            == b"False 0 x\n"
+        )
+
+    def test_typing_is_echoed_and_read(self, box: BlockingBox) -> None:
+        process = box.start(sh("read -r word; echo got $word"), pty=True)
+        typed(process, b"abc")
+        assert process.read() == b"abc\r\ngot abc\r\n"
+        assert process.wait().exit.code == 0
+
+    def test_control_characters_are_signals_to_the_foreground(self, box: BlockingBox) -> None:
+        process = box.start(sh("trap 'echo int; exit 7' INT; echo ready; while :; do sleep 0.01; done"), pty=True)
+        assert process.readline() == b"ready\r\n"
+        process.write(b"\x03")
+        assert process.wait().exit.code == 7
+
+    def test_a_new_size_is_told(self, box: BlockingBox) -> None:
+        process = box.start(sh("trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.01; done"), pty=True)
+        assert process.readline() == b"ready\r\n"
+        process.resize(132, 50)
+        assert process.read() == b"50 132\r\n"
+        assert process.wait().exit.code == 0
+        without = box.start(["cat"], stdin=PIPE)
+        with pytest.raises(ValueError, match="no terminal"):
+            without.resize(1, 1)
+        without.close()
+
+    def test_sizes_that_there_are_not(self, box: BlockingBox) -> None:
+        for size in ((0, 24), (80, 0), (70000, 24), (-1, 5)):
+            with pytest.raises(SpecError):
+                box.start(["true"], pty=size)
+
+    def test_it_controls_its_session(self, box: BlockingBox) -> None:
+        """Which /dev/tty stands for, and whose end ends it."""
+        process = box.start(sh("echo to the terminal > /dev/tty"), pty=True)
+        assert process.read() == b"to the terminal\r\n"
+        hung = box.start(sh("trap 'exit 3' HUP; echo ready; while :; do sleep 0.01; done"), pty=True)
+        assert hung.readline() == b"ready\r\n"
+        hung.close()
