@@ -38,6 +38,8 @@ pub const IN_FILE: u16 = 1;
 pub const NO_INPUT: u16 = 4;
 /// EXEC: standard output and error stay open until the exit has been told, so that the asker needs to wake for that alone.
 pub const HOLD: u16 = 8;
+/// EXEC: an operation of our own, of the name and arguments of a command.
+pub const BUILTIN: u16 = 16;
 /// EXEC: STARTED comes as soon as the command is under way.
 pub const TELL: u16 = 32;
 /// EXEC: standard input is a terminal, which becomes the command's controlling one.

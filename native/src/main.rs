@@ -1,6 +1,7 @@
 //! `immure-init`: the part of immure that Python can't be. It decides nothing; it makes system calls.
 
 mod fault;
+mod files;
 mod frame;
 mod init;
 mod plan;

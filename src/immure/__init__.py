@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from immure.errors import BoxError as BoxError
     from immure.errors import BoxLost as BoxLost
     from immure.errors import ExecFailed as ExecFailed
+    from immure.errors import FileError as FileError
     from immure.errors import ImmureError as ImmureError
     from immure.errors import LevelNotReached as LevelNotReached
     from immure.errors import ProfileError as ProfileError
@@ -32,6 +33,7 @@ _ERRORS = (
     "BoxError",
     "BoxLost",
     "ExecFailed",
+    "FileError",
     "ImmureError",
     "LevelNotReached",
     "ProfileError",
@@ -58,6 +60,7 @@ __all__ = [
     "BoxError",
     "BoxLost",
     "ExecFailed",
+    "FileError",
     "ImmureError",
     "Level",
     "LevelNotReached",

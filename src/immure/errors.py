@@ -9,6 +9,7 @@
     └── BoxError                  a box could not be made, or was lost
         ├── SetupFailed           one step of making the box failed; names the step and its object
         ├── ExecFailed            a command could not be started (not found, not executable, bad working directory)
+        ├── FileError             a file of a box can't be read, written or copied; names its path
         └── BoxLost               the box or its spawner ended under us
 
 Each carries what DESIGN's JSON form `error` has: `code`, `message`, `need`, `have`, `hint`.
@@ -142,6 +143,26 @@ class ExecFailed(BoxError):
     ) -> None:
         super().__init__(message, need=need, have=have, hint=hint)
         self.exit_status = exit_status
+
+
+class FileError(BoxError):
+    """A file of a box can't be read, written or copied. `path` is the box's, `errno` the kernel's answer or 0."""
+
+    code = "IMM-FILE"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str,
+        errno: int = 0,
+        need: str | None = None,
+        have: str | None = None,
+        hint: str | None = None,
+    ) -> None:
+        super().__init__(message, need=need, have=have, hint=hint)
+        self.path = path
+        self.errno = errno
 
 
 class BoxLost(BoxError):

@@ -88,6 +88,30 @@ class BlockingProcess:
             self.loop.call(self.process.close)
 
 
+class BlockingFiles:
+    """`Files`, or `AsyncFiles` in a loop: every method of theirs."""
+
+    def __init__(self, files: object, loop: Loop | None) -> None:
+        self._files, self._loop = files, loop
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._files, name)
+        if self._loop is None:
+            return method
+        loop = self._loop
+        return lambda *args, **keywords: loop.do(method(*args, **keywords))
+
+    @contextmanager
+    def watching(self, path: str, **keywords: Any) -> Iterator[Any]:
+        """A call that gives the next change."""
+        watch = self.watch(path, **keywords)
+        loop = self._loop
+        try:
+            yield (lambda: next(watch)) if loop is None else (lambda: loop.do(watch.__anext__()))
+        finally:
+            watch.close()
+
+
 class BlockingBox:
     """A `Sandbox`, or an `AsyncSandbox` in a loop."""
 
@@ -107,6 +131,10 @@ class BlockingBox:
         closed = self.box.close()
         if self.loop is not None:
             self.loop.do(closed)  # type: ignore[arg-type]
+
+    @property
+    def files(self) -> BlockingFiles:
+        return BlockingFiles(self.box.files, self.loop)
 
     @property
     def pid(self) -> int:

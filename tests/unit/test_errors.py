@@ -17,6 +17,7 @@ TREE = {
     "BoxError": (ImmureError, "IMM-BOX"),
     "SetupFailed": (BoxError, "IMM-SETUP"),
     "ExecFailed": (BoxError, "IMM-EXEC"),
+    "FileError": (BoxError, "IMM-FILE"),
     "BoxLost": (BoxError, "IMM-LOST"),
 }
 

@@ -18,6 +18,17 @@ pub struct Command<'a> {
     pub path: &'a [u8],
 }
 
+impl Command<'_> {
+    /// Does what it names itself, without a program.
+    pub fn carry_out(&self) -> i32 {
+        let arguments = self.argv.iter().take_while(|argument| !argument.is_null());
+        // SAFETY: C strings of the request.
+        let arguments: Vec<&[u8]> =
+            arguments.map(|argument| unsafe { CStr::from_ptr(*argument) }.to_bytes()).collect();
+        crate::files::run(&arguments)
+    }
+}
+
 /// Where a command's process leaves word when it can't go on; a page shared with the stem, since a filter may
 /// already refuse every other way.
 #[repr(C)]

@@ -13,6 +13,8 @@ pub struct Manner {
     pub stdio: [RawFd; 3],
     /// Standard input is a terminal, to be the controlling one.
     pub terminal: bool,
+    /// No program is executed: the process stays what it is.
+    pub builtin: bool,
     pub witness: bool,
     /// For the listener of a filter that has one.
     pub asker: Option<RawFd>,
@@ -61,6 +63,7 @@ impl Stem<'_> {
         let manner = Manner {
             stdio: [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()],
             terminal: header.flags & frame::TERMINAL != 0,
+            builtin: header.flags & frame::BUILTIN != 0,
             witness: std::mem::take(&mut self.witness_due),
             asker: Some(self.askers[asker].socket.as_raw_fd()),
         };
@@ -99,14 +102,15 @@ impl Stem<'_> {
         };
         // SAFETY: a free slot has no process that writes to it.
         unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
-        let witness = manner.witness;
+        let (witness, builtin) = (manner.witness, manner.builtin);
         let stack = std::mem::take(&mut self.stack);
         let mut start = Start { stem: self, command, manner, slot };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
-        // the witness is a copy. SAFETY: this process has one thread, and the child never returns.
+        // the witness is a copy; and so is what goes on without an execve.
+        // SAFETY: this process has one thread, and the child never returns.
         let started = unsafe {
-            if witness && !self.birth.privileged {
+            if builtin || witness && !self.birth.privileged {
                 process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))
             } else {
                 process::vfork_with(stack, become_command, argument)
@@ -128,7 +132,7 @@ impl Stem<'_> {
 
     pub fn last_stage(&self, command: &Command, manner: &Manner) -> Outcome<()> {
         let stage = &self.birth.plan.command;
-        let &Manner { stdio, terminal, witness, asker } = manner;
+        let &Manner { stdio, terminal, witness, asker, .. } = manner;
         if witness && self.birth.privileged {
             // Early, so that the spawner attaches while this process goes on.
             command::announce(self.birth.ctl, &self.report)?;
@@ -197,6 +201,7 @@ extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
     // SAFETY: `start` made it, and waits or has made a copy of its memory.
     let start = unsafe { &*argument.cast::<Start>() };
     let fault = match start.stem.last_stage(start.command, &start.manner) {
+        Ok(()) if start.manner.builtin => process::exit(start.command.carry_out()),
         Ok(()) => command::execute(start.command),
         Err(fault) => fault,
     };

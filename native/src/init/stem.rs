@@ -110,7 +110,7 @@ impl Stem<'_> {
             env: Vec::new(),
             path: b"",
         };
-        let manner = Manner { stdio: [0, 1, 2], terminal: false, witness: true, asker: None };
+        let manner = Manner { stdio: [0, 1, 2], terminal: false, builtin: false, witness: true, asker: None };
         // SAFETY: this process has one thread.
         if unsafe { process::fork() }.at("witness", "fork")?.is_none() {
             let fault = self.last_stage(&command, &manner).err();

@@ -9,10 +9,11 @@ from time import perf_counter_ns
 from types import TracebackType
 from typing import Any
 
+from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument
 from immure.engine.face import BoxFace
-from immure.engine.readiness import Readiness, drive, readable
+from immure.engine.readiness import drive, readable
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
@@ -77,16 +78,12 @@ class AsyncSandbox(BoxFace):
         output_mib: float | None = None,
     ) -> Result:
         """Runs one command in the box and waits for it. As `Sandbox.exec`."""
-        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         began = perf_counter_ns()
         stdio = captured(stdin)
         try:
-            owner = self._measured.host_ids(request.uid, request.gid)
-            if owner is not None:
-                stdio.own(*owner)
-            asker = self._box.start(request.payload(), stdio.theirs, hold=True)
+            asker = self.ask(request, stdio, hold=True)
             try:
-                stdio.given()
                 attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
                 await drive(attendance)
             except BaseException:
@@ -97,7 +94,7 @@ class AsyncSandbox(BoxFace):
                 self._box.give_back(asker)
         finally:
             stdio.done()
-        return self._result(request, attendance, (perf_counter_ns() - began) // 1000)
+        return self.result(request, attendance, (perf_counter_ns() - began) // 1000)
 
     async def start(
         self,
@@ -112,20 +109,16 @@ class AsyncSandbox(BoxFace):
         output_mib: float | None = None,
     ) -> AsyncProcess:
         """Starts a command and comes back while it runs. As `Sandbox.start`."""
-        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         bounded = output_mib is not None or self._launch.output_bytes is not None
         if pty:
             request.env.setdefault(b"TERM", DEFAULT_TERM)
         stdio, writer = open_terminal(pty) if pty else streamed(stdin)
         try:
-            owner = self._measured.host_ids(request.uid, request.gid)
-            if owner is not None:
-                stdio.own(*owner)
-            asker = self._box.start(request.payload(), stdio.theirs, tell=True, terminal=bool(pty))
+            asker = self.ask(request, stdio, tell=True, terminal=bool(pty))
             try:
-                stdio.given()
                 await readable(asker.fileno())
-                return AsyncProcess(self._box, asker, stdio, writer, request, self._result, bounded=bounded)
+                return AsyncProcess(self._box, asker, stdio, writer, request, self.result, bounded=bounded)
             except BaseException:
                 asker.close()
                 raise
@@ -134,6 +127,11 @@ class AsyncSandbox(BoxFace):
             if writer is not None:
                 os.close(writer)
             raise
+
+    @property
+    def files(self) -> AsyncFiles:
+        """The box's files."""
+        return AsyncFiles(self)
 
     async def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""
@@ -166,6 +164,3 @@ class AsyncSandbox(BoxFace):
     ) -> None:
         # A cancelled task's box goes too, and is waited for.
         await asyncio.shield(self.close())
-
-
-__all__ = ["AsyncProcess", "AsyncSandbox", "Readiness"]

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from immure.engine.command import Argument, make_request, make_result, prepare_call
+from immure.engine.process import Process
 from immure.engine.result import Levels, Result
 from immure.errors import BoxLost, SpecError
 from immure.evidence.models import Evidence, make_evidence
-from immure.runtimes.process.attend import Attendance
+from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
+from immure.runtimes.process.spawner import Socket
 from immure.spec.keywords import check_environment
 from immure.spec.models import SandboxSpec
 
@@ -52,14 +54,14 @@ class BoxFace:
         """The level asked for and the one awarded."""
         return Levels(asked=self._launch.level, awarded=self._measured.awarded)
 
-    def _request(
+    def request(
         self,
         argv: Sequence[Argument],
-        env: Mapping[str, str] | None,
-        workdir: str | None,
-        user: int | None,
-        timeout_s: float | None,
-        output_mib: float | None,
+        env: Mapping[str, str] | None = None,
+        workdir: str | None = None,
+        user: int | None = None,
+        timeout_s: float | None = None,
+        output_mib: float | None = None,
     ) -> Request:
         """A command of this box. Raises SpecError for bad input, and BoxLost where the box can't be used."""
         self._check_usable()
@@ -77,7 +79,61 @@ class BoxFace:
             request.output_bytes = int(output_mib * (1 << 20))
         return request
 
-    def _result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
+    def carry_out(
+        self,
+        request: Request,
+        stdio: Stdio,
+        *,
+        builtin: bool = False,
+        attending: Callable[[Attendance | None], None] | None = None,
+    ) -> Attendance:
+        """Runs a command, or an operation of the native program, and waits for its end. The caller closes `stdio`.
+
+        `attending` is given what another thread can stop it by, and None when that must not be used any more.
+        """
+        asker = self.ask(request, stdio, hold=True, builtin=builtin)
+        try:
+            attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
+            if attending is not None:
+                attending(attendance)
+            attendance.run()
+        except BaseException:
+            # It ends the command.
+            asker.close()
+            raise
+        finally:
+            if attending is not None:
+                attending(None)
+        if attendance.exit is not None:
+            self._box.give_back(asker)
+        return attendance
+
+    def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
+        """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
+        try:
+            asker = self.ask(request, stdio, tell=not builtin, terminal=len(stdio.sinks) == 1, builtin=builtin)
+            return Process(self._box, asker, stdio, writer, request, self.result, bounded=bounded, told=not builtin)
+        except BaseException:
+            stdio.done()
+            if writer is not None:
+                os.close(writer)
+            raise
+
+    def ask(self, request: Request, stdio: Stdio, **manner: bool) -> Socket:
+        """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""
+        owner = self._measured.host_ids(request.uid, request.gid)
+        if owner is not None:
+            stdio.own(*owner)
+        asker = self._box.start(request.payload(), stdio.theirs, **manner)
+        try:
+            stdio.given()
+        except BaseException:
+            asker.close()
+            raise
+        return asker
+
+    def result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
+        """The result of a command of this box. Raises as `judge_end` does."""
         oom = self._new_oom_kills()
         return make_result(request, attendance, None, self._measured, {"exec": exec_us}, self.name, self.id, oom=oom)
 

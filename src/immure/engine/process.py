@@ -42,6 +42,7 @@ class Process:
         make_result: MakeResult,
         *,
         bounded: bool,
+        told: bool = True,
     ) -> None:
         self._box = box
         self._asker = asker
@@ -57,12 +58,12 @@ class Process:
         self._readers: dict[int, io.BufferedReader] = {}
         self._released = False
         self._terminal = len(stdio.sinks) == 1
-        try:
-            stdio.given()
-            hear_start(asker, request)
-        except BaseException:
-            asker.close()
-            raise
+        if told:
+            try:
+                hear_start(asker, request)
+            except BaseException:
+                asker.close()
+                raise
         self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
         self._stdin = io.FileIO(writer, "wb") if writer is not None else None
         if request.timeout_s is not None:

@@ -11,13 +11,13 @@ from typing import Any
 
 from immure.engine.command import Argument
 from immure.engine.face import BoxFace
+from immure.engine.files import Files
 from immure.engine.process import Process
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
 from immure.errors import BoxLost
 from immure.plan.launch import Launch
-from immure.runtimes.process.attend import Attendance
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.session import Measured, measure
 from immure.runtimes.process.spawner import Spawner
@@ -64,27 +64,14 @@ class Sandbox(BoxFace):
 
         Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
         """
-        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         began = perf_counter_ns()
         stdio = captured(stdin)
         try:
-            owner = self._measured.host_ids(request.uid, request.gid)
-            if owner is not None:
-                stdio.own(*owner)
-            asker = self._box.start(request.payload(), stdio.theirs, hold=True)
-            try:
-                stdio.given()
-                attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
-                attendance.run()
-            except BaseException:
-                # It ends the command.
-                asker.close()
-                raise
-            if attendance.exit is not None:
-                self._box.give_back(asker)
+            attendance = self.carry_out(request, stdio)
         finally:
             stdio.done()
-        return self._result(request, attendance, (perf_counter_ns() - began) // 1000)
+        return self.result(request, attendance, (perf_counter_ns() - began) // 1000)
 
     def start(
         self,
@@ -106,22 +93,17 @@ class Sandbox(BoxFace):
 
         Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
         """
-        request = self._request(argv, env, workdir, user, timeout_s, output_mib)
+        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         bounded = output_mib is not None or self._launch.output_bytes is not None
         if pty:
             request.env.setdefault(b"TERM", DEFAULT_TERM)
         stdio, writer = open_terminal(pty) if pty else streamed(stdin)
-        try:
-            owner = self._measured.host_ids(request.uid, request.gid)
-            if owner is not None:
-                stdio.own(*owner)
-            asker = self._box.start(request.payload(), stdio.theirs, tell=True, terminal=bool(pty))
-            return Process(self._box, asker, stdio, writer, request, self._result, bounded=bounded)
-        except BaseException:
-            stdio.done()
-            if writer is not None:
-                os.close(writer)
-            raise
+        return self.begin(request, stdio, writer, bounded=bounded, builtin=False)
+
+    @property
+    def files(self) -> Files:
+        """The box's files."""
+        return Files(self)
 
     def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""

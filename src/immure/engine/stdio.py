@@ -17,7 +17,9 @@ PIPE = -1
 DEFAULT_TERM = b"xterm-256color"
 
 _MOST = 0xFFFF
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+#: Linux 5.1. F_SEAL_WRITE would wait, for milliseconds, until no page is in use.
+_F_SEAL_FUTURE_WRITE = 0x10
+_SEALS = _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
 def captured(stdin: bytes | None) -> Stdio:
@@ -58,6 +60,12 @@ def streamed(stdin: bytes | int | None) -> tuple[Stdio, int | None]:
     stdio = Stdio((reader, *outputs.theirs[1:]), [*outputs.close, reader], outputs.sinks)
     stdio.owned.append(writer)
     return stdio, writer
+
+
+def with_input(fd: int) -> Stdio:
+    """Output into pipes, and input from a regular file that is opened for reading alone. It stays the caller's."""
+    outputs = captured(None)
+    return Stdio((fd, *outputs.theirs[1:]), outputs.close, outputs.sinks)
 
 
 def open_terminal(size: tuple[int, int] | bool) -> tuple[Stdio, int]:

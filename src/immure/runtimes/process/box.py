@@ -88,11 +88,13 @@ class Box:
         hold: bool = False,
         tell: bool = False,
         terminal: bool = False,
+        builtin: bool = False,
     ) -> Socket:
         """Asks for a command; no standard input means the box's own null device.
 
         Its exit comes on the returned socket, and closing that ends it. With `hold`, output is at its end only once
-        the exit is there; with `tell`, STARTED comes first; with `terminal`, standard input is one and becomes its own.
+        the exit is there; with `tell`, STARTED comes first; with `terminal`, standard input is one and becomes its own;
+        with `builtin`, what is named is an operation of the native program.
         """
         try:
             ours, theirs = self._askers.pop(), None
@@ -103,6 +105,7 @@ class Box:
             fds.insert(0, theirs.fileno())
         flags = (frames.NO_INPUT if stdio[0] is None else 0) | (frames.HOLD if hold else 0)
         flags |= (frames.TELL if tell else 0) | (frames.TERMINAL if terminal else 0)
+        flags |= frames.BUILTIN if builtin else 0
         file = -1
         if len(payload) > frames.INLINE_LIMIT:
             file = memory_file(payload)

@@ -1,0 +1,345 @@
+"""Files of a box. Each operation runs as a command does: in the box, as its user, under its walls."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat as stat_bits
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import BinaryIO
+
+from immure.engine.face import BoxFace
+from immure.engine.file_models import (
+    EVENT_HEAD,
+    FileEvent,
+    FileInfo,
+    event_length,
+    file_error,
+    read_entries,
+    read_event,
+)
+from immure.engine.folders import beside, pack_folder, unpack_folder
+from immure.engine.process import Process
+from immure.engine.result import Output
+from immure.engine.stdio import PIPE, captured, streamed, with_input
+from immure.errors import BoxLost, FileError, SpecError
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.request import Request
+
+StrPath = str | os.PathLike[str]
+_MIB = 1 << 20
+#: What `read` gives at most, unless it is asked for more.
+READ_BYTES = 16 * _MIB
+_LISTING_BYTES = 256 * _MIB
+_CHUNK = 256 * 1024
+_U64 = 2**64 - 1
+
+
+class Files:
+    """The files of one box. Paths are the box's; relative ones begin at its working directory.
+
+    All methods raise FileError with the path and the kernel's errno where something can't be done, and BoxLost where
+    the box is gone.
+    """
+
+    def __init__(self, face: BoxFace) -> None:
+        self._face = face
+        #: What is under way, for `abandon`.
+        self._stop: Callable[[], None] | None = None
+        self._abandoned = False
+        self._stopping = threading.Lock()
+
+    def abandon(self) -> None:
+        """Ends the operation that another thread is in, and any after it. For one that is not waited for any more."""
+        with self._stopping:
+            self._abandoned = True
+            if self._stop is not None:
+                self._stop()
+
+    def _under_way(self, stop: Callable[[], None] | None) -> None:
+        with self._stopping:
+            self._stop = stop
+            if self._abandoned and stop is not None:
+                stop()
+
+    def read(self, path: StrPath, *, offset: int = 0, length: int | None = None) -> Output:
+        """What a file holds, from `offset` bytes on. Without `length`, all of it: more than 16 MiB is an error then.
+
+        Only regular files are read, wherever links of the box lead.
+        """
+        if offset < 0 or (length is not None and length < 0):
+            raise SpecError("less than nothing", path="offset", need="0 or more", have=f"{offset}, {length}")
+        wanted = READ_BYTES + 1 if length is None else length
+        data = self._captured("read", path, str(offset), str(wanted), room=wanted)
+        if length is None and len(data) > READ_BYTES:
+            raise FileError(
+                f"{os.fspath(path)!r} is longer than {READ_BYTES} bytes",
+                path=os.fspath(path),
+                errno=27,
+                need=f"at most {READ_BYTES} bytes",
+                hint="read parts of it with offset and length, or use download",
+            )
+        return Output(data)
+
+    def write(
+        self,
+        path: StrPath,
+        data: bytes | bytearray | memoryview | str | BinaryIO,
+        *,
+        mode: int = 0o644,
+        append: bool = False,
+        new: bool = False,
+        parents: bool = False,
+    ) -> None:
+        """Writes a file: bytes, text as UTF-8, or what an open binary file gives from where it stands.
+
+        What was there stays whole until all of the new is there, and keeps its mode; `mode` is that of a new one.
+        `append` adds to its end, `new` refuses one that is there, `parents` makes the folders above.
+        """
+        flags = ("a" if append else "") + ("n" if new else "") + ("p" if parents else "")
+        operation = ("write", path, str(mode & 0o777), flags)
+        if isinstance(data, str):
+            data = data.encode()
+        if isinstance(data, bytes | bytearray | memoryview):
+            self._run(*operation, stdio=captured(bytes(data)), room=_MIB)
+        elif (fd := _regular(data)) is not None:
+            self._run(*operation, stdio=with_input(fd), room=_MIB)
+        else:
+            with self._started(*operation, stdin=True) as process:
+                _feed(process, data)
+                self._end(process, "write", path)
+
+    def list(self, path: StrPath = ".") -> list[FileInfo]:
+        """What is in a folder, by name."""
+        entries = read_entries(self._captured("list", path, room=_LISTING_BYTES))
+        return sorted(entries, key=lambda one: one.name)
+
+    def stat(self, path: StrPath, *, follow: bool = True) -> FileInfo:
+        """What is known of a file; with `follow`, of what a link leads to."""
+        data = self._captured("stat", path, "1" if follow else "0", room=_MIB)
+        (found, *more) = [*read_entries(data)] or [None]
+        if found is None or more:
+            raise BoxLost("the box sent an entry that can't be read", have=f"{len(data)} bytes")
+        return found
+
+    def exists(self, path: StrPath) -> bool:
+        """Whether something is there; a link that leads nowhere is not."""
+        try:
+            self.stat(path)
+        except FileError as error:
+            if error.errno in (2, 20):
+                return False
+            raise
+        return True
+
+    def mkdir(self, path: StrPath, *, mode: int = 0o755, parents: bool = False) -> None:
+        """Makes a folder; with `parents`, those above too, and then it may be there already."""
+        self._captured("mkdir", path, str(mode & 0o777), "1" if parents else "0", room=_MIB)
+
+    def remove(self, path: StrPath, *, recursive: bool = False) -> None:
+        """Removes a file, a link or an empty folder; with `recursive`, a folder with all that is in it."""
+        self._captured("remove", path, "1" if recursive else "0", room=_MIB)
+
+    def move(self, source: StrPath, target: StrPath, *, replace: bool = False) -> None:
+        """Renames; with `replace`, over what is there."""
+        self._captured("move", source, os.fspath(target), "1" if replace else "0", room=_MIB)
+
+    def upload(self, source: StrPath, path: StrPath) -> None:
+        """Copies a file of the host, or a folder with the files, folders and links in it, to `path`.
+
+        A folder is put into what is there. Raises SpecError for what is none of these.
+        """
+        if not Path(source).is_dir():
+            with Path(source).open("rb") as file:
+                self.write(path, file)
+            return
+        with self._started("unpack", path, stdin=True) as process:
+            assert process.stdin is not None
+            try:
+                pack_folder(source, process.stdin)
+            except BrokenPipeError:
+                # It says why.
+                pass
+            process.stdin.close()
+            self._end(process, "unpack", path)
+
+    def download(self, path: StrPath, target: StrPath, *, max_bytes: int = 1 << 30, max_entries: int = 100_000) -> None:
+        """Copies a file or folder of the box to `target`, which must not be there: whole, or nothing.
+
+        What comes is hostile. A link that leads out of the folder, and anything that is neither file, folder nor link,
+        is an error that names it; setuid bits and owners do not come along.
+        """
+        if os.path.lexists(target):
+            raise SpecError("the target is there already", path=os.fspath(target), need="a name that is free")
+        if self.stat(path).kind == "folder":
+            with self._started("pack", path) as process:
+                unpack_folder(process.stdout, target, max_bytes, max_entries, lambda: self._end(process, "pack", path))
+            return
+        with self._started("read", path, "0", str(max_bytes + 1)) as process:
+            _save(process, target, max_bytes, lambda: self._end(process, "read", path))
+
+    def watch(self, path: StrPath, *, recursive: bool = False) -> Watch:
+        """Changes of a folder's entries as they come, with `recursive` of all folders below too."""
+        process = self._started("watch", path, "1" if recursive else "0", stdin=True, timed=False)
+        return Watch(self, process, os.fspath(path))
+
+    def _request(self, operation: str, path: StrPath, *rest: str, room: int | None, timed: bool = True) -> Request:
+        argv = ["files", operation, os.fspath(path) or ".", *rest]
+        request = self._face.request(argv)
+        request.output_bytes = None if room is None else room + _CHUNK
+        if not timed:
+            request.timeout_s = None
+        return request
+
+    def _captured(self, operation: str, path: StrPath, *rest: str, room: int) -> bytes:
+        return self._run(operation, path, *rest, stdio=captured(None), room=room)
+
+    def _run(self, operation: str, path: StrPath, *rest: str, stdio: Stdio, room: int) -> bytes:
+        try:
+            request = self._request(operation, path, *rest, room=room)
+            attendance = self._face.carry_out(
+                request, stdio, builtin=True, attending=lambda one: self._under_way(one and one.stop)
+            )
+        finally:
+            stdio.done()
+        out, err = attendance.sinks
+        self._judge(attendance, operation, path, bytes(err.data))
+        return bytes(out.data)
+
+    def _started(self, operation: str, path: StrPath, *rest: str, stdin: bool = False, timed: bool = True) -> Process:
+        request = self._request(operation, path, *rest, room=None, timed=timed)
+        opened, writer = streamed(PIPE if stdin else None)
+        process = self._face.begin(request, opened, writer, bounded=False, builtin=True)
+        self._under_way(process.kill)
+        return process
+
+    def _end(self, process: Process, operation: str, path: StrPath) -> None:
+        # What is left of its output is nothing; one that goes on is not waited for.
+        if process.stdout.read1(1):
+            process.close()
+            raise BoxLost("the box sent more than there was to send", have=operation)
+        result = process.wait()
+        if not result.ok:
+            self._refuse(result.exit.kind, result.exit.signal, operation, path, bytes(result.stderr))
+
+    def _judge(self, attendance: Attendance, operation: str, path: StrPath, said: bytes) -> None:
+        seen = attendance.exit
+        if attendance.timed_out or attendance.flooded:
+            self._refuse("timeout" if attendance.timed_out else "output", None, operation, path, b"")
+        elif seen is None or seen.status:
+            signal = os.WTERMSIG(seen.status) if seen is not None and os.WIFSIGNALED(seen.status) else None
+            self._refuse("signaled" if signal else "exited", signal, operation, path, said)
+
+    @staticmethod
+    def _refuse(kind: str, signal: int | None, operation: str, path: StrPath, said: bytes) -> None:
+        if kind == "exited":
+            raise file_error(operation, os.fspath(path), said)
+        raise FileError(
+            f"{operation} {os.fspath(path)!r} was ended in the box",
+            path=os.fspath(path),
+            need="an operation that ends by itself",
+            have=f"signal {signal}" if signal else kind,
+            hint="a larger timeout_s, or a profile that allows it" if kind != "output" else "ask for less at once",
+        )
+
+
+class Watch:
+    """Changes as they come: an iterator, and a context manager that ends it."""
+
+    def __init__(self, files: Files, process: Process, path: str) -> None:
+        self._files, self._process, self._path = files, process, path
+        try:
+            # The word that nothing is missed from here on.
+            self._next()
+        except BaseException:
+            process.close()
+            raise
+
+    def _next(self) -> FileEvent | None:
+        stream = self._process.stdout
+        head = stream.read(EVENT_HEAD)
+        if len(head) < EVENT_HEAD:
+            self._files._end(self._process, "watch", self._path)  # pyright: ignore[reportPrivateUsage]
+            raise StopIteration
+        path = stream.read(event_length(head))
+        return read_event(head, path)
+
+    def __iter__(self) -> Iterator[FileEvent]:
+        return self
+
+    def __next__(self) -> FileEvent:
+        while True:
+            event = self._next()
+            if event is not None:
+                return event
+
+    def abandon(self) -> None:
+        """Ends it under another thread that waits for the next change."""
+        self._process.kill()
+
+    def close(self) -> None:
+        """Ends it."""
+        self._process.close()
+
+    def __enter__(self) -> Watch:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _regular(file: BinaryIO) -> int | None:
+    """The descriptor of a regular file that is opened for reading alone, which a box may have as it is."""
+    import fcntl
+
+    try:
+        fd = file.fileno()
+        if not isinstance(file, io.FileIO | io.BufferedReader):
+            return None
+        os.lseek(fd, file.tell(), os.SEEK_SET)
+        only_reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
+        return fd if only_reads and stat_bits.S_ISREG(os.fstat(fd).st_mode) else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _feed(process: Process, source: BinaryIO) -> None:
+    assert process.stdin is not None
+    try:
+        while chunk := source.read(_CHUNK):
+            view = memoryview(chunk)
+            while view:
+                view = view[process.stdin.write(view) :]
+    except BrokenPipeError:
+        # The operation has ended; it says why.
+        pass
+    process.stdin.close()
+
+
+def _save(process: Process, target: StrPath, max_bytes: int, end: Callable[[], None]) -> None:
+    """One file, whole or not at all."""
+    whole = Path(target).absolute()
+    temporary = beside(whole)
+    try:
+        with temporary.open("xb") as file:
+            left = max_bytes
+            while chunk := process.stdout.read1(_CHUNK):
+                left -= len(chunk)
+                if left < 0:
+                    raise FileError(
+                        "the file is longer than wanted", path=whole.name, errno=27, need=f"at most {max_bytes} bytes"
+                    )
+                file.write(chunk)
+        end()
+        temporary.rename(whole)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise

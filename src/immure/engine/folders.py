@@ -1,0 +1,175 @@
+"""Folders as streams of tar: from the host into a box, and out of a box, where what comes is hostile."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import IO
+
+from immure.errors import FileError, SpecError
+
+_CHUNK = 256 * 1024
+_NAME_BYTES, _LONG_NAME_BYTES = 255, 8192
+
+
+def pack_folder(source: str | os.PathLike[str], stream: IO[bytes]) -> None:
+    """Writes what is in a folder of the host. Raises SpecError for what is neither file, folder nor link."""
+    with tarfile.open(fileobj=_Whole(stream), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as archive:  # type: ignore[arg-type]
+        for path in sorted(Path(source).iterdir()):
+            archive.add(path, arcname=path.name, filter=_portable)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _portable(member: tarfile.TarInfo) -> tarfile.TarInfo:
+    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
+        raise SpecError("can't be taken along", path=member.name, need="a file, a folder or a link")
+    member.mode &= 0o777
+    member.uid = member.gid = 0
+    member.uname = member.gname = ""
+    return member
+
+
+class _Whole:
+    """A stream whose writes are whole: a pipe's may be parts."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+
+    def write(self, data: bytes) -> int:
+        view = memoryview(data)
+        while view:
+            view = view[self._stream.write(view) :]
+        return len(data)
+
+
+def beside(target: Path) -> Path:
+    """A name in the folder of `target` for what is not whole yet."""
+    return target.with_name(f".immure-{secrets.token_hex(4)}-{target.name}"[:_NAME_BYTES])
+
+
+def unpack_folder(
+    stream: IO[bytes],
+    target: str | os.PathLike[str],
+    max_bytes: int,
+    max_entries: int,
+    end: Callable[[], None],
+) -> None:
+    """Reads what a box sent into a new folder `target`: all of it, or nothing. `end` is called when it is all there.
+
+    Raises FileError for a name that leads out or comes twice, a link that leads out, anything that is neither file,
+    folder nor link, and more than the limits.
+    """
+    whole = Path(target).absolute()
+    # A folder of ours alone, so that nobody changes it meanwhile; links come last, so that none is ever followed.
+    temporary = beside(whole)
+    temporary.mkdir(0o700)
+    try:
+        _Unpacking(temporary, max_bytes, max_entries).run(stream)
+        end()
+        temporary.chmod(0o755)
+        temporary.rename(whole)
+    except (tarfile.TarError, RecursionError) as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        end()
+        raise FileError("the box sent no archive", path=whole.name, have=str(error)) from error
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+class _Member(tarfile.TarInfo):
+    """A header of the few kinds that a box's own packer writes: others make the reader keep what they say in memory."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
+        """Raises FileError for another kind."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
+            if member.size > _LONG_NAME_BYTES:
+                raise _refused(member, f"a name of at most {_LONG_NAME_BYTES} bytes", f"{member.size}")
+        elif member.type not in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE):
+            raise _refused(member, "a file, a folder or a symbolic link", f"a member of type {member.type!r}")
+        return member
+
+
+class _Unpacking:
+    def __init__(self, root: Path, max_bytes: int, max_entries: int) -> None:
+        self._root = root
+        self._max_bytes = self._bytes_left = max_bytes
+        self._max_entries = self._entries_left = max_entries
+        self._links: list[tuple[Path, str]] = []
+        self._modes: list[tuple[Path, int]] = []
+        self._folders: set[str] = {""}
+        self._others: set[str] = set()
+
+    def run(self, stream: IO[bytes]) -> None:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, errorlevel=2, tarinfo=_Member) as archive:
+            for member in archive:
+                self._take(archive, member)
+                # The reader would keep every header.
+                archive.members = []  # type: ignore[attr-defined]
+        for path, target in self._links:
+            path.symlink_to(target)
+        for path, mode in reversed(self._modes):
+            path.chmod(mode)
+
+    def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        self._entries_left -= 1
+        if self._entries_left < 0:
+            raise _refused(member, f"at most {self._max_entries} entries", "more")
+        name = self._name(member)
+        path = self._root / name
+        if member.isdir():
+            self._folders.add(name)
+            path.mkdir(0o700)
+            self._modes.append((path, 0o700 | member.mode & 0o777))
+            return
+        self._others.add(name)
+        if member.issym():
+            _check_link(member, name)
+            self._links.append((path, member.linkname))
+        else:
+            self._copy(archive, member, path)
+
+    def _name(self, member: tarfile.TarInfo) -> str:
+        name = member.name.rstrip("/")
+        parts = name.split("/")
+        if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
+            raise _refused(member, "a relative name without . and ..", "another")
+        if name in self._folders or name in self._others:
+            raise _refused(member, "a name that is free", "one that was there before")
+        if "/".join(parts[:-1]) not in self._folders:
+            raise _refused(member, "a folder that it is in", "none that came before")
+        return name
+
+    def _copy(self, archive: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+        self._bytes_left -= member.size
+        if self._bytes_left < 0:
+            raise _refused(member, f"at most {self._max_bytes} bytes in all", "more")
+        source = archive.extractfile(member)
+        assert source is not None
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+            shutil.copyfileobj(source, file, _CHUNK)
+        path.chmod(member.mode & 0o777 | 0o400)
+
+
+def _check_link(member: tarfile.TarInfo, name: str) -> None:
+    """A link leads up first, by folders that are none, and then down: so no chain of links leads out."""
+    depth, down = name.count("/"), False
+    for part in member.linkname.split("/"):
+        if part == "..":
+            depth -= 1
+        elif part not in ("", "."):
+            down = True
+        if depth < 0 or (down and part == ".."):
+            raise _refused(member, "a link within the folder", f"one to {member.linkname!r}")
+    if member.linkname.startswith("/") or not member.linkname:
+        raise _refused(member, "a link within the folder", f"one to {member.linkname!r}")
+
+
+def _refused(member: tarfile.TarInfo, need: str, have: str) -> FileError:
+    return FileError(f"{member.name!r} of the box was refused", path=member.name, need=need, have=have)
