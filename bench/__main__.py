@@ -21,6 +21,7 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "bwrap": peers.bwrap,
     "immure-l1": subjects.bare,
     "immure-exec": subjects.ready,
+    "immure-pool": subjects.pooled,
     "vfork": peers.vfork,
     "immure-cli": subjects.cli,
     "python": peers.python,

@@ -45,6 +45,7 @@ GATES = (
     Gate("fresh box : safe floor", "immure", "floor", le, 1.5, 1.2),
     Gate("fresh box : bwrap", "immure", "bwrap", lt, 0.5),
     Gate("command in a ready box : vfork + exec", "immure-exec", "vfork", le, 1.5, 1.35),
+    Gate("claim from a pool + command : command in a ready box", "immure-pool", "immure-exec", le, 1.5),
     Gate("boxes/s : safe floor's", "immure/s", "floor/s", ge, 0.6, 0.8),
     Gate("boxes/s : bwrap's", "immure/s", "bwrap/s", gt, 2.0),
     Gate("whole command line : python3 -SI -c pass", "immure-cli", "python", le, 4.5, 3.5),

@@ -46,6 +46,16 @@ def ready(_: Filters) -> Contender:
     )
 
 
+def pooled(_: Filters) -> Contender:
+    return Contender(
+        "immure-pool",
+        "a box of a pool, and a command in it",
+        f'pool.claim().exec(["{COMMAND}"])',
+        python_worker("immure-pool"),
+        level=LEVEL,
+    )
+
+
 def cli(_: Filters) -> Contender:
     return Contender(
         "immure-cli",
@@ -82,6 +92,20 @@ def ready_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
 
     with Sandbox(level=LEVEL) as box:
         yield lambda: _successful(box.exec([COMMAND]))
+
+
+@contextmanager
+def pooled_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
+    from immure import Pool
+
+    with Pool(size=4, level=LEVEL) as pool:
+
+        def once() -> Mapping[str, int]:
+            # Closing it is no wait: the pool ends it, and makes the next.
+            with pool.claim() as box:
+                return _successful(box.exec([COMMAND]))
+
+        yield once
 
 
 @contextmanager

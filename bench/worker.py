@@ -14,6 +14,7 @@ SUBJECTS = {
     "immure": subjects.fresh_subject,
     "immure-l1": subjects.bare_subject,
     "immure-exec": subjects.ready_subject,
+    "immure-pool": subjects.pooled_subject,
     "immure-cli": subjects.cli_subject,
 }
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from immure.engine.aio import AsyncSandbox as AsyncSandbox
+    from immure.engine.aio_pool import AsyncPool as AsyncPool
     from immure.engine.local import run as run
+    from immure.engine.pool import Pool as Pool
     from immure.engine.process import Process as Process
     from immure.engine.result import Result as Result
     from immure.engine.sandbox import Sandbox as Sandbox
@@ -43,7 +45,9 @@ _ERRORS = (
     "SpecError",
 )
 _HOMES = {
+    "AsyncPool": "immure.engine.aio_pool",
     "AsyncSandbox": "immure.engine.aio",
+    "Pool": "immure.engine.pool",
     "PIPE": "immure.engine.stdio",
     "Level": "immure.spec.models",
     "Process": "immure.engine.process",
@@ -56,6 +60,7 @@ _HOMES = {
 
 __all__ = [
     "PIPE",
+    "AsyncPool",
     "AsyncSandbox",
     "BoxError",
     "BoxLost",
@@ -64,6 +69,7 @@ __all__ = [
     "ImmureError",
     "Level",
     "LevelNotReached",
+    "Pool",
     "Process",
     "ProfileError",
     "ProtectionUnavailable",
