@@ -151,7 +151,6 @@ def test_a_variable_without_a_value_is_this_processs(typed: Typed, monkeypatch: 
         (["--max-output", "-1"], "$.spec.limits.output_mib"),
         (["--preset", "cobol"], "'cobol'"),
         (["-f", "missing.yaml"], "missing.yaml can't be read"),
-        (["-t"], "-t: a terminal can't be given yet"),
         (["--name", "Bad name"], "'Bad name'"),
         (["--name", "a" * 64], "name"),
     ],

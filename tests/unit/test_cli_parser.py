@@ -88,7 +88,6 @@ USAGE_ERRORS = [
     (["run"], 125),
     (["run", "--"], 125),
     (["run", "stray", "--", "true"], 125),
-    (["run", "-t", "--", "true"], 125),
     (["run", "--level", "L9", "--", "true"], 125),
     (["run", "--preset", "cobol", "--", "true"], 125),
     (["run", "-f", "/nonexistent/a.yaml", "--", "true"], 125),

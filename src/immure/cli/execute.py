@@ -26,6 +26,7 @@ else:
 
 REFUSED = 125
 _FORWARDED = (1, 2, 3, 10, 12, 14, 15, 18)
+_SIGWINCH = 28
 _NULL_DEVICE = (1, 3)
 
 
@@ -62,16 +63,17 @@ def execute_into(
     quiet: bool,
     stdout: int = 1,
     listening: Callable[[int], None] | None = None,
+    make_stdio: Callable[[], Stdio] | None = None,
 ) -> int:
     """The same, with everything that is known kept in `outcome`, and the command's output to descriptor `stdout`."""
-    signals = Signals()
+    signals = Signals(resized=make_stdio is not None)
     request = outcome.request
     limited = request.output_bytes is not None
     try:
         outcome.once.run(
             spawner_for(request.launch),
             request,
-            lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout),
+            make_stdio or (lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout)),
             wakeup=signals.wakeup,
             attending=signals.attend,
             listening=listening,
@@ -129,10 +131,10 @@ def _remark(verdict: Verdict, request: Request) -> None:
 class Signals:
     """Signals to this process go on to the command; before there is one they end the box."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, resized: bool = False) -> None:
         self.wakeup, self._writer = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         self._attending = False
-        for number in _FORWARDED:
+        for number in (*_FORWARDED, _SIGWINCH) if resized else _FORWARDED:
             if _signal.getsignal(number) is not _signal.SIG_IGN:
                 _signal.signal(number, self._handle)
 
@@ -142,6 +144,8 @@ class Signals:
 
     def _handle(self, number: int, _frame: object) -> None:
         if not self._attending:
+            if number == _SIGWINCH:
+                return
             raise Interrupted(number)
         try:
             os.write(self._writer, bytes([number]))

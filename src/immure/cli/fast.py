@@ -21,6 +21,11 @@ if TYPE_CHECKING:
 _SLOW = ("--dry-run", "--result", "-t", "--tty", "-h", "--help")
 
 
+def _is_slow(option: str) -> bool:
+    """`-it` is -i and -t."""
+    return option.startswith(_SLOW) or ("t" in option and option[:1] == "-" and not option.strip("-itq"))
+
+
 class Dependencies:
     """What a launch was made from, beside its options."""
 
@@ -39,7 +44,7 @@ def run_cached(arguments: list[str]) -> int | None:
         return None
     end = arguments.index("--")
     options, command = arguments[:end], arguments[end + 1 :]
-    if not command or any(option.startswith(_SLOW) for option in options):
+    if not command or any(_is_slow(option) for option in options):
         return None
     entry = cache.load(_name(options))
     found = _valid(entry)
@@ -61,7 +66,7 @@ def run_cached(arguments: list[str]) -> int | None:
 
 def remember(options: list[str], launch: Launch, dependencies: Dependencies) -> None:
     """Keeps a launch for the next time that the same options are typed."""
-    if any(option.startswith(_SLOW) for option in options):
+    if any(_is_slow(option) for option in options):
         return
     value = (
         dependencies.files,

@@ -132,7 +132,7 @@ def _add_run(commands: Any) -> None:
     _add_spec_options(run)
     _add_limits(run)
     run.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
-    run.add_argument("-t", "--tty", action="store_true", help=argparse.SUPPRESS)
+    run.add_argument("-t", "--tty", action="store_true", help="a terminal of the command's own, joined to this one")
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     run.add_argument("--result", metavar="PATH|fd:N", help="write the result as JSON")
     run.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")

@@ -29,10 +29,6 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     name = options.name or "immure"
     try:
         target = open_target(options.result) if options.result else None
-        if options.tty:
-            raise SpecError(
-                "a terminal can't be given yet", path="-t", need="a command that needs no terminal", hint="leave -t out"
-            )
         spec, base, name = spec_of(options, dependencies)
         command = command or list(spec.command)
         if not command:
@@ -49,10 +45,26 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     dependencies.interactive, dependencies.quiet = options.interactive, options.quiet
     remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
-    status = execute_into(outcome, interactive=options.interactive, quiet=options.quiet)
+    status = _execute(outcome, options)
     if target is not None:
         write_result(target, outcome, outcome.error, name, command)
     return status
+
+
+def _execute(outcome: Outcome, options: Namespace) -> int:
+    interactive, quiet = options.interactive, options.quiet
+    if not options.tty:
+        return execute_into(outcome, interactive=interactive, quiet=quiet)
+    from immure.cli.terminal import give_term, join_terminal, raw_terminal
+
+    give_term(outcome.request)
+    with raw_terminal():
+        return execute_into(
+            outcome,
+            interactive=interactive,
+            quiet=quiet,
+            make_stdio=lambda: join_terminal(interactive=interactive),
+        )
 
 
 def spec_of(options: Namespace, dependencies: Dependencies) -> tuple[SandboxSpec, Path, str]:

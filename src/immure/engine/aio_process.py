@@ -140,7 +140,7 @@ class AsyncProcess:
         self._failure: ImmureError | None = None
         self._streams: dict[int, AsyncStream] = {}
         self._released = False
-        self._terminal = len(stdio.sinks) == 1
+        self._terminal = stdio.terminal
         self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
         self._stdin = AsyncInput(writer) if writer is not None else None
         self._timer: asyncio.TimerHandle | None = None

@@ -111,7 +111,7 @@ class BoxFace:
     def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
         """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
         try:
-            asker = self.ask(request, stdio, tell=not builtin, terminal=len(stdio.sinks) == 1, builtin=builtin)
+            asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
             return Process(self._box, asker, stdio, writer, request, self.result, bounded=bounded, told=not builtin)
         except BaseException:
             stdio.done()
@@ -127,6 +127,7 @@ class BoxFace:
         asker = self._box.start(request.payload(), stdio.theirs, **manner)
         try:
             stdio.given()
+            stdio.settled()
         except BaseException:
             asker.close()
             raise

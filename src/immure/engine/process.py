@@ -57,7 +57,7 @@ class Process:
         self._failure: ImmureError | None = None
         self._readers: dict[int, io.BufferedReader] = {}
         self._released = False
-        self._terminal = len(stdio.sinks) == 1
+        self._terminal = stdio.terminal
         if told:
             try:
                 hear_start(asker, request)

@@ -79,10 +79,15 @@ def open_terminal(size: tuple[int, int] | bool) -> tuple[Stdio, int]:
         os.close(ours)
         os.close(theirs)
         raise
-    stdio = Stdio((theirs, theirs, theirs), [theirs], [Sink(ours, None)])
+    return terminal_of(ours, theirs, None), typed
+
+
+def terminal_of(ours: int, theirs: int, target: int | None) -> Stdio:
+    """A new terminal's two ends as the three streams of a command; what it shows goes to `target`, or is kept."""
+    stdio = Stdio((theirs, theirs, theirs), [], [Sink(ours, target)])
     # Not ours, which is the file that all terminals are made by.
-    stdio.owned = [theirs]
-    return stdio, typed
+    stdio.owned, stdio.late, stdio.terminal = [theirs], [theirs], True
+    return stdio
 
 
 def set_window_size(fd: int, columns: int, rows: int) -> None:

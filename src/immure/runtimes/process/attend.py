@@ -17,13 +17,16 @@ from immure.runtimes.process.spawner import Socket, receive, send
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
-_SIGKILL, _EIO = 9, 5
+_SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
+#: What a terminal takes for the end of input.
+_END_OF_INPUT = b"\x04"
 _GRACE_S = 1.0
 
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
+    from collections.abc import Callable
     from typing import Protocol
 
     class Poller(Protocol):
@@ -84,16 +87,20 @@ class Stdio:
     """The standard descriptors of a command, made while its box is under way.
 
     `theirs` are its three; those of them in `close` are ours to close once it has them. `owned` are those that the
-    box's user is to own.
+    box's user is to own, of which those in `late` are ours to close after that.
     """
 
-    __slots__ = ("close", "feed", "owned", "sinks", "theirs")
+    __slots__ = ("close", "feed", "late", "owned", "resize", "sinks", "terminal", "theirs")
 
     def __init__(self, theirs: tuple[int | None, int, int], close: list[int], sinks: list[Sink]) -> None:
         self.theirs = theirs
         self.close = close
         self.sinks = sinks
         self.owned = [sink.fd for sink in sinks]
+        self.late: list[int] = []
+        #: They are a terminal; `resize` gives it the size of the caller's.
+        self.terminal = False
+        self.resize: Callable[[], None] | None = None
         #: Standard input to move: (from, to).
         self.feed: tuple[int, int] | None = None
 
@@ -107,9 +114,15 @@ class Stdio:
         while self.close:
             os.close(self.close.pop())
 
+    def settled(self) -> None:
+        """Closes what was kept to be given to the box's user."""
+        while self.late:
+            os.close(self.late.pop())
+
     def done(self) -> None:
         """Closes everything of ours."""
         self.given()
+        self.settled()
         for sink in self.sinks:
             sink.close()
 
@@ -142,6 +155,7 @@ class Attendance:
         self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
         self.room = request.output_bytes
         self._feed = stdio.feed
+        self._terminal, self._resize = stdio.terminal, stdio.resize
         self._feeding = b""
         self._over = False
         self._open: dict[int, Sink] = {}
@@ -233,7 +247,10 @@ class Attendance:
         """Passes on what arrived on the wake-up descriptor. A terminal's own signals go to the whole group."""
         assert self.wakeup is not None
         for number in os.read(self.wakeup, 64):
-            self.signal(number, group=number in (1, 2, 3))
+            if number == _SIGWINCH and self._resize is not None:
+                self._resize()
+            else:
+                self.signal(number, group=number in (1, 2, 3))
 
     def _hear_end(self) -> bool:
         """True once the command, or the one-shot box, has ended."""
@@ -306,6 +323,12 @@ class Attendance:
 
     def _end_input(self) -> None:
         assert self._feed is not None
+        if self._terminal:
+            try:
+                os.write(self._feed[1], _END_OF_INPUT)
+            except OSError:
+                # It is gone.
+                pass
         os.close(self._feed[1])
         self._feed = None
 

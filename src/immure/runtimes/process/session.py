@@ -93,7 +93,7 @@ def _measure_with(box: Box, asker: Socket, request: Request, before_release: Cal
 def _start(box: Box, request: Request, stdio: Stdio) -> Socket:
     """Asks for the command. Where the box has failed already, its owner's socket says why."""
     try:
-        return box.start(request.payload(), stdio.theirs)
+        return box.start(request.payload(), stdio.theirs, terminal=stdio.terminal)
     except BoxLost:
         box.ready()
         raise
@@ -116,6 +116,7 @@ def _last_touch(stdio: Stdio, request: Request, attending: Callable[[], None] | 
         owner = measured.host_ids(request.uid, request.gid)
         if owner is not None:
             stdio.own(*owner)
+        stdio.settled()
         if attending is not None:
             attending()
 
