@@ -174,3 +174,31 @@ def test_a_forked_child_can_not_use_it() -> None:
             assert (await box.exec(["true"])).ok
 
     asyncio.run(main())
+
+
+def test_several_tasks_may_read_write_and_close_at_once() -> None:
+    async def main() -> None:
+        box = await AsyncSandbox()
+        process = await box.start(["cat"], stdin=PIPE)
+        assert process.stdin is not None
+        sizes = [1 << 18] * 8
+
+        async def feed() -> None:
+            assert process.stdin is not None
+            await asyncio.gather(*(process.stdin.write(bytes([number]) * size) for number, size in enumerate(sizes)))
+            process.stdin.close()
+
+        async def drain() -> bytes:
+            parts = []
+            while chunk := await process.stdout.read(1 << 16):
+                parts.append(chunk)
+            return b"".join(parts)
+
+        _, *parts = await asyncio.gather(feed(), drain(), drain(), drain())
+        assert sorted(b"".join(parts)) == sorted(b"".join(bytes([n]) * size for n, size in enumerate(sizes)))
+        assert (await process.wait()).exit.code == 0
+        began = time.monotonic()
+        await asyncio.gather(*(box.close() for _ in range(5)))
+        assert time.monotonic() - began < 5
+
+    asyncio.run(main())

@@ -42,6 +42,7 @@ class AsyncSandbox(BoxFace):
         **keywords: Any,
     ) -> None:
         super().__init__(spec, preset=preset, name=name, **keywords)
+        self._closing = asyncio.Lock()
 
     async def open(self) -> AsyncSandbox:
         """Makes the box. Raises as `Sandbox` does. `async with` and `await` do this."""
@@ -135,9 +136,14 @@ class AsyncSandbox(BoxFace):
 
     async def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""
-        if self._owner != os.getpid() or not hasattr(self, "_box") or self._box.owner.fileno() < 0:
+        if self._owner != os.getpid() or not hasattr(self, "_box"):
             return
-        box = self._box
+        async with self._closing:
+            if self._box.owner.fileno() >= 0:
+                await self._end(self._box)
+
+    @staticmethod
+    async def _end(box: Box) -> None:
         try:
             while box.ended is None:
                 box.kill()

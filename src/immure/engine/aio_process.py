@@ -32,6 +32,7 @@ class AsyncStream:
         self._fd, sink.fd = sink.fd, -1
         self._sink = sink
         self._rest = b""
+        self._reading = asyncio.Lock()
 
     async def read(self, size: int = -1) -> bytes:
         """All until its end, or one chunk of at most `size` bytes; empty at the end."""
@@ -69,10 +70,11 @@ class AsyncStream:
         return line
 
     async def _chunk(self, size: int) -> bytes:
-        if self._fd < 0:
-            return b""
-        await _ready(self._fd, write=False)
-        return self._process.note(self._sink, read_stream(self._fd, size))
+        async with self._reading:
+            if self._fd < 0:
+                return b""
+            await _ready(self._fd, write=False)
+            return self._process.note(self._sink, read_stream(self._fd, size))
 
     def close(self) -> None:
         """Lets go of it. What the command still writes is an error to it."""
@@ -88,18 +90,20 @@ class AsyncInput:
     """The standard input of a command."""
 
     def __init__(self, fd: int) -> None:
-        self._file = io.FileIO(fd, "wb")
         os.set_blocking(fd, False)
+        self._writing = asyncio.Lock()
+        self._file = io.FileIO(fd, "wb")
 
     async def write(self, data: bytes) -> None:
         """Writes all of it, as fast as the command reads. Raises BrokenPipeError where it reads no more."""
-        view = memoryview(data)
-        while view:
-            count = self._file.write(view)
-            if count is None:
-                await _ready(self._file.fileno(), write=True)
-            else:
-                view = view[count:]
+        async with self._writing:
+            view = memoryview(data)
+            while view:
+                count = self._file.write(view)
+                if count is None:
+                    await _ready(self._file.fileno(), write=True)
+                else:
+                    view = view[count:]
 
     def fileno(self) -> int:
         """The descriptor."""
@@ -142,9 +146,11 @@ class AsyncProcess:
         self._released = False
         self._terminal = stdio.terminal
         self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
-        self._stdin = AsyncInput(writer) if writer is not None else None
+        self._stdin: AsyncInput | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._look_at_time()
+        # Last: from here on it closes the descriptor, and nobody else does.
+        self._stdin = AsyncInput(writer) if writer is not None else None
 
     @property
     def stdin(self) -> AsyncInput | None:

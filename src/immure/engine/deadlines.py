@@ -46,3 +46,5 @@ def _run() -> None:
         again = due() if due is not None else None
         if again is not None:
             watch(again, due)
+        # It is not to live for this.
+        del due

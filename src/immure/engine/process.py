@@ -65,9 +65,11 @@ class Process:
                 asker.close()
                 raise
         self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
-        self._stdin = io.FileIO(writer, "wb") if writer is not None else None
+        self._stdin: io.FileIO | None = None
         if request.timeout_s is not None:
             watch(monotonic() + request.timeout_s, self._look_at_time)
+        # Last: from here on it closes the descriptor, and nobody else does.
+        self._stdin = io.FileIO(writer, "wb") if writer is not None else None
 
     @property
     def stdin(self) -> io.FileIO | None:
