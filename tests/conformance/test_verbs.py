@@ -289,3 +289,28 @@ class TestTerminals:
         hung = box.start(sh("trap 'exit 3' HUP; echo ready; while :; do sleep 0.01; done"), pty=True)
         assert hung.readline() == b"ready\r\n"
         hung.close()
+
+
+class TestStats:
+    def test_what_runs_is_counted(self, box: BlockingBox) -> None:
+        assert box.box.stats().processes == 0
+        process = box.start(sh("sleep 300 & sleep 300 & echo ready; wait"))
+        assert process.readline() == b"ready\n"
+        stats = box.box.stats()
+        assert (stats.processes, stats.threads) == (3, 3)
+        assert stats.resident_bytes > 1 << 19
+        process.kill()
+        process.wait()
+        assert settles(lambda: box.box.stats().processes == 0)
+
+    def test_time_of_what_has_ended_counts(self, box: BlockingBox) -> None:
+        before = box.box.stats().cpu_ms
+        program = "import time\nwhile time.process_time() < 0.3: pass"
+        assert box.exec(["/usr/bin/python3", "-ISc", program]).ok
+        assert box.box.stats().cpu_ms - before >= 290
+
+    def test_a_closed_box_has_none(self, face: str) -> None:
+        with blocking(face) as box:
+            box.close()
+            with pytest.raises(BoxLost):
+                box.box.stats()

@@ -9,9 +9,10 @@ from typing import Any
 
 from immure.engine.command import Argument, make_request, make_result, prepare_call
 from immure.engine.process import Process
-from immure.engine.result import Levels, Result
+from immure.engine.result import BoxStats, Levels, Result
 from immure.errors import BoxLost, SpecError
 from immure.evidence.models import Evidence, make_evidence
+from immure.host.tree import below, used
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
@@ -53,6 +54,21 @@ class BoxFace:
     def level(self) -> Levels:
         """The level asked for and the one awarded."""
         return Levels(asked=self._launch.level, awarded=self._measured.awarded)
+
+    def stats(self) -> BoxStats:
+        """What the box uses now. Raises BoxLost where it can't be used."""
+        self._check_usable()
+        first = self._box.pid
+        found = [one for one in map(used, below(first)) if one is not None]
+        own = used(first)
+        # Where the first process is no stem, that is among those below.
+        ours = self._launch.own_processes - 1
+        return BoxStats(
+            processes=max(0, len(found) - ours),
+            threads=max(0, sum(one.threads for one in found) - ours),
+            cpu_ms=sum(one.cpu_ms for one in found) + (own.cpu_ms if own is not None else 0),
+            resident_bytes=sum(one.resident_bytes for one in found),
+        )
 
     def request(
         self,

@@ -48,6 +48,18 @@ class Usage(Struct, frozen=True):
     stderr_bytes: int
 
 
+class BoxStats(Struct, frozen=True):
+    """What a box uses now, as the host sees it. Its own first process is not counted, but its CPU time is.
+
+    `cpu_ms` is of all that ran in the box, ended or not; `resident_bytes` counts a page as often as it is mapped.
+    """
+
+    processes: int
+    threads: int
+    cpu_ms: int
+    resident_bytes: int
+
+
 class Truncated(Struct, frozen=True):
     """Whether a stream is shorter than what the command wrote."""
 

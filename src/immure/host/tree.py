@@ -1,0 +1,59 @@
+"""What runs below a process of this host, from proc(5)."""
+
+from __future__ import annotations
+
+import os
+from typing import NamedTuple
+
+_TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+class Used(NamedTuple):
+    """What one process uses: CPU time with that of children that it has waited for, memory that is resident."""
+
+    threads: int
+    cpu_ms: int
+    resident_bytes: int
+
+
+def below(pid: int) -> list[int]:
+    """The processes that descend from `pid`, without itself. Those that come or go meanwhile may be missing."""
+    found: list[int] = []
+    waiting = [pid]
+    while waiting:
+        children = _children(waiting.pop())
+        found += children
+        waiting += children
+    return found
+
+
+def _children(pid: int) -> list[int]:
+    """By /proc/PID/task/TID/children, which needs CONFIG_PROC_CHILDREN."""
+    folder = f"/proc/{pid}/task"
+    try:
+        threads = os.listdir(folder)  # noqa: PTH208
+    except OSError:
+        return []
+    found: list[int] = []
+    for thread in threads:
+        found += [int(word) for word in _read(f"{folder}/{thread}/children").split()]
+    return found
+
+
+def used(pid: int) -> Used | None:
+    """What a process uses; None where it is gone or only waits to be reaped."""
+    # The name, in parentheses, may hold anything.
+    fields = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+    if len(fields) < 22 or fields[0] in (b"Z", b"X"):
+        return None
+    ticks = sum(int(field) for field in fields[11:15])
+    return Used(int(fields[17]), ticks * _TICK_MS, int(fields[21]) * _PAGE)
+
+
+def _read(path: str) -> bytes:
+    try:
+        with open(path, "rb", buffering=0) as file:  # noqa: PTH123
+            return file.readall() or b""
+    except OSError:
+        return b""
