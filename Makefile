@@ -26,6 +26,8 @@ check: $(STAMP)
 bench: $(STAMP)
 	tools/install_test_packages.sh
 	$(PYTHON) -m bench.policy $(wildcard $(IMMURE_CORPUS)/moby/default.json)
+	$(PYTHON) -m bench.many
+	$(PYTHON) -m bench.files
 	$(PYTHON) -m bench
 
 format: $(STAMP)
