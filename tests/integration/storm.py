@@ -6,6 +6,7 @@ what is left behind there is this storm's. Prints a JSON object.
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import json
 import os
@@ -13,10 +14,12 @@ import random
 import select
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
+from typing import Any
 
-from immure import BoxLost, ImmureError, Sandbox, run
+from immure import PIPE, AsyncSandbox, BoxLost, ImmureError, Pool, Sandbox, run
 from immure.engine import spawners
 from immure.engine.prepare import host_facts, prepare
 from immure.spec.keywords import spec_from_keywords
@@ -92,6 +95,53 @@ class Storm:
             self.stuck.append(f"round {number}: {remains()}")
 
 
+def by_run(argv: list[str], keywords: dict[str, Any]) -> None:
+    run(argv, **keywords)
+
+
+def by_exec(argv: list[str], keywords: dict[str, Any]) -> None:
+    """With files written beside it."""
+    with Sandbox(**keywords) as box:
+        threading.Thread(target=write_on, args=(box,), daemon=True).start()
+        box.exec(argv)
+
+
+def write_on(box: Sandbox) -> None:
+    try:
+        while True:
+            box.files.write("/tmp/a", bytes(1 << 20))
+            box.files.read("/tmp/a")
+    except ImmureError:
+        pass
+
+
+def by_start(argv: list[str], keywords: dict[str, Any]) -> None:
+    with Sandbox(**keywords) as box, box.start(argv, stdin=PIPE) as process:
+        assert process.stdout.read() == b""
+        process.wait()
+
+
+def at_a_terminal(argv: list[str], keywords: dict[str, Any]) -> None:
+    with Sandbox(**keywords) as box, box.start(argv, pty=True) as process:
+        process.wait()
+
+
+def from_a_pool(argv: list[str], keywords: dict[str, Any]) -> None:
+    with Pool(size=2, **keywords) as pool, pool.claim() as box:
+        box.start(argv).wait()
+
+
+def awaited(argv: list[str], keywords: dict[str, Any]) -> None:
+    async def main() -> None:
+        async with AsyncSandbox(**keywords) as box:
+            await asyncio.gather(box.exec(argv), box.exec(["sleep", "1000"]))
+
+    asyncio.run(main())
+
+
+KINDS = (by_run, by_exec, by_start, at_a_terminal, from_a_pool, awaited)
+
+
 def caller(number: int, writer: int, folder: Path) -> None:
     """Makes boxes of several kinds; says which spawner it has, and afterwards whether the error was a clear one."""
     try:
@@ -100,12 +150,7 @@ def caller(number: int, writer: int, folder: Path) -> None:
             keywords |= LIMITS
         spawner = spawners.spawner_for(prepare(spec_from_keywords(keywords), base=folder))
         os.write(writer, spawner.pid.to_bytes(4, "little"))
-        argv = [*WORKLOAD, str(number)]
-        if number % 3 == 0:
-            with Sandbox(**keywords) as box:
-                box.exec(argv)
-        else:
-            run(argv, **keywords)
+        KINDS[number % len(KINDS)]([*WORKLOAD, str(number)], keywords)
         said = "the command ended by itself"
     except BoxLost as error:
         said = "clear" if "spawner" in str(error) or "box" in str(error) else f"unclear: {error}"
