@@ -18,6 +18,9 @@ pub const FAILED: u16 = 103;
 // Engine to stem. A first EXEC brings the asker's socket, on which later ones can follow its exit.
 pub const EXEC: u16 = 11;
 pub const SIGNAL: u16 = 12;
+/// Everything in the box is to stop, and to go on.
+pub const PAUSE: u16 = 13;
+pub const RESUME: u16 = 14;
 // Stem to engine.
 pub const EXITED: u16 = 111;
 /// With the listener of the command's filter.

@@ -127,6 +127,16 @@ class BlockingBox:
         started = called if self.loop is None else self.loop.do(called)  # type: ignore[arg-type]
         return BlockingProcess(started, self.loop)  # type: ignore[arg-type]
 
+    def pause(self) -> None:
+        paused = self.box.pause()
+        if self.loop is not None:
+            self.loop.do(paused)  # type: ignore[arg-type]
+
+    def resume(self) -> None:
+        resumed = self.box.resume()
+        if self.loop is not None:
+            self.loop.do(resumed)  # type: ignore[arg-type]
+
     def close(self) -> None:
         closed = self.box.close()
         if self.loop is not None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from immure import PIPE, BoxLost, ExecFailed, SpecError, run
+from immure import PIPE, BoxError, BoxLost, ExecFailed, RuntimeUnavailable, SpecError, run
 
 from .faces import BlockingBox, BlockingProcess, blocking
 
@@ -314,3 +314,60 @@ class TestStats:
             box.close()
             with pytest.raises(BoxLost):
                 box.box.stats()
+
+
+class TestPause:
+    def test_nothing_runs_until_it_goes_on(self, box: BlockingBox) -> None:
+        program = "import time\nn = 0\nwhile True:\n n += 1\n open('/tmp/n', 'w').write(str(n))"
+        busy = box.start(["/usr/bin/python3", "-ISc", program])
+        assert settles(lambda: box.box.stats().cpu_ms > 50)
+        box.pause()
+        assert box.box.paused
+        before = box.box.stats().cpu_ms
+        time.sleep(0.2)
+        assert box.box.stats().cpu_ms == before
+        box.resume()
+        assert settles(lambda: box.box.stats().cpu_ms > before + 20)
+        busy.kill()
+        assert busy.wait().exit.signal == signal.SIGKILL
+
+    def test_forks_without_end_are_stopped_too(self, face: str) -> None:
+        with blocking(face, pids=60, protections={"pids": "best_effort"}) as box:
+            bomb = box.start(sh("bomb() { bomb | bomb & }; bomb; while :; do :; done 2>/dev/null"))
+            time.sleep(0.2)
+            for _ in range(5):
+                box.pause()
+                before = box.box.stats()
+                time.sleep(0.05)
+                after = box.box.stats()
+                assert (after.cpu_ms, after.processes) == (before.cpu_ms, before.processes)
+                box.resume()
+                time.sleep(0.02)
+            bomb.close()
+
+    def test_what_is_asked_of_a_paused_box_is_refused(self, box: BlockingBox) -> None:
+        box.pause()
+        for call in (lambda: box.exec(["true"]), lambda: box.start(["true"]), lambda: box.files.read("/etc/passwd")):
+            with pytest.raises(BoxError, match="paused"):
+                call()
+        box.pause()
+        box.resume()
+        assert box.exec(["true"]).ok
+        box.resume()
+
+    def test_a_paused_box_ends_like_any(self, face: str) -> None:
+        with blocking(face) as box:
+            box.start(["sleep", "300"])
+            box.pause()
+
+    def test_time_goes_on(self, box: BlockingBox) -> None:
+        process = box.start(["sleep", "300"], timeout_s=0.3)
+        box.pause()
+        assert process.wait().exit.kind == "timeout"
+        box.resume()
+
+    def test_a_box_without_a_pid_namespace_can_not_be(self, face: str) -> None:
+        with blocking(face, level="L1", namespaces="none") as box:
+            with pytest.raises(RuntimeUnavailable):
+                box.pause()
+            assert box.exec(["true"]).ok

@@ -141,7 +141,7 @@ impl Stem<'_> {
                         }
                     }
                     ENGINE => match socket::receive(self.birth.engine, &mut buffer) {
-                        Ok(Some(message)) => self.exec_of_new(message)?,
+                        Ok(Some(message)) => self.hear_engine(message)?,
                         Ok(None) => return Ok(()),
                         // No room for its descriptors: they are closed, and so the asker knows.
                         Err(libc::EMSGSIZE) => {}
@@ -151,6 +151,27 @@ impl Stem<'_> {
                     _ => self.hear_asker(token, &mut buffer)?,
                 }
             }
+        }
+    }
+
+    fn hear_engine(&mut self, message: socket::Message) -> Outcome<()> {
+        match frame::split(message.data).map(|(header, _)| header.kind) {
+            Some(frame::PAUSE) => self.signal_all(libc::SIGSTOP),
+            Some(frame::RESUME) => self.signal_all(libc::SIGCONT),
+            _ => self.exec_of_new(message),
+        }
+    }
+
+    /// All processes of the namespace but this one, in one call: none can be made meanwhile. kill(2).
+    fn signal_all(&self, signal: i32) -> Outcome<()> {
+        if self.birth.bare_user.is_some() {
+            // Without a namespace that would be all that this user runs.
+            return Err(Fault::new("request", "pause", libc::EINVAL));
+        }
+        match process::kill(-1, signal) {
+            // There is none.
+            Err(libc::ESRCH) => Ok(()),
+            other => other.at("pause", ""),
         }
     }
 

@@ -25,6 +25,7 @@ from immure.runtimes.process.spawner import Spawner
 from immure.spec.models import SandboxSpec
 
 _CLOSING_S = 10.0
+_PAUSING_S, _LOOK_S = 2.0, 0.001
 
 
 class AsyncSandbox(BoxFace):
@@ -128,6 +129,21 @@ class AsyncSandbox(BoxFace):
             if writer is not None:
                 os.close(writer)
             raise
+
+    async def pause(self) -> None:
+        """As `Sandbox.pause`."""
+        self._pause(True)
+        try:
+            async with asyncio.timeout(_PAUSING_S):
+                while not self._at_rest():
+                    await asyncio.sleep(_LOOK_S)
+        except TimeoutError:
+            # Something waits for a disk, and stops when that has answered.
+            pass
+
+    async def resume(self) -> None:
+        """Lets a paused box go on."""
+        self._pause(False)
 
     @property
     def files(self) -> AsyncFiles:

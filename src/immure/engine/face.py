@@ -10,9 +10,9 @@ from typing import Any
 from immure.engine.command import Argument, make_request, make_result, prepare_call
 from immure.engine.process import Process
 from immure.engine.result import BoxStats, Levels, Result
-from immure.errors import BoxLost, SpecError
+from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
-from immure.host.tree import below, used
+from immure.host.tree import below, stopped, used
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
@@ -45,6 +45,8 @@ class BoxFace:
         self._owner = os.getpid()
         self._launch = prepare_call(spec, preset, keywords, name)
         self._oom_kills = 0
+        #: Nothing in it runs before `resume`.
+        self.paused = False
 
     def evidence(self) -> Evidence:
         """What was measured of the box before its first command."""
@@ -81,6 +83,8 @@ class BoxFace:
     ) -> Request:
         """A command of this box. Raises SpecError for bad input, and BoxLost where the box can't be used."""
         self._check_usable()
+        if self.paused:
+            raise BoxError("the box is paused", need="a box that runs", hint="resume() it")
         request = make_request(self._launch, argv)
         if env:
             own = check_environment(env).items()
@@ -134,6 +138,21 @@ class BoxFace:
             if writer is not None:
                 os.close(writer)
             raise
+
+    def _pause(self, paused: bool) -> None:
+        self._check_usable()
+        if self._launch.own_processes > 1:
+            raise RuntimeUnavailable(
+                "this box can't be paused",
+                need="a pid namespace, in which all processes are the box's",
+                have="processes beside those of the host",
+                hint="use namespaces: all",
+            )
+        self._box.pause(paused)
+        self.paused = paused
+
+    def _at_rest(self) -> bool:
+        return all(map(stopped, below(self._box.pid)))
 
     def ask(self, request: Request, stdio: Stdio, **manner: bool) -> Socket:
         """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""

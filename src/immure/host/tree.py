@@ -28,6 +28,12 @@ def below(pid: int) -> list[int]:
     return found
 
 
+def stopped(pid: int) -> bool:
+    """Whether a process runs no more for now: stopped, or ended. One that waits for a disk can't be stopped before."""
+    state = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1]
+    return not state or state[0] in (b"T", b"t", b"Z", b"X")
+
+
 def _children(pid: int) -> list[int]:
     """By /proc/PID/task/TID/children, which needs CONFIG_PROC_CHILDREN."""
     folder = f"/proc/{pid}/task"

@@ -128,6 +128,10 @@ class Box:
                 os.close(file)
         return ours
 
+    def pause(self, paused: bool) -> None:
+        """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
+        send(self.stem, frames.header(frames.PAUSE if paused else frames.RESUME), [])
+
     def give_back(self, asker: Socket) -> None:
         """Keeps the socket of a command whose exit has been heard for the next one: both sides save making another."""
         if len(self._askers) < _MOST_ASKERS:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from immure.errors import SpecError
 
 PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
-EXEC, SIGNAL = 11, 12
+EXEC, SIGNAL, PAUSE, RESUME = 11, 12, 13, 14
 READY, ENDED, FAILED = 101, 102, 103
 EXITED, LISTENER, STARTED = 111, 112, 113
 
