@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from immure import FileError, Sandbox, SpecError
+from immure import ExecFailed, FileError, Sandbox, SpecError
 
 from .faces import BlockingBox, BlockingFiles, blocking
 
@@ -183,6 +183,16 @@ os.symlink(b"\xfe", b"link")
         refused(2, files.remove, "a")
         files.remove("g")
         assert files.list() == []
+
+    def test_the_working_directory_may_be_what_is_to_be_made(self, box: BlockingBox) -> None:
+        with blocking("sync" if box.loop is None else "async", workdir="/tmp/new") as other:
+            with pytest.raises(ExecFailed, match="/tmp/new"):
+                other.files.list()
+            other.files.mkdir("/tmp/new")
+            other.files.write("a", b"x")
+            assert other.files.read("/tmp/new/a") == b"x"
+            other.files.move("/tmp/new/a", "b")
+            assert [one.name for one in other.files.list()] == ["b"]
 
     def test_removing_follows_no_link(self, files: BlockingFiles, box: BlockingBox) -> None:
         box.exec(["/bin/sh", "-c", "cd /tmp; mkdir keep gone; touch keep/f; ln -s ../keep gone/l; ln -s keep l"])

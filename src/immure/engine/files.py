@@ -29,6 +29,7 @@ from immure.engine.result import Output
 from immure.engine.stdio import PIPE, captured, streamed, with_input
 from immure.errors import BoxLost, FileError, SpecError
 from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 
 StrPath = str | os.PathLike[str]
@@ -45,8 +46,8 @@ _U64 = 2**64 - 1
 class Files:
     """The files of one box. Paths are the box's; relative ones begin at its working directory.
 
-    All methods raise FileError with the path and the kernel's errno where something can't be done, and BoxLost where
-    the box is gone.
+    All methods raise FileError with the path and the kernel's errno where something can't be done, ExecFailed where the
+    working directory is not there and a path begins at it, and BoxLost where the box is gone.
     """
 
     def __init__(self, face: BoxFace) -> None:
@@ -192,7 +193,9 @@ class Files:
 
     def _request(self, operation: str, path: StrPath, *rest: str, room: int | None, timed: bool = True) -> Request:
         argv = ["files", operation, os.fspath(path) or ".", *rest]
-        request = self._face.request(argv)
+        places = [argv[2], *(rest[:1] if operation == "move" else ())]
+        # The working directory may be what is to be made.
+        request = self._face.request(argv, workdir="/" if all(one.startswith("/") for one in places) else None)
         request.output_bytes = None if room is None else room + _CHUNK
         if not timed:
             request.timeout_s = None
@@ -210,6 +213,8 @@ class Files:
         finally:
             stdio.done()
         out, err = attendance.sinks
+        if attendance.exit is not None and attendance.exit.errno:
+            raise exec_failed(request, attendance.exit.errno, attendance.exit.step)
         self._judge(attendance, operation, path, bytes(err.data))
         return bytes(out.data)
 
