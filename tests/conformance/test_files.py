@@ -252,6 +252,16 @@ os.symlink(b"\xfe", b"link")
             assert [following().change for _ in range(2)] == ["moved_from", "moved_to"]
         refused(2, files.watch, "nothing")
 
+    def test_what_comes_with_a_folder_is_not_missed(self, files: BlockingFiles, box: BlockingBox) -> None:
+        files.mkdir("w")
+        with files.watching("w", recursive=True) as following:
+            for number in range(20):
+                box.exec(["/bin/sh", "-c", f"mkdir -p /tmp/w/{number}/a/b; : > /tmp/w/{number}/a/b/f"])
+                seen: set[str] = set()
+                while f"w/{number}/a/b/f" not in seen:
+                    seen.add(following().path)
+                assert {f"w/{number}", f"w/{number}/a", f"w/{number}/a/b"} <= seen
+
 
 def event(path: str, change: Any, *, folder: bool) -> object:
     from immure.engine.file_models import FileEvent

@@ -107,12 +107,27 @@ impl Watcher {
             self.folders.remove(&event.wd);
             return Ok(());
         }
-        tell(event.mask, path.as_os_str().as_bytes())?;
         let appeared = event.mask & (libc::IN_CREATE | libc::IN_MOVED_TO) != 0;
+        let mut inside = Vec::new();
         if self.recursive && appeared && event.mask & libc::IN_ISDIR != 0 {
+            // Before anybody is told of it, so that nothing in it is missed from then on.
             self.add_below(&path)?;
+            collect(&path, &mut inside);
         }
-        Ok(())
+        tell(event.mask, path.as_os_str().as_bytes())?;
+        // What was there before it was watched. What came at that moment is told twice.
+        inside.iter().try_for_each(|(mask, path)| tell(*mask, path.as_os_str().as_bytes()))
+    }
+}
+
+/// Everything below a folder, as if it were made now.
+fn collect(folder: &Path, found: &mut Vec<(u32, PathBuf)>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+        found.push((libc::IN_CREATE | if is_folder { libc::IN_ISDIR } else { 0 }, entry.path()));
+        if is_folder {
+            collect(&entry.path(), found);
+        }
     }
 }
 
