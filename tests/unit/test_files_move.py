@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from immure.engine import files
+from immure.engine import transfer
 
 
 @pytest.mark.parametrize("flags", [0, os.O_APPEND], ids=["spliced", "copied"])
@@ -23,7 +23,7 @@ def test_everything_is_moved(flags: int, tmp_path: Path) -> None:
     os.write(writer, b"content")
     os.close(writer)
     counts = []
-    while count := files._move(reader, target):
+    while count := transfer.move(reader, target):
         counts.append(count)
     assert sum(counts) == 7
     assert (tmp_path / "target").read_bytes() == b"content"

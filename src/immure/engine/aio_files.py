@@ -8,8 +8,9 @@ from typing import Any, BinaryIO, TypeVar
 
 from immure.engine.face import BoxFace
 from immure.engine.file_models import FileEvent, FileInfo
-from immure.engine.files import Files, StrPath, Watch
+from immure.engine.files import Files, StrPath
 from immure.engine.result import Output
+from immure.engine.watching import Watch
 
 _T = TypeVar("_T")
 

@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import errno
-import fcntl
-import io
 import os
-import stat as stat_bits
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 from immure.engine.face import BoxFace
 from immure.engine.file_models import (
-    EVENT_HEAD,
-    FileEvent,
     FileInfo,
-    event_length,
     file_error,
     read_entries,
-    read_event,
 )
-from immure.engine.folders import beside, pack_folder, unpack_folder
+from immure.engine.folders import pack_folder, unpack_folder
 from immure.engine.process import Process
 from immure.engine.result import Output
 from immure.engine.stdio import PIPE, captured, streamed, with_input
+from immure.engine.transfer import feed, regular, save
+from immure.engine.watching import Watch
 from immure.errors import BoxLost, FileError, SpecError
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.faults import exec_failed
@@ -38,8 +31,6 @@ _MIB = 1 << 20
 READ_BYTES = 16 * _MIB
 _LISTING_BYTES = 256 * _MIB
 _CHUNK = 256 * 1024
-#: As large as a pipe may be made without privileges. pipe(7).
-_PIPE_BYTES = 1 << 20
 _U64 = 2**64 - 1
 
 
@@ -110,11 +101,11 @@ class Files:
             data = data.encode()
         if isinstance(data, bytes | bytearray | memoryview):
             self._run(*operation, stdio=captured(bytes(data)), room=_MIB)
-        elif (fd := _regular(data)) is not None:
+        elif (fd := regular(data)) is not None:
             self._run(*operation, stdio=with_input(fd), room=_MIB)
         else:
             with self._started(*operation, stdin=True) as process:
-                _feed(process, data)
+                feed(process, data)
                 self._end(process, "write", path)
 
     def list(self, path: StrPath = ".") -> list[FileInfo]:
@@ -184,12 +175,12 @@ class Files:
                 unpack_folder(process.stdout, target, max_bytes, max_entries, lambda: self._end(process, "pack", path))
             return
         with self._started("read", path, "0", str(max_bytes + 1)) as process:
-            _save(process, target, max_bytes, lambda: self._end(process, "read", path))
+            save(process, target, max_bytes, lambda: self._end(process, "read", path))
 
     def watch(self, path: StrPath, *, recursive: bool = False) -> Watch:
         """Changes of a folder's entries as they come, with `recursive` of all folders below too."""
         process = self._started("watch", path, "1" if recursive else "0", stdin=True, timed=False)
-        return Watch(self, process, os.fspath(path))
+        return Watch(process, lambda: self._end(process, "watch", path))
 
     def _request(self, operation: str, path: StrPath, *rest: str, room: int | None, timed: bool = True) -> Request:
         argv = ["files", operation, os.fspath(path) or ".", *rest]
@@ -253,125 +244,3 @@ class Files:
             have=f"signal {signal}" if signal else kind,
             hint="a larger timeout_s, or a profile that allows it" if kind != "output" else "ask for less at once",
         )
-
-
-class Watch:
-    """Changes as they come: an iterator, and a context manager that ends it."""
-
-    def __init__(self, files: Files, process: Process, path: str) -> None:
-        self._files, self._process, self._path = files, process, path
-        try:
-            # The word that nothing is missed from here on.
-            self._next()
-        except BaseException:
-            process.close()
-            raise
-
-    def _next(self) -> FileEvent | None:
-        stream = self._process.stdout
-        head = stream.read(EVENT_HEAD)
-        if len(head) < EVENT_HEAD:
-            self._files._end(self._process, "watch", self._path)  # pyright: ignore[reportPrivateUsage]
-            raise StopIteration
-        path = stream.read(event_length(head))
-        return read_event(head, path)
-
-    def __iter__(self) -> Iterator[FileEvent]:
-        return self
-
-    def __next__(self) -> FileEvent:
-        while True:
-            event = self._next()
-            if event is not None:
-                return event
-
-    def abandon(self) -> None:
-        """Ends it under another thread that waits for the next change."""
-        self._process.kill()
-
-    def close(self) -> None:
-        """Ends it."""
-        self._process.close()
-
-    def __enter__(self) -> Watch:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close()
-
-
-def _regular(file: BinaryIO) -> int | None:
-    """The descriptor of a regular file that is opened for reading alone, which a box may have as it is."""
-    try:
-        fd = file.fileno()
-        if not isinstance(file, io.FileIO | io.BufferedReader):
-            return None
-        os.lseek(fd, file.tell(), os.SEEK_SET)
-        only_reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
-        return fd if only_reads and stat_bits.S_ISREG(os.fstat(fd).st_mode) else None
-    except (OSError, ValueError, AttributeError):
-        return None
-
-
-def _feed(process: Process, source: BinaryIO) -> None:
-    assert process.stdin is not None
-    try:
-        while chunk := source.read(_CHUNK):
-            view = memoryview(chunk)
-            while view:
-                view = view[process.stdin.write(view) :]
-    except BrokenPipeError:
-        # The operation has ended; it says why.
-        pass
-    process.stdin.close()
-
-
-def _save(process: Process, target: StrPath, max_bytes: int, end: Callable[[], None]) -> None:
-    """One file, whole or not at all."""
-    whole = Path(target).absolute()
-    temporary = beside(whole)
-    try:
-        with temporary.open("xb", buffering=0) as file:
-            left = max_bytes
-            for count in _moved(process, file.fileno()):
-                left -= count
-                if left < 0:
-                    raise FileError(
-                        "the file is longer than wanted", path=whole.name, errno=27, need=f"at most {max_bytes} bytes"
-                    )
-        end()
-        temporary.rename(whole)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _moved(process: Process, target: int) -> Iterator[int]:
-    """Moves what an operation sends into a file, and says how much came each time."""
-    source = process.stdout.fileno()
-    try:
-        fcntl.fcntl(source, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
-    except OSError:
-        # This user has as much of pipes as it may.
-        pass
-    while count := _move(source, target):
-        yield count
-
-
-def _move(source: int, target: int) -> int:
-    """splice(2), by which nothing is copied here; not every file system can do that."""
-    try:
-        return os.splice(source, target, _PIPE_BYTES)
-    except OSError as error:
-        if error.errno != errno.EINVAL:
-            raise
-    view = memoryview(os.read(source, _CHUNK))
-    count = len(view)
-    while view:
-        view = view[os.write(target, view) :]
-    return count
