@@ -118,9 +118,9 @@ class TestStart:
 
     def test_output_as_it_comes(self, box: BlockingBox) -> None:
         process = box.start(sh("for i in 1 2 3; do echo $i; sleep 0.1; done; echo err >&2; exit 4"))
-        began = time.monotonic()
         assert process.readline() == b"1\n"
-        assert time.monotonic() - began < 5
+        # It is there while the command runs.
+        assert box.box.stats().processes > 0
         assert process.read() == b"2\n3\n"
         result = process.wait()
         # What was asked for is the reader's; the rest is collected.

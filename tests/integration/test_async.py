@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
-import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -37,26 +36,18 @@ def test_two_kinds_of_loops_are_tried() -> None:
 
 @pytest.mark.parametrize("run", loops())
 def test_a_loop_goes_on_while_commands_run(run: Callable[..., Any]) -> None:
-    async def main() -> tuple[int, float]:
-        ticks = 0
-
-        async def tick() -> None:
-            nonlocal ticks
-            while True:
-                await asyncio.sleep(0.01)
-                ticks += 1
-
+    async def main() -> None:
         async with AsyncSandbox() as box:
-            ticking = asyncio.create_task(tick())
-            began = time.monotonic()
-            results = await asyncio.gather(*(box.exec(["sleep", "0.5"]) for _ in range(20)))
-            ticking.cancel()
-            assert all(one.ok for one in results)
-            return ticks, time.monotonic() - began
+            tasks = [asyncio.create_task(box.exec(["sleep", "300"])) for _ in range(20)]
+            # The loop comes here at all, and they all run at once.
+            while box.stats().processes < 20:
+                await asyncio.sleep(0.01)
+            for task in tasks:
+                task.cancel()
+            ended = await asyncio.gather(*tasks, return_exceptions=True)
+            assert all(isinstance(one, asyncio.CancelledError) for one in ended)
 
-    ticks, took = run(main())
-    assert ticks > 10
-    assert took < 10
+    run(main())
 
 
 @pytest.mark.parametrize("run", loops())
@@ -70,10 +61,8 @@ def test_a_cancelled_task_s_command_is_gone(run: Callable[..., Any]) -> None:
             task.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await task
-            began = time.monotonic()
             while commands(pid):
                 await asyncio.sleep(0.005)
-                assert time.monotonic() - began < 5
             # The box itself goes on.
             assert (await box.exec(["true"])).ok
 
@@ -197,8 +186,6 @@ def test_several_tasks_may_read_write_and_close_at_once() -> None:
         _, *parts = await asyncio.gather(feed(), drain(), drain(), drain())
         assert sorted(b"".join(parts)) == sorted(b"".join(bytes([n]) * size for n, size in enumerate(sizes)))
         assert (await process.wait()).exit.code == 0
-        began = time.monotonic()
         await asyncio.gather(*(box.close() for _ in range(5)))
-        assert time.monotonic() - began < 5
 
     asyncio.run(main())
