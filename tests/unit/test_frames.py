@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import struct
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -167,3 +169,26 @@ def test_steps_are_named_once() -> None:
 def test_a_message_holds_the_longest_readback() -> None:
     """A profile's filter of 8 bytes an instruction, the guard's, and the rest of a readback."""
     assert frames.MESSAGE_LIMIT >= MAX_INSTRUCTIONS * 8 + 8 * 1024
+
+
+def native(name: str) -> str:
+    path = Path(__file__).parents[2] / "native/src" / name
+    if not path.is_file():
+        pytest.skip("host: a copy of the tests alone")
+    return path.read_text()
+
+
+def test_both_sides_number_the_steps_alike() -> None:
+    listed = re.search(r"const STEPS: \[&str; \d+\] = \[(.*?)\];", native("init/command.rs"), re.DOTALL)
+    assert listed is not None
+    assert tuple(re.findall(r'"(\w*)"', listed[1])) == frames.STEPS
+
+
+def test_both_sides_number_messages_and_flags_alike() -> None:
+    there = {name: int(number) for name, number in re.findall(r"pub const (\w+): u16 = (\d+);", native("frame.rs"))}
+    here = {name: number for name, number in vars(frames).items() if name.isupper() and isinstance(number, int)}
+    both = there.keys() & here.keys()
+    assert {name: there[name] for name in both} == {name: here[name] for name in both}
+    # What only the native program's own processes say to each other, and what only limits lengths here.
+    assert there.keys() - both == {"FAULT", "WITNESS", "GO"}
+    assert here.keys() - both == {"INLINE_LIMIT", "MESSAGE_LIMIT"}
