@@ -84,6 +84,8 @@ class Spawner:
         self._socket = ours
         self._plans: dict[str, int] = {}
         self._loading = _thread.allocate_lock()
+        #: Held while the socket is used: one that another thread closes meanwhile may be somebody else's number.
+        self._using = _thread.allocate_lock()
         self.owner = os.getpid()
         try:
             self.pid = self._start(program, theirs.fileno())
@@ -95,8 +97,8 @@ class Spawner:
     def _start(program: str, fd: int) -> int:
         null = os.open("/dev/null", os.O_RDWR | os.O_CLOEXEC)
         # A copy under the number that is announced: posix_spawn's dup2 clears close-on-exec, which a dup2 of a
-        # descriptor on itself would not.
-        number = 3 if fd != 3 else 4
+        # descriptor on itself would not. Nor may it be that of the null device, which is copied after it.
+        number = next(one for one in (3, 4, 5) if one not in (fd, null))
         actions: list[tuple[int, int, int]] = [
             (os.POSIX_SPAWN_DUP2, fd, number),
             *((os.POSIX_SPAWN_DUP2, null, target) for target in (0, 1, 2)),
@@ -142,7 +144,8 @@ class Spawner:
     def _ask(self, message: bytes, fds: list[int]) -> None:
         """Sends it. Where the spawner has given up already, raises what it said of that."""
         try:
-            send(self._socket, message, fds)
+            with self._using:
+                send(self._socket, message, fds)
         except BoxLost:
             said = self.last_word()
             if frames.kind_of(said) == frames.FAILED:
@@ -151,13 +154,14 @@ class Spawner:
 
     def last_word(self) -> bytes:
         """What a spawner that gave up said before it ended, or nothing."""
-        for _ in range(2):
-            try:
-                return self._socket.recv(frames.MESSAGE_LIMIT, _socket.MSG_DONTWAIT)
-            except ConnectionResetError:
-                continue
-            except OSError:
-                break
+        with self._using:
+            for _ in range(2):
+                try:
+                    return self._socket.recv(frames.MESSAGE_LIMIT, _socket.MSG_DONTWAIT)
+                except ConnectionResetError:
+                    continue
+                except OSError:
+                    break
         return b""
 
     def gone(self) -> bool:
@@ -165,7 +169,10 @@ class Spawner:
         import select
 
         poll = select.poll()
-        poll.register(self._socket.fileno(), 0)
+        fd = self._socket.fileno()
+        if fd < 0:
+            return True
+        poll.register(fd, 0)
         return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(_MOMENT_MS))
 
     def alive(self) -> bool:
@@ -179,7 +186,8 @@ class Spawner:
 
     def close(self) -> None:
         """Ends it, and with it its boxes, and waits until it is gone. One that is stopped or stuck is killed."""
-        self._socket.close()
+        with self._using:
+            self._socket.close()
         if self.owner != os.getpid():
             return
         import select
