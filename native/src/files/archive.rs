@@ -1,10 +1,10 @@
 //! Folders as streams of tar: packed without following links, and unpacked into a folder of the box.
 
 use super::content::copy;
-use super::{open_regular, standard, trouble, Step, Work};
+use super::{open_regular, standard, trouble, unless_gone, Step, Work};
 use std::fs::{self, OpenOptions};
 use std::io::{self, BufWriter, Read, Write};
-use std::os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 
 /// Folders, files and links below `path`. Anything else is an error, since it would be missing.
@@ -22,7 +22,7 @@ fn pack_folder<W: Write>(builder: &mut tar::Builder<W>, folder: &Path, name: &Pa
     for entry in fs::read_dir(folder).step("open")? {
         let entry = entry.step("read")?;
         let (path, name) = (entry.path(), name.join(entry.file_name()));
-        let Ok(found) = entry.metadata() else {
+        let Some(found) = unless_gone(entry.metadata(), "stat")? else {
             continue;
         };
         let mut header = tar::Header::new_gnu();
@@ -39,8 +39,7 @@ fn pack_folder<W: Write>(builder: &mut tar::Builder<W>, folder: &Path, name: &Pa
             let target = fs::read_link(&path).step("read link")?;
             builder.append_link(&mut header, &name, &target).step("write")?;
         } else if kind.is_file() {
-            let options = &mut OpenOptions::new();
-            let (file, found) = open_regular(&path, options.read(true).custom_flags(libc::O_NOFOLLOW))?;
+            let (file, found) = open_regular(&path, OpenOptions::new().read(true), libc::O_NOFOLLOW)?;
             header.set_entry_type(tar::EntryType::Regular);
             header.set_size(found.size());
             // A file that changes while it is read is as long as it was when it was opened.

@@ -2,17 +2,36 @@
 
 use super::{trouble, Step, Work};
 use std::fs;
+use std::io;
+use std::os::fd::AsRawFd;
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 pub fn mkdir(path: &Path, mode: u32, parents: bool) -> Work<()> {
-    fs::DirBuilder::new().mode(mode).recursive(parents).create(path).step("mkdir")?;
-    // With parents it is no error that something is there; it must be a folder.
-    match fs::metadata(path) {
-        Ok(found) if found.is_dir() => Ok(()),
-        _ => trouble(libc::ENOTDIR, "mkdir"),
+    if let (true, Some(above)) = (parents, path.parent()) {
+        fs::create_dir_all(above).step("mkdir")?;
     }
+    match fs::DirBuilder::new().mode(mode).create(path) {
+        Ok(()) => set_mode(path, mode),
+        // With parents it is no error that something is there; it must be a folder.
+        Err(error) if parents && error.kind() == io::ErrorKind::AlreadyExists => match fs::metadata(path) {
+            Ok(found) if found.is_dir() => Ok(()),
+            _ => trouble(libc::ENOTDIR, "mkdir"),
+        },
+        other => other.step("mkdir"),
+    }
+}
+
+/// Whatever the umask is. By descriptor, so that no link that is swapped in leads to another folder.
+fn set_mode(path: &Path, mode: u32) -> Work<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    let folder = fs::OpenOptions::new().read(true).custom_flags(flags).open(path).step("open")?;
+    if folder.metadata().step("stat")?.mode() & 0o777 == mode {
+        return Ok(());
+    }
+    let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
+    fs::set_permissions(opened, fs::Permissions::from_mode(mode)).step("chmod")
 }
 
 /// Never follows a link: the standard library goes by descriptors, so that nothing can be swapped under it.

@@ -1,7 +1,7 @@
 //! What is known of files. An entry, little-endian: `u8 kind, u32 mode, u32 uid, u32 gid, u64 size, i64 modified_ns, u32
 //! length of the name, u32 length of a link's target, name, target`. Kinds: 0 file, 1 folder, 2 link, 3 anything else.
 
-use super::{standard, Step, Work};
+use super::{standard, unless_gone, Step, Work};
 use std::fs::{self, Metadata};
 use std::io::{BufWriter, Write};
 use std::os::unix::ffi::OsStrExt;
@@ -19,8 +19,7 @@ pub fn list(path: &Path) -> Work<()> {
     let mut output = BufWriter::with_capacity(64 * 1024, &*output);
     for entry in fs::read_dir(path).step("open")? {
         let entry = entry.step("read")?;
-        // What is gone by now is not there.
-        if let Ok(found) = entry.metadata() {
+        if let Some(found) = unless_gone(entry.metadata(), "stat")? {
             let data = encode(&found, entry.file_name().as_bytes(), &entry.path());
             output.write_all(&data).step("write")?;
         }

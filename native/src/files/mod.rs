@@ -85,6 +85,14 @@ fn number(text: &[u8]) -> Work<u64> {
     parsed.ok_or(Trouble { errno: libc::EINVAL, step: "number" })
 }
 
+/// What is gone by now is not there; anything else that is not known of an entry is an error, since it would be missing.
+fn unless_gone<T>(known: io::Result<T>, step: &'static str) -> Work<Option<T>> {
+    match known {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        other => other.step(step).map(Some),
+    }
+}
+
 /// A standard descriptor as a file: no buffer, and no lock.
 fn standard(number: i32) -> std::mem::ManuallyDrop<File> {
     // SAFETY: open for the whole of this process, and never closed by what is given back.
@@ -92,8 +100,8 @@ fn standard(number: i32) -> std::mem::ManuallyDrop<File> {
 }
 
 /// Opens a regular file, wherever the path leads, without waiting for anybody and without becoming a terminal's.
-fn open_regular(path: &Path, options: &mut fs::OpenOptions) -> Work<(File, fs::Metadata)> {
-    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY).open(path).step("open")?;
+fn open_regular(path: &Path, options: &mut fs::OpenOptions, flags: i32) -> Work<(File, fs::Metadata)> {
+    let file = options.custom_flags(libc::O_NONBLOCK | libc::O_NOCTTY | flags).open(path).step("open")?;
     let found = file.metadata().step("stat")?;
     if found.is_dir() {
         return trouble(libc::EISDIR, "open");

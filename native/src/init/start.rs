@@ -132,7 +132,7 @@ impl Stem<'_> {
 
     pub fn last_stage(&self, command: &Command, manner: &Manner) -> Outcome<()> {
         let stage = &self.birth.plan.command;
-        let &Manner { stdio, terminal, witness, asker, .. } = manner;
+        let &Manner { stdio, terminal, builtin, witness, asker } = manner;
         if witness && self.birth.privileged {
             // Early, so that the spawner attaches while this process goes on.
             command::announce(self.birth.ctl, &self.report)?;
@@ -149,6 +149,10 @@ impl Stem<'_> {
         }
         command::enter_workdir(command.workdir)?;
         command::give_up_privileges(stage, command)?;
+        if builtin {
+            // No execve sets it anew, and fs.suid_dumpable says what the change of credentials makes of it.
+            process::prctl(libc::PR_SET_DUMPABLE, 0).at("identity", "")?;
+        }
         if let Some(ctl) = ctl {
             if !self.birth.privileged {
                 // A plain user inspects a dumpable process, which the change of credentials has undone. Nothing else
