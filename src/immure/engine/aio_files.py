@@ -8,7 +8,7 @@ from typing import Any, BinaryIO, TypeVar
 
 from immure.engine.face import BoxFace
 from immure.engine.file_models import FileEvent, FileInfo
-from immure.engine.files import Files, StrPath
+from immure.engine.files import Content, Files, StrPath
 from immure.engine.result import Output
 from immure.engine.watching import Watch
 
@@ -36,10 +36,14 @@ class AsyncFiles:
         """As `Files.read`."""
         return await self._do(Files.read, path, offset=offset, length=length)
 
+    async def read_into(self, path: StrPath, file: BinaryIO, *, offset: int = 0, max_bytes: int | None = None) -> int:
+        """As `Files.read_into`."""
+        return await self._do(Files.read_into, path, file, offset=offset, max_bytes=max_bytes)
+
     async def write(
         self,
         path: StrPath,
-        data: bytes | bytearray | memoryview | str | BinaryIO,
+        data: Content,
         *,
         mode: int = 0o644,
         append: bool = False,
@@ -49,9 +53,9 @@ class AsyncFiles:
         """As `Files.write`."""
         await self._do(Files.write, path, data, mode=mode, append=append, new=new, parents=parents)
 
-    async def list(self, path: StrPath = ".") -> list[FileInfo]:
+    async def list(self, path: StrPath = ".", *, max_entries: int = 100_000) -> list[FileInfo]:
         """As `Files.list`."""
-        return await self._do(Files.list, path)
+        return await self._do(Files.list, path, max_entries=max_entries)
 
     async def stat(self, path: StrPath, *, follow: bool = True) -> FileInfo:
         """As `Files.stat`."""

@@ -100,6 +100,8 @@ def read_event(head: bytes, path: bytes) -> FileEvent | None:
 
 
 EVENT_HEAD = _EVENT.size
+#: No entry takes more: a name of 255 bytes, and a target of PATH_MAX.
+MOST_OF_ENTRY = _ENTRY.size + 255 + 4096
 
 _NEEDS: dict[int, tuple[str, str | None]] = {
     2: ("something that is there", None),
@@ -110,6 +112,7 @@ _NEEDS: dict[int, tuple[str, str | None]] = {
     20: ("a folder", None),
     21: ("a file", "folders are listed, and downloaded as a whole"),
     22: ("a path that there can be", None),
+    24: ("fewer folders in each other", "remove them by a command: rm -rf"),
     27: ("a file that is not larger", None),
     28: ("room", "a larger disk_mib, or a folder that is mounted rw"),
     39: ("an empty folder", "say recursive=True"),
@@ -126,6 +129,8 @@ def file_error(operation: str, path: str, said: bytes) -> FileError:
     word = said[:64].split(b"\n")[0].split(b" ")[0]
     number = int(word) if word.isdigit() and len(word) <= 4 else 0
     need, hint = _NEEDS.get(number, (None, None))
+    if (operation, number) == ("watch", 28):
+        need, hint = "fewer folders below it", "watch a folder further down, or without recursive"
     return FileError(
         f"{operation} {path!r} failed in the box",
         path=path,

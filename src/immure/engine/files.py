@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import os
+import stat
 import threading
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 from typing import BinaryIO
 
 from immure.engine.face import BoxFace
-from immure.engine.file_models import (
-    FileInfo,
-    file_error,
-    read_entries,
-)
+from immure.engine.file_models import MOST_OF_ENTRY, FileInfo, file_error, read_entries
 from immure.engine.folders import pack_folder, unpack_folder
 from immure.engine.process import Process
 from immure.engine.result import Output
 from immure.engine.stdio import PIPE, captured, streamed, with_input
-from immure.engine.transfer import feed, regular, save
+from immure.engine.transfer import feed, pour, regular, save
 from immure.engine.watching import Watch
 from immure.errors import BoxLost, FileError, SpecError
 from immure.runtimes.process.attend import Attendance, Stdio
@@ -26,6 +24,8 @@ from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 
 StrPath = str | os.PathLike[str]
+#: What can be written: bytes, text, a binary file, or a file of the host by its path.
+Content = bytes | bytearray | memoryview | str | BinaryIO | os.PathLike[str]
 _MIB = 1 << 20
 #: What `read` gives at most, unless it is asked for more.
 READ_BYTES = 16 * _MIB
@@ -70,31 +70,55 @@ class Files:
             raise SpecError("less than nothing", path="offset", need="0 or more", have=f"{offset}, {length}")
         wanted = READ_BYTES + 1 if length is None else length
         data = self._captured("read", path, str(offset), str(wanted), room=wanted)
+        if len(data) > wanted:
+            raise BoxLost("the box sent more than there was to send", need=f"{wanted} bytes", have=f"{len(data)}")
         if length is None and len(data) > READ_BYTES:
             raise FileError(
                 f"{os.fspath(path)!r} is longer than {READ_BYTES} bytes",
                 path=os.fspath(path),
                 errno=27,
                 need=f"at most {READ_BYTES} bytes",
-                hint="read parts of it with offset and length, or use download",
+                hint="read parts of it with offset and length, or use read_into or download",
             )
         return Output(data)
+
+    def read_into(self, path: StrPath, file: BinaryIO, *, offset: int = 0, max_bytes: int | None = None) -> int:
+        """Writes what a file holds, from `offset` bytes on, to an open binary file, and says how many bytes that were.
+
+        There is no limit but `max_bytes`; where the file has more, that is an error, and what came until then is
+        written. Memory stays small.
+        """
+        if offset < 0 or (max_bytes is not None and max_bytes < 0):
+            raise SpecError("less than nothing", path="offset", need="0 or more", have=f"{offset}, {max_bytes}")
+        wanted = _U64 if max_bytes is None else max_bytes + 1
+        with self._started("read", path, str(offset), str(wanted)) as process:
+            count = pour(process, os.fspath(path), file, max_bytes)
+            self._end(process, "read", path)
+        return count
 
     def write(
         self,
         path: StrPath,
-        data: bytes | bytearray | memoryview | str | BinaryIO,
+        data: Content,
         *,
         mode: int = 0o644,
         append: bool = False,
         new: bool = False,
         parents: bool = False,
     ) -> None:
-        """Writes a file: bytes, text as UTF-8, or what an open binary file gives from where it stands.
+        """Writes a file: bytes, text as UTF-8, what an open binary file gives from where it stands, or a file of the
+        host by its path (a Path: a str is text).
 
         What was there stays whole until all of the new is there, and keeps its mode; `mode` is that of a new one.
-        `append` adds to its end, `new` refuses one that is there, `parents` makes the folders above.
+        `append` adds to its end, as it comes; `new` refuses one that is there; `parents` makes the folders above.
         """
+        if isinstance(data, os.PathLike):
+            with Path(data).open("rb") as file:
+                return self.write(path, file, mode=mode, append=append, new=new, parents=parents)
+        if not isinstance(data, bytes | bytearray | memoryview | str) and not hasattr(data, "read"):
+            raise SpecError(
+                "can't be written", path="data", need="bytes, str, a binary file or a Path", have=repr(data)
+            )
         flags = ("a" if append else "") + ("n" if new else "") + ("p" if parents else "")
         operation = ("write", path, str(mode & 0o777), flags)
         if isinstance(data, str):
@@ -104,13 +128,23 @@ class Files:
         elif (fd := regular(data)) is not None:
             self._run(*operation, stdio=with_input(fd), room=_MIB)
         else:
-            with self._started(*operation, stdin=True) as process:
+            with self._started(*operation[:-1], flags + "c", stdin=True) as process:
                 feed(process, data)
                 self._end(process, "write", path)
+        return None
 
-    def list(self, path: StrPath = ".") -> list[FileInfo]:
-        """What is in a folder, by name."""
-        entries = read_entries(self._captured("list", path, room=_LISTING_BYTES))
+    def list(self, path: StrPath = ".", *, max_entries: int = 100_000) -> list[FileInfo]:
+        """What is in a folder, by name. More than `max_entries` is an error."""
+        room = min(_LISTING_BYTES, (max_entries + 1) * MOST_OF_ENTRY)
+        entries = [*islice(read_entries(self._captured("list", path, room=room)), max_entries + 1)]
+        if len(entries) > max_entries:
+            raise FileError(
+                f"{os.fspath(path)!r} has more entries than wanted",
+                path=os.fspath(path),
+                errno=27,
+                need=f"at most {max_entries} entries",
+                hint="a larger max_entries",
+            )
         return sorted(entries, key=lambda one: one.name)
 
     def stat(self, path: StrPath, *, follow: bool = True) -> FileInfo:
@@ -146,12 +180,16 @@ class Files:
     def upload(self, source: StrPath, path: StrPath) -> None:
         """Copies a file of the host, or a folder with the files, folders and links in it, to `path`.
 
-        A folder is put into what is there. Raises SpecError for what is none of these.
+        A folder is put into what is there. Modes come along, but that a file which is there keeps its own. Raises
+        SpecError for what is none of these.
         """
-        if not Path(source).is_dir():
+        kind = Path(source).stat().st_mode
+        if stat.S_ISREG(kind):
             with Path(source).open("rb") as file:
-                self.write(path, file)
+                self.write(path, file, mode=kind & 0o777)
             return
+        if not stat.S_ISDIR(kind):
+            raise SpecError("can't be taken along", path=os.fspath(source), need="a file, a folder or a link")
         with self._started("unpack", path, stdin=True) as process:
             assert process.stdin is not None
             try:
@@ -170,12 +208,14 @@ class Files:
         """
         if os.path.lexists(target):
             raise SpecError("the target is there already", path=os.fspath(target), need="a name that is free")
-        if self.stat(path).kind == "folder":
+        found = self.stat(path)
+        if found.kind == "folder":
             with self._started("pack", path) as process:
                 unpack_folder(process.stdout, target, max_bytes, max_entries, lambda: self._end(process, "pack", path))
             return
         with self._started("read", path, "0", str(max_bytes + 1)) as process:
-            save(process, target, max_bytes, lambda: self._end(process, "read", path))
+            mode = found.mode & 0o777 | 0o400
+            save(process, target, mode, max_bytes, lambda: self._end(process, "read", path))
 
     def watch(self, path: StrPath, *, recursive: bool = False) -> Watch:
         """Changes of a folder's entries as they come, with `recursive` of all folders below too."""
@@ -183,7 +223,8 @@ class Files:
         return Watch(process, lambda: self._end(process, "watch", path))
 
     def _request(self, operation: str, path: StrPath, *rest: str, room: int | None, timed: bool = True) -> Request:
-        argv = ["files", operation, os.fspath(path) or ".", *rest]
+        # Nothing is no name of the working directory: what is to be removed may come from a variable that was not set.
+        argv = ["files", operation, os.fspath(path), *rest]
         places = [argv[2], *(rest[:1] if operation == "move" else ())]
         # The working directory may be what is to be made.
         request = self._face.request(argv, workdir="/" if all(one.startswith("/") for one in places) else None)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
@@ -14,6 +16,12 @@ from immure.errors import FileError, SpecError
 
 _CHUNK = 256 * 1024
 _NAME_BYTES, _LONG_NAME_BYTES = 255, 8192
+#: Removing what is not whole goes down one call for each, so that it must stay below what Python allows.
+_MOST_DEPTH = 256
+#: Names and targets of links are kept until the end: as many bytes for each entry that is allowed, and some more.
+_NAME_ROOM, _MORE_ROOM = 256, 1 << 20
+#: A name that this file system does not take. Anything else is the host's own trouble.
+_NO_NAMES = frozenset((errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL, errno.EILSEQ))
 
 
 def pack_folder(source: str | os.PathLike[str], stream: IO[bytes]) -> None:
@@ -100,7 +108,8 @@ class _Unpacking:
         self._root = root
         self._max_bytes = self._bytes_left = max_bytes
         self._max_entries = self._entries_left = max_entries
-        self._links: list[tuple[Path, str]] = []
+        self._links: list[tuple[Path, tarfile.TarInfo]] = []
+        self._room = self._room_left = _NAME_ROOM * max_entries + _MORE_ROOM
         self._modes: list[tuple[Path, int]] = []
         self._folders: set[str] = {""}
         self._others: set[str] = set()
@@ -108,11 +117,13 @@ class _Unpacking:
     def run(self, stream: IO[bytes]) -> None:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, errorlevel=2, tarinfo=_Member) as archive:
             for member in archive:
-                self._take(archive, member)
+                with _names_that_there_can_be(member):
+                    self._take(archive, member)
                 # The reader would keep every header.
                 archive.members = []  # type: ignore[attr-defined]
-        for path, target in self._links:
-            path.symlink_to(target)
+        for path, member in self._links:
+            with _names_that_there_can_be(member):
+                path.symlink_to(member.linkname)
         for path, mode in reversed(self._modes):
             path.chmod(mode)
 
@@ -120,6 +131,9 @@ class _Unpacking:
         self._entries_left -= 1
         if self._entries_left < 0:
             raise _refused(member, f"at most {self._max_entries} entries", "more")
+        self._room_left -= len(member.name) + len(member.linkname)
+        if self._room_left < 0:
+            raise _refused(member, f"at most {self._room} bytes of names", "more")
         name = self._name(member)
         path = self._root / name
         if member.isdir():
@@ -130,7 +144,7 @@ class _Unpacking:
         self._others.add(name)
         if member.issym():
             _check_link(member, name)
-            self._links.append((path, member.linkname))
+            self._links.append((path, member))
         else:
             self._copy(archive, member, path)
 
@@ -139,6 +153,8 @@ class _Unpacking:
         parts = name.split("/")
         if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
             raise _refused(member, "a relative name without . and ..", "another")
+        if len(parts) > _MOST_DEPTH:
+            raise _refused(member, f"at most {_MOST_DEPTH} folders deep", f"{len(parts)}")
         if name in self._folders or name in self._others:
             raise _refused(member, "a name that is free", "one that was there before")
         if "/".join(parts[:-1]) not in self._folders:
@@ -157,6 +173,16 @@ class _Unpacking:
         path.chmod(member.mode & 0o777 | 0o400)
 
 
+@contextmanager
+def _names_that_there_can_be(member: tarfile.TarInfo) -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_NAMES:
+            raise
+        raise _refused(member, "a name that this file system takes", error.strerror or "another") from error
+
+
 def _check_link(member: tarfile.TarInfo, name: str) -> None:
     """A link leads up first, by folders that are none, and then down: so no chain of links leads out."""
     depth, down = name.count("/"), False
@@ -172,4 +198,5 @@ def _check_link(member: tarfile.TarInfo, name: str) -> None:
 
 
 def _refused(member: tarfile.TarInfo, need: str, have: str) -> FileError:
-    return FileError(f"{member.name!r} of the box was refused", path=member.name, need=need, have=have)
+    shown = member.name if len(member.name) <= _NAME_BYTES else f"{member.name[:_NAME_BYTES]}…"
+    return FileError(f"{shown!r} of the box was refused", path=member.name, need=need, have=have)

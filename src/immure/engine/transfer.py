@@ -13,41 +13,92 @@ from typing import BinaryIO
 
 from immure.engine.folders import beside
 from immure.engine.process import Process
-from immure.errors import FileError
+from immure.errors import FileError, ImmureError
 
 _CHUNK = 256 * 1024
 #: As large as a pipe may be made without privileges. pipe(7).
 _PIPE_BYTES = 1 << 20
+_GRACE_S = 1.0
 
 
 def regular(file: BinaryIO) -> int | None:
     """The descriptor of a regular file that is opened for reading alone, which a box may have as it is."""
+    # Not what only looks like one: a BufferedReader may stand on what decompresses.
+    raw = file.raw if type(file) is io.BufferedReader else file
+    if type(raw) is not io.FileIO:
+        return None
     try:
-        fd = file.fileno()
-        if not isinstance(file, io.FileIO | io.BufferedReader):
-            return None
+        fd = raw.fileno()
         os.lseek(fd, file.tell(), os.SEEK_SET)
         only_reads = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY
         return fd if only_reads and stat.S_ISREG(os.fstat(fd).st_mode) else None
-    except (OSError, ValueError, AttributeError):
+    except (OSError, ValueError):
         return None
 
 
 def feed(process: Process, source: BinaryIO) -> None:
-    """Gives an operation all that a file has, and ends its input."""
+    """Gives an operation all that a file has, in chunks whose end is told: where we are lost, that is not the end."""
+    try:
+        while chunk := _next(source):
+            if not _sent(process, len(chunk).to_bytes(4, "little"), chunk):
+                return
+        _sent(process, bytes(4))
+    except BaseException:
+        _let_end(process)
+        raise
+
+
+def _next(source: BinaryIO) -> bytes:
+    # Of one that does not wait, None is not the end.
+    chunk: bytes | None = source.read(_CHUNK)
+    if chunk is None:
+        raise BlockingIOError(errno.EAGAIN, "the file to write has nothing to give now")
+    return chunk
+
+
+def _sent(process: Process, *parts: bytes) -> bool:
+    """False where the operation has ended; it says why."""
     assert process.stdin is not None
     try:
-        while chunk := source.read(_CHUNK):
-            view = memoryview(chunk)
+        for part in parts:
+            view = memoryview(part)
             while view:
                 view = view[process.stdin.write(view) :]
     except BrokenPipeError:
-        # The operation has ended; it says why.
-        pass
+        return False
+    return True
+
+
+def _let_end(process: Process) -> None:
+    """Has an operation that was sent too little take away what it has made."""
+    assert process.stdin is not None
     process.stdin.close()
+    try:
+        process.wait(_GRACE_S)
+    except (TimeoutError, ImmureError):
+        # Its end is not waited for any longer, or can't be.
+        pass
 
 
-def save(process: Process, target: str | os.PathLike[str], max_bytes: int, end: Callable[[], None]) -> None:
+def pour(process: Process, path: str, target: BinaryIO, max_bytes: int | None) -> int:
+    """Writes what an operation sends into an open file, and says how much that was."""
+    total = 0
+    while chunk := process.stdout.read1(_CHUNK):
+        total += len(chunk)
+        if max_bytes is not None and total > max_bytes:
+            raise too_long(path, max_bytes)
+        view = memoryview(chunk)
+        while view:
+            view = view[target.write(view) :]
+    return total
+
+
+def too_long(path: str, max_bytes: int) -> FileError:
+    """More came than was wanted."""
+    return FileError("the file is longer than wanted", path=path, errno=27, need=f"at most {max_bytes} bytes")
+
+
+def save(process: Process, target: str | os.PathLike[str], mode: int, max_bytes: int, end: Callable[[], None]) -> None:
     """One file, whole or not at all."""
     whole = Path(target).absolute()
     temporary = beside(whole)
@@ -57,9 +108,8 @@ def save(process: Process, target: str | os.PathLike[str], max_bytes: int, end: 
             for count in _moved(process, file.fileno()):
                 left -= count
                 if left < 0:
-                    raise FileError(
-                        "the file is longer than wanted", path=whole.name, errno=27, need=f"at most {max_bytes} bytes"
-                    )
+                    raise too_long(whole.name, max_bytes)
+            os.fchmod(file.fileno(), mode)
         end()
         temporary.rename(whole)
     except BaseException:

@@ -7,6 +7,7 @@ from types import TracebackType
 
 from immure.engine.file_models import EVENT_HEAD, FileEvent, event_length, read_event
 from immure.engine.process import Process
+from immure.errors import BoxLost
 
 
 class Watch:
@@ -27,7 +28,10 @@ class Watch:
         if len(head) < EVENT_HEAD:
             self._end()
             raise StopIteration
-        path = stream.read(event_length(head))
+        length = event_length(head)
+        path = stream.read(length)
+        if len(path) < length:
+            raise BoxLost("the box sent an event that was cut", need=f"{length} bytes", have=f"{len(path)}")
         return read_event(head, path)
 
     def __iter__(self) -> Iterator[FileEvent]:
