@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
 from immure.engine.folders import beside
 from immure.engine.process import Process
@@ -50,7 +50,7 @@ def feed(process: Process, source: BinaryIO) -> None:
 
 def _next(source: BinaryIO) -> bytes:
     # Of one that does not wait, None is not the end.
-    chunk: bytes | None = source.read(_CHUNK)
+    chunk = cast("bytes | None", source.read(_CHUNK))
     if chunk is None:
         raise BlockingIOError(errno.EAGAIN, "the file to write has nothing to give now")
     return chunk
