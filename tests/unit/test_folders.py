@@ -85,6 +85,20 @@ HOSTILE: dict[str, tuple[bytes, str]] = {
     "too many entries": (archive(*((f"{index}", REG, b"") for index in range(1001))), "at most 1000 entries"),
     "too many bytes": (archive(("x", REG, bytes(1 << 19)), ("y", REG, bytes((1 << 19) + 1))), "at most 1048576 bytes"),
     "a name without end": (archive(("n" * 9000, REG, b"x")), "at most 8192 bytes"),
+    "folders without end": (
+        archive(*(("/".join("x" * depth), DIR) for depth in range(1, 300))),
+        "at most 256 folders deep",
+    ),
+    "a name that no file system takes": (archive(("x" * 256, REG, b"x")), "this file system takes"),
+    "a path that no file system takes": (
+        archive(*(("/".join(["x" * 250] * depth), DIR) for depth in range(1, 20))),
+        "this file system takes",
+    ),
+    "a link that no file system takes": (archive(("x", LINK, "/".join(["y" * 250] * 20))), "this file system takes"),
+    "names that are too much to keep": (
+        archive(*((f"{index}", LINK, "y" * 4000) for index in range(400))),
+        "bytes of names",
+    ),
     "cut in the middle": (archive(("x", REG, bytes(5000)))[:2000], "no archive"),
     "nonsense": (b"nonsense" * 1000, "no archive"),
     "nothing": (b"", "no archive"),
@@ -115,6 +129,23 @@ def test_long_names_one_after_another_are_refused(tmp_path: Path) -> None:
     one = info.tobuf(tarfile.GNU_FORMAT) + b"name\0".ljust(512, b"\0")
     with pytest.raises(FileError, match="no archive"):
         unpack(one * 5000, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_just_within_the_bounds_is_taken(tmp_path: Path) -> None:
+    names = ["/".join("x" * depth) for depth in range(1, 257)]
+    target = unpack(archive(*((name, DIR) for name in names), ("y" * 255, REG, b"x")), tmp_path)
+    assert (target / names[-1]).is_dir()
+    assert (target / ("y" * 255)).read_bytes() == b"x"
+
+
+def test_trouble_of_the_host_is_not_the_box_s(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("immure.engine.folders.shutil.copyfileobj", full)
+    with pytest.raises(OSError, match="No space left"):
+        unpack(archive(("x", REG, b"x")), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
