@@ -1,4 +1,4 @@
-//! Folders made, things removed and moved.
+//! Folders made, and things moved.
 
 use super::{trouble, Step, Work};
 use std::fs;
@@ -32,16 +32,6 @@ fn set_mode(path: &Path, mode: u32) -> Work<()> {
     }
     let opened = format!("/proc/self/fd/{}", folder.as_raw_fd());
     fs::set_permissions(opened, fs::Permissions::from_mode(mode)).step("chmod")
-}
-
-/// Never follows a link: the standard library goes by descriptors, so that nothing can be swapped under it.
-pub fn remove(path: &Path, recursive: bool) -> Work<()> {
-    let found = fs::symlink_metadata(path).step("stat")?;
-    match (found.is_dir(), recursive) {
-        (false, _) => fs::remove_file(path).step("remove"),
-        (true, false) => fs::remove_dir(path).step("remove"),
-        (true, true) => fs::remove_dir_all(path).step("remove"),
-    }
 }
 
 pub fn move_to(from: &Path, to: &Path, replace: bool) -> Work<()> {

@@ -5,6 +5,7 @@ mod archive;
 mod change;
 mod content;
 mod entry;
+mod remove;
 mod watch;
 
 use std::ffi::OsStr;
@@ -67,7 +68,7 @@ fn carry_out(arguments: &[&[u8]]) -> Work<()> {
         (b"mkdir", [path, mode, parents]) => {
             change::mkdir(as_path(path), number(mode)? as u32, *parents == b"1")
         }
-        (b"remove", [path, recursive]) => change::remove(as_path(path), *recursive == b"1"),
+        (b"remove", [path, recursive]) => remove::remove(as_path(path), *recursive == b"1"),
         (b"move", [from, to, replace]) => change::move_to(as_path(from), as_path(to), *replace == b"1"),
         (b"pack", [path]) => archive::pack(as_path(path)),
         (b"unpack", [path]) => archive::unpack(as_path(path)),

@@ -112,7 +112,7 @@ _NEEDS: dict[int, tuple[str, str | None]] = {
     20: ("a folder", None),
     21: ("a file", "folders are listed, and downloaded as a whole"),
     22: ("a path that there can be", None),
-    24: ("fewer folders in each other", "remove them by a command: rm -rf"),
+    116: ("a folder that stays where it is", "something moves it meanwhile; try again"),
     27: ("a file that is not larger", None),
     28: ("room", "a larger disk_mib, or a folder that is mounted rw"),
     39: ("an empty folder", "say recursive=True"),
