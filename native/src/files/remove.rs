@@ -20,10 +20,14 @@ pub fn remove(path: &Path, recursive: bool) -> Work<()> {
     fs::remove_dir(path).step("remove")
 }
 
+/// So many folders stay open; what is above these is opened again, and its names read from the first on.
+const MOST_OPEN: usize = 32;
+
 /// A folder that was gone down from: what it is, and the name below.
 struct Above {
     identity: (u64, u64),
     name: CString,
+    open: Option<Folder>,
 }
 
 fn empty(path: &Path) -> Sys<()> {
@@ -32,15 +36,21 @@ fn empty(path: &Path) -> Sys<()> {
     let mut above: Vec<Above> = Vec::new();
     loop {
         if let Some((name, below)) = here.first_folder()? {
-            above.push(Above { identity: here.identity()?, name });
+            above.push(Above { identity: here.identity()?, name, open: Some(here) });
+            if let Some(far) = above.len().checked_sub(MOST_OPEN) {
+                above[far].open = None;
+            }
             here = below;
-        } else if let Some(Above { identity, name }) = above.pop() {
-            let parent = Folder::open(here.fd(), c"..")?;
-            if parent.identity()? != identity {
+        } else if let Some(last) = above.pop() {
+            let parent = match last.open {
+                Some(open) => open,
+                None => Folder::open(here.fd(), c"..")?,
+            };
+            if parent.identity()? != last.identity {
                 // It was moved elsewhere meanwhile.
                 return Err(libc::ESTALE);
             }
-            unless_gone(parent.unlink(&name, libc::AT_REMOVEDIR))?;
+            unless_gone(parent.unlink(&last.name, libc::AT_REMOVEDIR))?;
             here = parent;
         } else {
             return Ok(());
