@@ -252,6 +252,15 @@ os.symlink(b"\xfe", b"link")
             assert [following().change for _ in range(2)] == ["moved_from", "moved_to"]
         refused(2, files.watch, "nothing")
 
+    def test_a_folder_that_can_not_be_watched_is_told_of(self, files: BlockingFiles, box: BlockingBox) -> None:
+        files.mkdir("w/open", parents=True)
+        with files.watching("w", recursive=True) as following:
+            files.write("w/open/f", b"x", append=True)
+            assert following() == event("w/open/f", "created", folder=False)
+        files.mkdir("w/closed", mode=0o300)
+        with files.watching("w", recursive=True) as following:
+            assert following() == event("w/closed", "overflow", folder=True)
+
     def test_what_comes_with_a_folder_is_not_missed(self, files: BlockingFiles, box: BlockingBox) -> None:
         files.mkdir("w")
         with files.watching("w", recursive=True) as following:
@@ -303,30 +312,34 @@ class TestHostile:
 
     def test_no_process_of_the_box_can_look_into_an_operation(self, box: BlockingBox, files: BlockingFiles) -> None:
         program = textwrap.dedent("""
-            import os
+            import os, time
             def quickly(path, flags): return os.open(path, flags | os.O_NONBLOCK)
+            def look(pid):
+                for what in ("mem", "environ", "maps", "fd/0", "fd/1"):
+                    try:
+                        with open(f"/proc/{pid}/{what}", "rb", opener=quickly) as file:
+                            # Of one that is ending there are maps, with nothing in them.
+                            if what != "maps" or file.read(10):
+                                yield what
+                    except (PermissionError, FileNotFoundError, ProcessLookupError):
+                        pass
+            control = os.fork()
+            if control == 0: time.sleep(1000)
             seen, got = 0, []
             while not os.path.exists("/tmp/stop"):
                 for pid in os.listdir("/proc"):
-                    if not pid.isdigit() or int(pid) in (1, os.getpid()):
-                        continue
-                    seen += 1
-                    for what in ("mem", "environ", "maps", "fd/0", "fd/1"):
-                        try:
-                            with open(f"/proc/{pid}/{what}", "rb", opener=quickly) as file:
-                                # Of one that is ending there are maps, with nothing in them.
-                                if what != "maps" or file.read(10):
-                                    got.append(what)
-                        except (PermissionError, FileNotFoundError, ProcessLookupError):
-                            pass
-            print(seen > 0, got)
+                    if pid.isdigit() and int(pid) not in (1, os.getpid(), control):
+                        seen += 1
+                        got += look(pid)
+            print(seen > 0, got, len(list(look(control))))
+            os.kill(control, 9)
         """)
         spy = box.start(python(program))
         for _ in range(30):
             files.write("a", bytes(3_000_000))
             files.read("a")
         files.write("stop", b"")
-        assert spy.wait().stdout == b"True []\n"
+        assert spy.wait().stdout == b"True [] 5\n"
 
     def test_a_full_disk_leaves_what_was_there(self, box: BlockingBox, tmp_path: Path) -> None:
         with blocking("sync" if box.loop is None else "async", disk_mib=8) as small:

@@ -136,6 +136,19 @@ def test_json_tells_what_was_observed(cli: CommandLine, tmp_path: Path) -> None:
     assert rows["getppid"]["values"] is None
 
 
+def test_a_command_that_is_not_run_costs_no_file(cli: CommandLine, tmp_path: Path) -> None:
+    old, new = tmp_path / "old.json", tmp_path / "new.json"
+    old.write_text("mine")
+    for target in (old, new):
+        assert cli.learn("-o", target, "--", "no-such-command").returncode == 127
+    assert [one.name for one in tmp_path.iterdir()] == ["old.json"]
+    assert old.read_text() == "mine"
+    # The control: where it runs, it is replaced, and nothing of a longer one is left.
+    old.write_text("x" * 100_000)
+    assert cli.learn("-o", old, "--", "true").returncode == 0
+    assert parse_profile(old.read_bytes())
+
+
 @pytest.mark.parametrize(
     ("words", "status"),
     [

@@ -28,16 +28,19 @@ struct Watcher {
     fd: RawFd,
     folders: HashMap<i32, PathBuf>,
     recursive: bool,
+    /// Folders that can't be watched, of which nobody was told yet.
+    closed: Vec<PathBuf>,
 }
 
 pub fn watch(path: &Path, recursive: bool) -> Work<()> {
     // SAFETY: no memory is passed.
     let made = sys::check(unsafe { libc::inotify_init1(libc::IN_NONBLOCK | libc::IN_CLOEXEC) } as i64);
     let fd = made.map_err(|errno| Trouble { errno, step: "watch" })? as RawFd;
-    let mut watcher = Watcher { fd, folders: HashMap::new(), recursive };
+    let mut watcher = Watcher { fd, folders: HashMap::new(), recursive, closed: Vec::new() };
     watcher.add(path)?;
     // From here on nothing is missed.
     tell(0, b"")?;
+    watcher.tell_closed()?;
     loop {
         let mut ready = [fd, 0].map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
         fd::poll(&mut ready, -1).map_err(|errno| Trouble { errno, step: "poll" })?;
@@ -74,9 +77,19 @@ impl Watcher {
     /// One that is gone again is not watched.
     fn add_below(&mut self, path: &Path) -> Work<()> {
         match self.add(path) {
-            Err(Trouble { errno: libc::ENOENT | libc::ENOTDIR | libc::EACCES, .. }) => Ok(()),
+            Err(Trouble { errno: libc::ENOENT | libc::ENOTDIR, .. }) => Ok(()),
+            Err(Trouble { errno: libc::EACCES, .. }) => {
+                self.closed.push(path.to_path_buf());
+                Ok(())
+            }
             other => other,
         }
+    }
+
+    /// What is in a folder that can't be watched is missing from what is told.
+    fn tell_closed(&mut self) -> Work<()> {
+        let mut closed = std::mem::take(&mut self.closed).into_iter();
+        closed.try_for_each(|path| tell(libc::IN_Q_OVERFLOW | libc::IN_ISDIR, path.as_os_str().as_bytes()))
     }
 
     fn hear(&mut self) -> Work<()> {
@@ -116,7 +129,8 @@ impl Watcher {
         }
         tell(event.mask, path.as_os_str().as_bytes())?;
         // What was there before it was watched. What came at that moment is told twice.
-        inside.iter().try_for_each(|(mask, path)| tell(*mask, path.as_os_str().as_bytes()))
+        inside.iter().try_for_each(|(mask, path)| tell(*mask, path.as_os_str().as_bytes()))?;
+        self.tell_closed()
     }
 }
 

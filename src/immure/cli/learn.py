@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import stat
 import sys
 from argparse import Namespace
 from io import FileIO
@@ -34,27 +35,38 @@ from immure.runtimes.process.request import Request
 
 
 class Target:
-    """A file to write, opened before anything is run. Raises SpecError, here and in `write`."""
+    """A file to write, opened before anything is run. Raises SpecError, here and in `write`.
+
+    What was in it stays until there is something to write.
+    """
 
     def __init__(self, path: str, option: str) -> None:
         self._path, self._option = path, option
+        self._new = not os.path.lexists(path)
+        self._untouched = True
         try:
             # Unbuffered: what can't be written is known at once, and closing can't fail.
-            self._file = FileIO(path, "wb")
+            self._file = FileIO(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o666), "wb")
         except OSError as error:
             raise self._fault(error) from error
 
     def write(self, content: bytes) -> None:
         """All of it."""
         try:
+            if self._untouched:
+                self._untouched = False
+                if stat.S_ISREG(os.fstat(self._file.fileno()).st_mode):
+                    self._file.truncate(0)
             while content:
                 content = content[self._file.write(content) :]
         except OSError as error:
             raise self._fault(error) from error
 
     def close(self) -> None:
-        """Closes it."""
+        """Closes it; one that was made for nothing is gone again."""
         self._file.close()
+        if self._new and self._untouched:
+            os.unlink(self._path)  # noqa: PTH108
 
     def _fault(self, error: OSError) -> SpecError:
         return SpecError(

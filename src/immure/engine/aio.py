@@ -6,17 +6,17 @@ import asyncio
 import os
 from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter_ns
-from types import TracebackType
 from typing import Any
 
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument
-from immure.engine.face import BoxFace
+from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
+from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
-from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
+from immure.engine.stdio import captured
 from immure.errors import BoxLost
 from immure.runtimes.process.attend import Attendance
 from immure.runtimes.process.box import Box
@@ -25,7 +25,6 @@ from immure.runtimes.process.spawner import Spawner
 from immure.spec.models import SandboxSpec
 
 _CLOSING_S = 10.0
-_PAUSING_S, _LOOK_S = 2.0, 0.001
 
 
 class AsyncSandbox(BoxFace):
@@ -112,14 +111,13 @@ class AsyncSandbox(BoxFace):
     ) -> AsyncProcess:
         """Starts a command and comes back while it runs. As `Sandbox.start`."""
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
-        bounded = output_mib is not None or self._launch.output_bytes is not None
-        if pty:
-            request.env.setdefault(b"TERM", DEFAULT_TERM)
-        stdio, writer = open_terminal(pty) if pty else streamed(stdin)
+        stdio, writer = self.open_streams(request, stdin, pty)
         try:
-            asker = self.ask(request, stdio, tell=True, terminal=bool(pty))
+            asker = self.ask(request, stdio, tell=True, terminal=stdio.terminal)
             try:
                 await readable(asker.fileno())
+                hear_start(asker, request)
+                bounded = self.is_bounded(output_mib)
                 return AsyncProcess(self._box, asker, stdio, writer, request, self.result, bounded=bounded)
             except BaseException:
                 asker.close()
@@ -134,12 +132,11 @@ class AsyncSandbox(BoxFace):
         """As `Sandbox.pause`."""
         self._pause(True)
         try:
-            async with asyncio.timeout(_PAUSING_S):
-                while not self._at_rest():
-                    await asyncio.sleep(_LOOK_S)
+            async with asyncio.timeout(PAUSING_S):
+                while self._moving():
+                    await asyncio.sleep(LOOK_S)
         except TimeoutError:
-            # Something waits for a disk, and stops when that has answered.
-            pass
+            raise self._not_at_rest() from None
 
     async def resume(self) -> None:
         """Lets a paused box go on."""
@@ -178,11 +175,6 @@ class AsyncSandbox(BoxFace):
     async def __aenter__(self) -> AsyncSandbox:
         return await self.open()
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         # A cancelled task's box goes too, and is waited for.
         await asyncio.shield(self.close())

@@ -5,18 +5,14 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import signal
 import weakref
 from collections.abc import Callable
-from time import perf_counter_ns
-from types import TracebackType
 
-from immure.engine.process import MakeResult, hear_start
-from immure.engine.readiness import Readiness
+from immure.engine.process_face import MakeResult, ProcessFace
+from immure.engine.readiness import drive, readable, writable
 from immure.engine.result import Result
-from immure.engine.stdio import set_window_size
 from immure.errors import ImmureError
-from immure.runtimes.process.attend import Attendance, Sink, Stdio, read_stream
+from immure.runtimes.process.attend import Sink, Stdio, read_stream
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket
@@ -73,7 +69,7 @@ class AsyncStream:
         async with self._reading:
             if self._fd < 0:
                 return b""
-            await _ready(self._fd, write=False)
+            await readable(self._fd)
             return self._process.note(self._sink, read_stream(self._fd, size))
 
     def close(self) -> None:
@@ -101,7 +97,7 @@ class AsyncInput:
             while view:
                 count = self._file.write(view)
                 if count is None:
-                    await _ready(self._file.fileno(), write=True)
+                    await writable(self._file.fileno())
                 else:
                     view = view[count:]
 
@@ -114,7 +110,7 @@ class AsyncInput:
         self._file.close()
 
 
-class AsyncProcess:
+class AsyncProcess(ProcessFace):
     """A command that was started in a box. An asynchronous context manager: leaving it ends the command.
 
     A stream that was asked for is its reader's; `wait` collects the others.
@@ -131,26 +127,13 @@ class AsyncProcess:
         *,
         bounded: bool,
     ) -> None:
-        hear_start(asker, request)
-        self._box = box
-        self._asker = asker
-        self._stdio = stdio
-        self._request = request
-        self._make_result = make_result
-        self._bounded = bounded
-        self._began = perf_counter_ns()
+        super().__init__(box, asker, stdio, request, make_result, bounded=bounded)
         self._waiting = asyncio.Lock()
-        self._result: Result | None = None
-        self._failure: ImmureError | None = None
         self._streams: dict[int, AsyncStream] = {}
-        self._released = False
-        self._terminal = stdio.terminal
-        self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
-        self._stdin: AsyncInput | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._look_at_time()
+        self._keep_time()
         # Last: from here on it closes the descriptor, and nobody else does.
-        self._stdin = AsyncInput(writer) if writer is not None else None
+        self._stdin = self._input = AsyncInput(writer) if writer is not None else None
 
     @property
     def stdin(self) -> AsyncInput | None:
@@ -171,28 +154,8 @@ class AsyncProcess:
         if index not in self._streams:
             if self._waiting.locked():
                 raise RuntimeError("another task waits for the command, and collects its streams")
-            sinks = self._stdio.sinks
-            self._streams[index] = AsyncStream(self, sinks[index] if index < len(sinks) else Sink(-1, None))
+            self._streams[index] = AsyncStream(self, self._sink(index))
         return self._streams[index]
-
-    def note(self, sink: Sink, chunk: bytes) -> bytes:
-        """What of a chunk that was read is within the limit of output; past it the command is ended."""
-        return self._attendance.note(sink, chunk, bounded=self._bounded)
-
-    def signal(self, number: int, *, group: bool = False) -> None:
-        """Sends a signal to the command, or to its process group. Of no effect once its end was heard."""
-        if not self._released and self._attendance.exit is None:
-            self._attendance.signal(number, group=group)
-
-    def kill(self) -> None:
-        """Ends the command and its process group, at once. What has left the group ends with the box."""
-        self.signal(signal.SIGKILL, group=True)
-
-    def resize(self, columns: int, rows: int) -> None:
-        """Tells a command with a terminal how large that is now. Raises ValueError where it has none."""
-        if not self._terminal or self._stdin is None:
-            raise ValueError("the command has no terminal")
-        set_window_size(self._stdin.fileno(), columns, rows)
 
     async def wait(self) -> Result:
         """Waits for the end, and collects the streams that nobody asked for. Raises BoxLost where the box is gone.
@@ -200,35 +163,15 @@ class AsyncProcess:
         Cancelling the wait leaves the command as it is.
         """
         async with self._waiting:
-            if self._failure is not None:
-                raise self._failure
-            if self._result is None:
-                self._result = await self._attended()
-            return self._result
-
-    async def _attended(self) -> Result:
-        if self._released:
-            raise ValueError("the command was closed before its end was heard")
-        try:
-            await self._attend()
-            exec_us = (perf_counter_ns() - self._began) // 1000
-            self._release()
-            return self._make_result(self._request, self._attendance, exec_us)
-        except ImmureError as error:
-            self._failure = error
-            self._release()
-            raise
-
-    async def _attend(self) -> None:
-        attendance, readiness = self._attendance, Readiness()
-        try:
-            attendance.register(readiness)
-            while not attendance.finished():
-                for fd, event in await readiness.poll(attendance.wait_ms()):
-                    attendance.handle(readiness, fd, event)
-                attendance.check_time()
-        finally:
-            readiness.close()
+            known = self._known()
+            if known is not None:
+                return known
+            try:
+                await drive(self._attendance)
+            except ImmureError as error:
+                self._fail(error)
+                raise
+            return self._conclude()
 
     def close(self) -> None:
         """Ends the command where it still runs, and lets go of its streams. May be called again."""
@@ -237,62 +180,26 @@ class AsyncProcess:
             stream.close()
 
     def _release(self) -> None:
-        if self._released:
-            return
-        self._released = True
         if self._timer is not None:
             self._timer.cancel()
-        if self._attendance.exit is not None:
-            self._box.give_back(self._asker)
-        else:
-            # It ends the command.
-            self._asker.close()
-        self._stdio.done()
-        if self._stdin is not None:
-            self._stdin.close()
+            self._timer = None
+        super()._release()
 
-    def _look_at_time(self) -> None:
-        """Ends the command where its time is over, and sees when to look again."""
-        if self._released or self._attendance.exit is not None:
-            return
-        self._attendance.check_time()
-        due = self._attendance.wait_ms()
-        if due is not None:
+    def _keep_time(self) -> None:
+        again_s = self._look_at_time()
+        if again_s is not None:
             # Weakly: a process that nobody holds is not to live until its time is over.
-            look = weakref.WeakMethod(self._look_at_time)
-            self._timer = asyncio.get_running_loop().call_later(due / 1000, _look, look)
+            look = weakref.WeakMethod(self._keep_time)
+            self._timer = asyncio.get_running_loop().call_later(again_s, _look, look)
 
     async def __aenter__(self) -> AsyncProcess:
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         self.close()
-
-    def __del__(self) -> None:
-        # One that nobody holds is ended with its socket.
-        if hasattr(self, "_timer"):
-            self._release()
-
-    def __repr__(self) -> str:
-        ended = self._attendance.exit is not None
-        return f"<AsyncProcess {self._request.argv[0]!r} {'ended' if ended else 'running'}>"
 
 
 def _look(method: weakref.WeakMethod[Callable[[], None]]) -> None:
     look = method()
     if look is not None:
         look()
-
-
-async def _ready(fd: int, *, write: bool) -> None:
-    readiness = Readiness()
-    readiness.register(fd, 4 if write else 1)
-    try:
-        await readiness.poll(None)
-    finally:
-        readiness.close()

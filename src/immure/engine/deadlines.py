@@ -10,7 +10,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-#: Called when the time has come; gives the next time to look again, or None.
+#: Called when the time has come; gives in how many seconds to look again, or None.
 Due = Callable[[], "float | None"]
 
 _changed = threading.Condition()
@@ -45,6 +45,6 @@ def _run() -> None:
         due = reference()
         again = due() if due is not None else None
         if again is not None:
-            watch(again, due)
+            watch(monotonic() + again, due)
         # It is not to live for this.
         del due

@@ -9,7 +9,9 @@ from typing import Any
 
 from immure.engine.command import Argument, make_request, make_result, prepare_call
 from immure.engine.process import Process
+from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
+from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
 from immure.host.tree import below, stopped, used
@@ -24,6 +26,8 @@ from immure.spec.models import SandboxSpec
 
 #: The kernel's (uid_t) -1.
 _NO_USER = 0xFFFF_FFFF
+#: How long a pause may take to come to rest, and how often to look.
+PAUSING_S, LOOK_S = 2.0, 0.001
 
 
 class BoxFace:
@@ -128,11 +132,30 @@ class BoxFace:
             self._box.give_back(asker)
         return attendance
 
+    def open_streams(
+        self, request: Request, stdin: bytes | int | None, pty: tuple[int, int] | bool
+    ) -> tuple[Stdio, int | None]:
+        """The streams of a command to be started, and the descriptor to write its input to, if there is one."""
+        if not pty:
+            return streamed(stdin)
+        request.env.setdefault(b"TERM", DEFAULT_TERM)
+        return open_terminal(pty)
+
+    def is_bounded(self, output_mib: float | None) -> bool:
+        """Whether somebody has said how much a command may write."""
+        return output_mib is not None or self._launch.output_bytes is not None
+
     def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
         """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
         try:
             asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
-            return Process(self._box, asker, stdio, writer, request, self.result, bounded=bounded, told=not builtin)
+            try:
+                if not builtin:
+                    hear_start(asker, request)
+                return Process(self._box, asker, stdio, writer, request, self.result, bounded=bounded)
+            except BaseException:
+                asker.close()
+                raise
         except BaseException:
             stdio.done()
             if writer is not None:
@@ -151,8 +174,17 @@ class BoxFace:
         self._box.pause(paused)
         self.paused = paused
 
-    def _at_rest(self) -> bool:
-        return all(map(stopped, below(self._box.pid)))
+    def _moving(self) -> int:
+        """How many processes of a box that is to be paused run yet."""
+        return sum(not stopped(pid) for pid in below(self._box.pid))
+
+    def _not_at_rest(self) -> BoxError:
+        return BoxError(
+            "not everything in the box has stopped",
+            need="processes that stop when they are told to",
+            have=f"{self._moving()} that wait for a disk, and stop when that has answered",
+            hint="wait and look at stats(), or resume()",
+        )
 
     def ask(self, request: Request, stdio: Stdio, **manner: bool) -> Socket:
         """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""

@@ -55,7 +55,8 @@ class FileInfo(Struct, frozen=True):
 
 
 class FileEvent(Struct, frozen=True):
-    """A change that was watched for. After `overflow` some are missing: look for yourself.
+    """A change that was watched for. After `overflow` some are missing: look for yourself. With a path it is that of a
+    folder which can't be watched.
 
     What comes into a folder at the moment in which that is made may be told twice.
     """

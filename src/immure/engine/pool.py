@@ -8,7 +8,6 @@ import threading
 import weakref
 from collections import deque
 from time import monotonic
-from types import TracebackType
 from typing import Any
 
 from msgspec import Struct
@@ -212,12 +211,7 @@ class Pool:
     def __enter__(self) -> Pool:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def __repr__(self) -> str:

@@ -70,8 +70,17 @@ async def drive(attendance: Attendance) -> None:
 
 async def readable(fd: int) -> None:
     """Waits until there is something to read, or the other end is gone."""
+    await _ready(fd, _IN)
+
+
+async def writable(fd: int) -> None:
+    """Waits until there is room to write, or the other end is gone."""
+    await _ready(fd, _OUT)
+
+
+async def _ready(fd: int, mask: int) -> None:
     readiness = Readiness()
-    readiness.register(fd, _IN)
+    readiness.register(fd, mask)
     try:
         await readiness.poll(None)
     finally:

@@ -6,25 +6,21 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
-from types import TracebackType
 from typing import Any
 
 from immure.engine.command import Argument
-from immure.engine.face import BoxFace
+from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.files import Files
 from immure.engine.process import Process
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
-from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
+from immure.engine.stdio import captured
 from immure.errors import BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.session import Measured, measure
 from immure.runtimes.process.spawner import Spawner
 from immure.spec.models import SandboxSpec
-
-#: What waits for a disk stops when that has answered; it is not waited for longer than this.
-_PAUSING_S, _LOOK_S = 2.0, 0.001
 
 
 class Sandbox(BoxFace):
@@ -97,11 +93,8 @@ class Sandbox(BoxFace):
         Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
         """
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
-        bounded = output_mib is not None or self._launch.output_bytes is not None
-        if pty:
-            request.env.setdefault(b"TERM", DEFAULT_TERM)
-        stdio, writer = open_terminal(pty) if pty else streamed(stdin)
-        return self.begin(request, stdio, writer, bounded=bounded, builtin=False)
+        stdio, writer = self.open_streams(request, stdin, pty)
+        return self.begin(request, stdio, writer, bounded=self.is_bounded(output_mib), builtin=False)
 
     @property
     def files(self) -> Files:
@@ -112,12 +105,15 @@ class Sandbox(BoxFace):
         """Stops everything in the box, at once and whatever it does, until `resume`. Comes back when it has stopped.
 
         Time goes on: a command's timeout ends it all the same. What runs sees nothing of it but a signal to go on
-        (SIGCONT) at its end. Raises RuntimeUnavailable for a box without a pid namespace, and BoxLost.
+        (SIGCONT) at its end. Raises RuntimeUnavailable for a box without a pid namespace, BoxError where something does
+        not stop within 2 s, and BoxLost.
         """
         self._pause(True)
-        until = monotonic() + _PAUSING_S
-        while not self._at_rest() and monotonic() < until:
-            sleep(_LOOK_S)
+        until = monotonic() + PAUSING_S
+        while self._moving():
+            if monotonic() > until:
+                raise self._not_at_rest()
+            sleep(LOOK_S)
 
     def resume(self) -> None:
         """Lets a paused box go on."""
@@ -133,12 +129,7 @@ class Sandbox(BoxFace):
     def __enter__(self) -> Sandbox:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
 
