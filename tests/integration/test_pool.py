@@ -138,6 +138,22 @@ def test_what_is_wrong_is_told_at_once() -> None:
         Pool(no_such_keyword=1)
 
 
+def test_what_goes_wrong_while_nobody_asks_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is: a pool that stops filling up, and says nothing, is none."""
+    with Pool(size=2) as pool:
+        assert full(pool)
+        make, failures = pool._make, [OSError("no descriptors"), BoxLost("gone")]
+        monkeypatch.setattr(pool, "_make", lambda: make() if not failures else fail(failures.pop()))
+        held = [pool.claim() for _ in range(2)]
+        assert full(pool)
+        assert not failures
+        assert all(box.exec(["true"]).ok for box in held)
+
+
+def fail(error: Exception) -> object:
+    raise error
+
+
 def test_a_forked_child_has_no_part_in_it() -> None:
     with Pool(size=1) as pool:
         child = os.fork()

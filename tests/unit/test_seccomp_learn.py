@@ -97,6 +97,19 @@ def test_more_values_than_are_kept_are_many_whatever_is_asked_for() -> None:
     assert answer(learned(*calls, max_values=10_000), "ioctl", 0, 1000) == ALLOW
 
 
+def test_calls_without_end_are_bounded() -> None:
+    """A hostile command tries every number that there is not."""
+    found = recorder(load_preset("default"))
+    for number in range(1000, 30_000):
+        assert found.judge(number, AUDIT, (0,) * 6).value == 0x0005_0026
+    assert found.crowded
+    assert len(found.observed()) < 5000
+    # What it answers is right all the same, and what was kept goes on to count.
+    assert found.judge(NUMBERS["read"], AUDIT, (0,) * 6).allowed
+    assert found.judge(1000, AUDIT, (0,) * 6).count == 2
+    assert not made(load_preset("default"), ("read", ())).crowded
+
+
 def test_a_refusal_that_programs_go_by_stays_the_same() -> None:
     profile = learned(("clone3", (1, 2)), ("read", ()))
     assert answer(profile, "clone3") == ENOSYS
@@ -145,6 +158,8 @@ def test_the_default_of_the_profile_that_it_ran_under_stays() -> None:
 def test_a_filter_of_the_commands_own_hides_calls(call: str, args: tuple[int, ...]) -> None:
     open_profile = parse_profile('{"defaultAction": "SCMP_ACT_ALLOW"}')
     assert made(open_profile, (call, args)).hidden
+    # The kernel takes the first argument as 32 bits, whatever is above them.
+    assert made(open_profile, (call, (args[0] | 1 << 40, *args[1:]))).hidden
     assert not made(open_profile, ("prctl", (15,)), ("seccomp", (2, 0))).hidden
 
 

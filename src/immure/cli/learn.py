@@ -181,6 +181,8 @@ def _missing(outcome: Outcome, recorder: Recorder) -> str | None:
         return "the profile that it ran under ended it for a call, which is not in the record"
     if verdict.kind not in ("exited", "signaled"):
         return f"the command was ended ({verdict.kind})"
+    if recorder.crowded:
+        return "there were more different calls than are kept"
     if recorder.hidden:
         return "the command has a filter of its own, and what that refuses is not seen"
     return None

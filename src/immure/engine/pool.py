@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Struct
 
 from immure.engine.sandbox import Sandbox
-from immure.errors import BoxLost, ImmureError, SpecError
+from immure.errors import BoxLost, SpecError
 from immure.spec.models import SandboxSpec
 
 MOST = 1000
@@ -190,8 +190,8 @@ class Pool:
                 continue
             try:
                 box = self._make()
-            except ImmureError:
-                # Whoever claims one tries again, and is told.
+            except Exception:
+                # Whoever claims one tries again, and is told: of a host that refuses, or of descriptors that ran out.
                 retry_at = monotonic() + _RETRY_S
                 continue
             with self._changed:

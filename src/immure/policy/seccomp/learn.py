@@ -21,6 +21,9 @@ MAX_VALUES = 8
 """How many combinations of values of a call are named before all are allowed."""
 
 _KEPT = 64
+#: A hostile command calls numbers that there are not; this many different calls are kept.
+_MOST = 4096
+_INT = 0xFFFF_FFFF
 _ACTION = 0xFFFF_0000
 _OPEN = frozenset({RETURNS[Action.ALLOW], RETURNS[Action.LOG]})
 _SET_MODE_FILTER, _PR_SET_SECCOMP = 1, 22
@@ -74,6 +77,8 @@ class Recorder:
         self._observed: dict[tuple[int, int, int], Observed] = {}
         self.hidden = False
         """The command has installed a filter of its own: calls that it refuses are not seen."""
+        self.crowded = False
+        """There were more different calls than are kept."""
 
     def judge(self, number: int, audit: int, args: Values) -> Observed:
         """Notes a call, and gives what is now known of it: `value` is the filter's for this one.
@@ -84,22 +89,29 @@ class Recorder:
         key = (audit, number, value)
         one = self._observed.get(key)
         if one is None:
-            one = self._observed[key] = Observed(self._abi(audit, number), number, value)
+            one = Observed(self._abi(audit, number), number, value)
+            if len(self._observed) < _MOST:
+                self._observed[key] = one
+            else:
+                self.crowded = True
         one.count += 1
         selectors = SELECTORS.get(one.name)
         if selectors is not None and not one.many:
             one.values.add(tuple(args[index] for index in selectors))
             one.many = len(one.values) > _KEPT
-        if one.allowed and (one.name, args[0]) in (("seccomp", _SET_MODE_FILTER), ("prctl", _PR_SET_SECCOMP)):
+        if one.allowed and (one.name, args[0] & _INT) in (("seccomp", _SET_MODE_FILTER), ("prctl", _PR_SET_SECCOMP)):
             self.hidden = True
         return one
 
     def _value(self, number: int, audit: int, args: Values) -> int:
         key = (audit, number)
-        if key not in self._constant:
+        if key in self._constant:
+            constant = self._constant[key]
+        else:
             answers = outcomes(self._program, number, audit, big_endian=self.native.big_endian)
-            self._constant[key] = next(iter(answers)) if len(answers) == 1 else None
-        constant = self._constant[key]
+            constant = next(iter(answers)) if len(answers) == 1 else None
+            if len(self._constant) < _MOST:
+                self._constant[key] = constant
         if constant is not None:
             return constant
         return run(self._program, number, audit, 0, args, big_endian=self.native.big_endian)[0]
