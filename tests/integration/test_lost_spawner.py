@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine.prepare import host_facts
 from immure.engine.spawners import close_all
+from immure.host.native import native_program
 from immure.runtimes.process import spawner
 
 from .processes import eventually, running, spawner_pids
 
 pytestmark = pytest.mark.rootless
+STRACE = shutil.which("strace")
 
 
 def kill_spawners() -> set[int]:
@@ -142,3 +147,27 @@ def test_a_stopped_spawner_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPa
     assert eventually(lambda: not running(box._box.pid)), "the box goes with its spawner"
     assert not any(running(pid) for pid in pids)
     box.close()
+
+
+@pytest.mark.root
+@pytest.mark.skipif(not STRACE, reason="needs strace")
+def test_what_it_has_started_for_a_moment_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The id map of a mount needs a process that holds it open. The spawner is killed as it ends that one."""
+    monkeypatch.setenv("IMMURE_INIT", str(tracing(tmp_path, "--inject=pidfd_send_signal:signal=KILL:when=1")))
+    with pytest.raises(ImmureError):
+        run(["true"], mounts=[(str(tmp_path), "/work")])
+    close_all()
+    said = (tmp_path / "trace").read_text()
+    assert "+++ killed by SIGKILL +++" in said
+    assert "PR_SET_PDEATHSIG" in said, "the control: it is the process that was meant"
+    monkeypatch.undo()
+
+
+def tracing(folder: Path, *options: str) -> Path:
+    """The native program under strace, which ends once nothing of it is left."""
+    calls = "--trace=prctl,pidfd_send_signal"
+    words = [str(STRACE), "-f", "-o", str(folder / "trace"), calls, *options, native_program()]
+    program = folder / "init"
+    program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
+    program.chmod(0o755)
+    return program

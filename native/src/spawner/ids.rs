@@ -160,8 +160,13 @@ fn map_of(base: u32, size: u32, user: u32, own: Option<u32>) -> (String, u32) {
 }
 
 fn make_namespace(host: &Host, uid_map: &str, gid_map: &str) -> Outcome<OwnedFd> {
+    let spawner = std::process::id() as i32;
     // SAFETY: the spawner has one thread.
     let Some((pid, pidfd)) = unsafe { process::clone(libc::CLONE_NEWUSER) }.at("idmap", "clone")? else {
+        // A spawner that is killed now ends it no more.
+        if process::die_with_parent(spawner).is_err() {
+            process::exit(1);
+        }
         loop {
             // SAFETY: no memory is passed.
             unsafe { libc::pause() };

@@ -46,6 +46,16 @@ pub unsafe fn fork_beside() -> Sys<Option<i32>> {
     }
 }
 
+/// Ends this process with `parent`, or fails where that has ended already.
+pub fn die_with_parent(parent: i32) -> Sys<()> {
+    prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)?;
+    // SAFETY: no memory is passed.
+    match unsafe { libc::getppid() } {
+        pid if pid == parent => Ok(()),
+        _ => Err(libc::ESRCH),
+    }
+}
+
 /// Runs `main` in a child that shares this memory while this process waits for its execve or exit, as vfork does:
 /// nothing is copied. `stack` is the child's. Gives the child's pid.
 ///
