@@ -14,9 +14,9 @@ from immure.engine.verdict import Verdict, judge_end, memory_peak, oom_kills
 from immure.errors import BoxLost, ExecFailed, SetupFailed
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Exit
-from immure.runtimes.process.box import Ended
 from immure.runtimes.process.cgroups import count_of
 from immure.runtimes.process.request import Request
+from immure.runtimes.process.stem import Ended
 
 REQUEST = Request(launched(make_spec()), [b"true"])
 KILLED = int(signal.SIGKILL)

@@ -10,7 +10,7 @@ from typing import Any
 
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
-from immure.engine.command import Argument
+from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
@@ -33,6 +33,8 @@ class AsyncSandbox(BoxFace):
     Its keywords are those of `run`. Cancelling a task ends the command that it waits for.
     """
 
+    _box: Box
+
     def __init__(
         self,
         spec: SandboxSpec | None = None,
@@ -41,7 +43,7 @@ class AsyncSandbox(BoxFace):
         name: str = "immure",
         **keywords: Any,
     ) -> None:
-        super().__init__(spec, preset=preset, name=name, **keywords)
+        super().__init__(prepare_call(spec, preset, keywords, name), name)
         self._closing = asyncio.Lock()
 
     async def open(self) -> AsyncSandbox:
@@ -55,6 +57,7 @@ class AsyncSandbox(BoxFace):
             # The spawner was killed under it: another one is asked, once.
             spawner = await asyncio.to_thread(replace, self._launch, spawner)
             self._box, self._measured = await self._make(spawner)
+        self._stem = self._box
         return self
 
     async def _make(self, spawner: Spawner) -> tuple[Box, Measured]:
@@ -85,7 +88,7 @@ class AsyncSandbox(BoxFace):
         try:
             asker = self.ask(request, stdio, hold=True)
             try:
-                attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
+                attendance = Attendance(self._box, asker, stdio, request)
                 await drive(attendance)
             except BaseException:
                 # It ends the command.

@@ -20,9 +20,9 @@ from immure.plan.limits import DEFAULT_OUTPUT_MIB
 from immure.plan.report import Clause
 from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.attend import Attendance, Sink
-from immure.runtimes.process.box import Ended
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
+from immure.runtimes.process.stem import Ended
 from immure.spec.keywords import check_name, spec_from_keywords
 from immure.spec.models import SandboxSpec
 

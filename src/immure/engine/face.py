@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
-from immure.engine.command import Argument, make_request, make_result, prepare_call
+from immure.engine.command import Argument, make_request, make_result
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
@@ -15,14 +14,14 @@ from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
 from immure.host.tree import below, stopped, used
+from immure.plan.launch import Launch
 from immure.runtimes.process.attend import Attendance, Stdio
-from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
 from immure.runtimes.process.spawner import Socket
+from immure.runtimes.process.stem import Stem
 from immure.spec.keywords import check_environment
-from immure.spec.models import SandboxSpec
 
 #: The kernel's (uid_t) -1.
 _NO_USER = 0xFFFF_FFFF
@@ -33,21 +32,14 @@ PAUSING_S, LOOK_S = 2.0, 0.001
 class BoxFace:
     """A box that stays, from its spec on. `Sandbox` and `AsyncSandbox` add what waits."""
 
-    _box: Box
+    _stem: Stem
     _measured: Measured
 
-    def __init__(
-        self,
-        spec: SandboxSpec | None = None,
-        *,
-        preset: str | None = None,
-        name: str = "immure",
-        **keywords: Any,
-    ) -> None:
+    def __init__(self, launch: Launch, name: str) -> None:
         self.id = secrets.token_hex(6)
         self.name = name
         self._owner = os.getpid()
-        self._launch = prepare_call(spec, preset, keywords, name)
+        self._launch = launch
         self._oom_kills = 0
         #: Nothing in it runs before `resume`.
         self.paused = False
@@ -64,7 +56,7 @@ class BoxFace:
     def stats(self) -> BoxStats:
         """What the box uses now. Raises BoxLost where it can't be used."""
         self._check_usable()
-        first = self._box.pid
+        first = self._stem.pid
         found = [one for one in map(used, below(first)) if one is not None]
         own = used(first)
         # Where the first process is no stem, that is among those below.
@@ -117,7 +109,7 @@ class BoxFace:
         """
         asker = self.ask(request, stdio, hold=True, builtin=builtin)
         try:
-            attendance = Attendance(self._box, asker, stdio, request, one_shot=False)
+            attendance = Attendance(self._stem, asker, stdio, request)
             if attending is not None:
                 attending(attendance)
             attendance.run()
@@ -129,7 +121,7 @@ class BoxFace:
             if attending is not None:
                 attending(None)
         if attendance.exit is not None:
-            self._box.give_back(asker)
+            self._stem.give_back(asker)
         return attendance
 
     def open_streams(
@@ -152,7 +144,7 @@ class BoxFace:
             try:
                 if not builtin:
                     hear_start(asker, request)
-                return Process(self._box, asker, stdio, writer, request, self.result, bounded=bounded)
+                return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded)
             except BaseException:
                 asker.close()
                 raise
@@ -171,12 +163,12 @@ class BoxFace:
                 have="processes beside those of the host",
                 hint="use namespaces: all",
             )
-        self._box.pause(paused)
+        self._stem.pause(paused)
         self.paused = paused
 
     def _moving(self) -> int:
         """How many processes of a box that is to be paused run yet."""
-        return sum(not stopped(pid) for pid in below(self._box.pid))
+        return sum(not stopped(pid) for pid in below(self._stem.pid))
 
     def _not_at_rest(self) -> BoxError:
         return BoxError(
@@ -191,7 +183,7 @@ class BoxFace:
         owner = self._measured.host_ids(request.uid, request.gid)
         if owner is not None:
             stdio.own(*owner)
-        asker = self._box.start(request.payload(), stdio.theirs, **manner)
+        asker = self._stem.start(request.payload(), stdio.theirs, **manner)
         try:
             stdio.given()
             stdio.settled()
@@ -219,7 +211,7 @@ class BoxFace:
                 have=f"process {os.getpid()}, forked from it",
                 hint="make a Sandbox after the fork",
             )
-        if self._box.owner.fileno() < 0:
+        if self._stem.left:
             raise BoxLost("the box is closed", need="a box in use", hint="make a new Sandbox")
 
     def __repr__(self) -> str:

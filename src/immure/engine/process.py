@@ -13,9 +13,9 @@ from immure.engine.process_face import MakeResult, ProcessFace
 from immure.engine.result import Result
 from immure.errors import ImmureError
 from immure.runtimes.process.attend import Sink, Stdio, read_stream
-from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket
+from immure.runtimes.process.stem import Stem
 
 
 class Process(ProcessFace):
@@ -27,7 +27,7 @@ class Process(ProcessFace):
 
     def __init__(
         self,
-        box: Box,
+        box: Stem,
         asker: Socket,
         stdio: Stdio,
         writer: int | None,

@@ -14,10 +14,10 @@ from immure.engine.stdio import set_window_size
 from immure.errors import BoxLost, ImmureError
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Sink, Stdio
-from immure.runtimes.process.box import Box
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, receive
+from immure.runtimes.process.stem import Stem
 
 MakeResult = Callable[[Request, Attendance, int], Result]
 
@@ -37,7 +37,7 @@ class ProcessFace:
     """A command under way. `Process` and `AsyncProcess` add what waits, and the streams."""
 
     def __init__(
-        self, box: Box, asker: Socket, stdio: Stdio, request: Request, make_result: MakeResult, *, bounded: bool
+        self, box: Stem, asker: Socket, stdio: Stdio, request: Request, make_result: MakeResult, *, bounded: bool
     ) -> None:
         self._box = box
         self._asker = asker
@@ -51,7 +51,7 @@ class ProcessFace:
         self._failure: ImmureError | None = None
         self._released = False
         self._input: Input | None = None
-        self._attendance = Attendance(box, asker, stdio, request, one_shot=False)
+        self._attendance = Attendance(box, asker, stdio, request)
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Sends a signal to the command, or to its process group. Of no effect once its end was heard."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any
 
-from immure.engine.command import Argument
+from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.files import Files
 from immure.engine.process import Process
@@ -29,6 +29,8 @@ class Sandbox(BoxFace):
     Its keywords are those of `run`. A box belongs to the process that made it: a forked child can't use it.
     """
 
+    _box: Box
+
     def __init__(
         self,
         spec: SandboxSpec | None = None,
@@ -37,16 +39,14 @@ class Sandbox(BoxFace):
         name: str = "immure",
         **keywords: Any,
     ) -> None:
-        super().__init__(spec, preset=preset, name=name, **keywords)
+        self._begin(prepare_call(spec, preset, keywords, name), name)
+
+    def _begin(self, launch: Launch, name: str, sources: list[int] | None = None) -> None:
+        """Makes the box. `sources` are descriptors of the mounts' sources, where not their paths are to be opened."""
+        super().__init__(launch, name)
         self._closing = threading.Lock()
-        spawner = spawner_for(self._launch)
-        try:
-            self._box, self._measured = _measured_box(spawner, self._launch)
-        except BoxLost:
-            if not spawner.gone():
-                raise
-            # The spawner was killed under it: another one is asked, once.
-            self._box, self._measured = _measured_box(replace(self._launch, spawner), self._launch)
+        self._box, self._measured = _make_box(launch, sources)
+        self._stem = self._box
 
     def exec(
         self,
@@ -133,8 +133,19 @@ class Sandbox(BoxFace):
         self.close()
 
 
-def _measured_box(spawner: Spawner, launch: Launch) -> tuple[Box, Measured]:
-    box = Box(spawner, launch, one_shot=False)
+def _make_box(launch: Launch, sources: list[int] | None) -> tuple[Box, Measured]:
+    spawner = spawner_for(launch)
+    try:
+        return _measured_box(spawner, launch, sources)
+    except BoxLost:
+        if not spawner.gone():
+            raise
+        # The spawner was killed under it: another one is asked, once.
+        return _measured_box(replace(launch, spawner), launch, sources)
+
+
+def _measured_box(spawner: Spawner, launch: Launch, sources: list[int] | None) -> tuple[Box, Measured]:
+    box = Box(spawner, launch, one_shot=False, sources=sources)
     try:
         return box, measure(box)
     except BaseException:

@@ -9,10 +9,10 @@ import os
 
 from immure.errors import BoxLost, ImmureError
 from immure.runtimes.process.attend import Attendance
-from immure.runtimes.process.box import Ended
 from immure.runtimes.process.cgroups import count_of
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
+from immure.runtimes.process.stem import Ended
 
 
 class Verdict:

@@ -11,9 +11,9 @@ from time import monotonic
 
 from immure.errors import BoxLost
 from immure.runtimes.process import frames
-from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, receive, send
+from immure.runtimes.process.stem import Stem
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
     from collections.abc import Callable
     from typing import Protocol
+
+    from immure.runtimes.process.box import Box
 
     class Poller(Protocol):
         """`select.poll`, or what stands in for it in an event loop."""
@@ -135,15 +137,17 @@ class Attendance:
 
     def __init__(
         self,
-        box: Box,
+        box: Stem,
         asker: Socket,
         stdio: Stdio,
         request: Request,
         *,
-        one_shot: bool,
+        own: Box | None = None,
         wakeup: int | None = None,
     ) -> None:
+        """`own` is the box where it is there for this command alone, and ends with it."""
         self.box = box
+        self._own = own
         self.asker = asker
         self.sinks = stdio.sinks
         self.exit: Exit | None = None
@@ -151,7 +155,6 @@ class Attendance:
         self.flooded = False
         #: Signals to pass on arrive as bytes on this descriptor.
         self.wakeup = wakeup
-        self._one_shot = one_shot
         self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
         self.room = request.output_bytes
         self._feed = stdio.feed
@@ -181,8 +184,8 @@ class Attendance:
         for fd in self._open:
             poll.register(fd, _IN)
         # The end of a one-shot box comes with its owner's socket; the exit is then there to be read.
-        own = self.box.owner if self._one_shot else self.asker
-        poll.register(own.fileno(), _IN)
+        end = self._own.owner if self._own is not None else self.asker
+        poll.register(end.fileno(), _IN)
         if self.wakeup is not None:
             poll.register(self.wakeup, _IN)
         if self._feed is not None:
@@ -203,7 +206,7 @@ class Attendance:
 
     def finished(self) -> bool:
         """Whether the command, or the one-shot box, has ended and its output is all here."""
-        if self._one_shot:
+        if self._own is not None:
             return self.box.ended is not None and not self._open
         if not self._over:
             return False
@@ -229,8 +232,8 @@ class Attendance:
 
     def stop(self) -> None:
         """Ends the command, and in a one-shot box, or where the command does not end, everything."""
-        if self._one_shot:
-            self.box.kill()
+        if self._own is not None:
+            self._own.kill()
         else:
             self.signal(_SIGKILL, group=True)
         self._last_call = monotonic() + _GRACE_S
@@ -254,15 +257,15 @@ class Attendance:
 
     def _hear_end(self) -> bool:
         """True once the command, or the one-shot box, has ended."""
-        if self._one_shot:
-            self.box.hear_owner()
-            if self.box.ended is None:
+        if self._own is not None:
+            self._own.hear_owner()
+            if self._own.ended is None:
                 return False
         message, _ = receive(self.asker)
         self._over = True
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
-        elif not self._one_shot and not (self.timed_out or self.flooded):
+        elif self._own is None and not (self.timed_out or self.flooded):
             raise BoxLost("the box ended under the command", have="its stem closed the connection")
         return True
 

@@ -162,7 +162,7 @@ class Once:
                 created = perf_counter_ns()
                 self.measured = _measure_with(box, asker, request, _last_touch(stdio, request, attending))
                 ready = perf_counter_ns()
-                self.attendance = Attendance(box, asker, stdio, request, one_shot=True, wakeup=wakeup)
+                self.attendance = Attendance(box, asker, stdio, request, own=box, wakeup=wakeup)
                 self.attendance.run()
                 self.times_us = {
                     "create": (created - began) // 1000,

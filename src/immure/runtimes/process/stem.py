@@ -1,0 +1,116 @@
+"""A box as those see it who have commands run in it, whoever owns it. Blocking; safe to use from several threads.
+
+Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import os
+
+from immure.errors import BoxLost, SetupFailed
+from immure.plan.launch import Launch
+from immure.runtimes.process import frames
+from immure.runtimes.process.spawner import Socket, memory_file, pair, send
+
+#: As many commands at once find a socket that was used before.
+_MOST_ASKERS = 16
+
+
+class Ended:
+    """The end of a box: pid 1's wait status, what it used, and the kernel's counters of its cgroups."""
+
+    __slots__ = ("counters", "cpu_ms", "memory_peak_bytes", "status")
+
+    def __init__(self, message: bytes) -> None:
+        self.status = frames.i32(message, 8)
+        self.cpu_ms = frames.u64(message, 12) // 1000
+        self.memory_peak_bytes = frames.u64(message, 20) * 1024
+        self.counters = frames.items(message, 28)
+
+
+class Stem:
+    """What commands are asked of."""
+
+    def __init__(self, launch: Launch, stem: Socket) -> None:
+        self.launch = launch
+        self.stem = stem
+        #: The box's first process, once it is ready.
+        self.pid = 0
+        self.ended: Ended | None = None
+        self.failure: SetupFailed | None = None
+        #: Sockets of commands that have ended.
+        self._askers: list[Socket] = []
+
+    @property
+    def left(self) -> bool:
+        """Whether nothing more can be asked of it here."""
+        return self.stem.fileno() < 0
+
+    def start(
+        self,
+        payload: bytes,
+        stdio: tuple[int | None, int, int],
+        *,
+        hold: bool = False,
+        tell: bool = False,
+        terminal: bool = False,
+        builtin: bool = False,
+    ) -> Socket:
+        """Asks for a command; no standard input means the box's own null device.
+
+        Its exit comes on the returned socket, and closing that ends it. With `hold`, output is at its end only once
+        the exit is there; with `tell`, STARTED comes first; with `terminal`, standard input is one and becomes its own;
+        with `builtin`, what is named is an operation of the native program.
+        """
+        try:
+            ours, theirs = self._askers.pop(), None
+        except IndexError:
+            ours, theirs = pair()
+        fds = [fd for fd in stdio if fd is not None]
+        if theirs is not None:
+            fds.insert(0, theirs.fileno())
+        flags = (frames.NO_INPUT if stdio[0] is None else 0) | (frames.HOLD if hold else 0)
+        flags |= (frames.TELL if tell else 0) | (frames.TERMINAL if terminal else 0)
+        flags |= frames.BUILTIN if builtin else 0
+        file = -1
+        if len(payload) > frames.INLINE_LIMIT:
+            file = memory_file(payload)
+            fds.append(file)
+            flags, payload = flags | frames.IN_FILE, b""
+        try:
+            send(self.stem if theirs is not None else ours, frames.header(frames.EXEC, flags) + payload, fds)
+        except BoxLost as error:
+            ours.close()
+            raise BoxLost(
+                "the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox"
+            ) from error
+        except BaseException:
+            ours.close()
+            raise
+        finally:
+            if theirs is not None:
+                theirs.close()
+            if file >= 0:
+                os.close(file)
+        return ours
+
+    def pause(self, paused: bool) -> None:
+        """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
+        send(self.stem, frames.header(frames.PAUSE if paused else frames.RESUME), [])
+
+    def give_back(self, asker: Socket) -> None:
+        """Keeps the socket of a command whose exit has been heard for the next one: both sides save making another."""
+        if len(self._askers) < _MOST_ASKERS:
+            self._askers.append(asker)
+        else:
+            asker.close()
+
+    def kill(self) -> None:
+        """Ends the box at once."""
+        raise NotImplementedError
+
+    def leave(self) -> None:
+        """Ends the commands that were asked for here, and lets go of the box."""
+        self.stem.close()
+        while self._askers:
+            self._askers.pop().close()
