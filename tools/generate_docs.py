@@ -276,6 +276,11 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "doctor options": _options("doctor"),
         "result": lambda: _fields(Result, RESULT_WORDS, defaults=False, skip=("stdout", "stderr")),
     },
+    "kept.md": {
+        "exec options": _options("exec"),
+        "logs options": _options("logs"),
+        "cp options": _options("cp"),
+    },
     "python.md": {"evidence": lambda: _fields(Evidence, EVIDENCE_WORDS, defaults=False)},
 }
 

@@ -42,6 +42,10 @@ class ImmureError(Exception):
             parts.append(f"to do: {self.hint}")
         return "; ".join(parts)
 
+    def __reduce__(self) -> tuple[object, ...]:
+        # As it is: the arguments of each kind differ, and an error has to get from one process to another.
+        return _remade, (type(self), self.message), dict(vars(self))
+
     def to_dict(self) -> dict[str, str | None]:
         """The `error` object of every JSON document that immure prints."""
         return {
@@ -51,6 +55,10 @@ class ImmureError(Exception):
             "have": self.have,
             "hint": self.hint,
         }
+
+
+def _remade(kind: type[ImmureError], message: str) -> ImmureError:
+    return kind.__new__(kind, message)
 
 
 class SpecError(ImmureError):

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from immure import PIPE, BoxError, BoxLost, ExecFailed, RuntimeUnavailable, SpecError, run
+from immure.engine.log import Logs
 
 from .faces import BlockingBox, BlockingProcess, blocking
 
@@ -372,3 +373,125 @@ class TestPause:
             with pytest.raises(RuntimeUnavailable):
                 box.pause()
             assert box.exec(["true"]).ok
+
+
+def told(logs: Logs) -> list[tuple[int, str, str]]:
+    return [(one.command, one.stream, one.text()) for one in logs.entries]
+
+
+class TestLogs:
+    def test_what_commands_did_and_wrote(self, box: BlockingBox) -> None:
+        began = time.time()
+        box.exec(sh("echo out; sleep 0.05; echo err >&2; exit 3"))
+        box.exec(sh("kill -USR1 $$"))
+        logs = box.box.logs()
+        assert told(logs) == [
+            (1, "started", "/bin/sh -c 'echo out; sleep 0.05; echo err >&2; exit 3'"),
+            (1, "stdout", "out\n"),
+            (1, "stderr", "err\n"),
+            (1, "ended", "exited 3"),
+            (2, "started", "/bin/sh -c 'kill -USR1 $$'"),
+            (2, "ended", "signaled 10"),
+        ]
+        assert logs.output() == b"out\nerr\n"
+        assert logs.dropped_bytes == 0
+        times = [began, *(one.time_s for one in logs.entries), time.time()]
+        assert times == sorted(times)
+
+    def test_output_is_there_while_its_command_runs(self, box: BlockingBox) -> None:
+        """Whether it is read as it comes, or only waited for."""
+        read = box.start(["cat"], stdin=PIPE)
+        read.write(b"one")
+        assert read.read(size=3) == b"one"
+        assert told(box.box.logs(command=1))[1:] == [(1, "stdout", "one")]
+        waited = threading.Thread(target=box.exec, args=(sh("echo two; until [ -e /tmp/go ]; do sleep 0.01; done"),))
+        waited.start()
+        assert settles(lambda: (2, "stdout", "two\n") in told(box.box.logs()))
+        assert (2, "ended", "exited 0") not in told(box.box.logs())
+        box.files.write("/tmp/go", b"")
+        waited.join()
+        assert told(box.box.logs())[-1] == (2, "ended", "exited 0")
+        read.close()
+        assert told(box.box.logs())[-1] == (1, "ended", "closed")
+
+    def test_a_follower_sees_what_comes(self, box: BlockingBox) -> None:
+        process = box.start(["cat"], stdin=PIPE)
+        at = box.box.logs().entries[-1].position
+        for word in (b"one", b"two"):
+            process.write(word)
+            assert process.read(size=10) == word
+            (entry,) = box.box.log.wait(at, 20).entries
+            assert entry.data == word
+            at = entry.position
+        process.end_input()
+        assert process.read() == b""
+        assert process.wait().ok
+        assert [one.text() for one in box.box.log.wait(at, 20).entries] == ["exited 0"]
+
+    def test_how_commands_end(self, box: BlockingBox) -> None:
+        box.exec(["sleep", "50"], timeout_s=0.1)
+        box.exec(["yes"], output_mib=0.01)
+        for argv in (["no-such-command"], ["/etc"]):
+            with pytest.raises(ExecFailed):
+                box.exec(argv)
+            with pytest.raises(ExecFailed):
+                box.start(argv)
+        box.start(["true"]).wait()
+        box.start(["sleep", "300"])
+        gc.collect()
+        ends = [text for _, stream, text in told(box.box.logs()) if stream == "ended"]
+        refused = ["refused 127"] * 2 + ["refused 126"] * 2
+        assert ends == ["timeout", "output", *refused, "exited 0", "closed"]
+        # What is past its limit came through nobody.
+        assert len(box.box.logs(command=2).output()) == int(0.01 * (1 << 20))
+
+    def test_a_terminal_is_one_stream(self, box: BlockingBox) -> None:
+        process = box.start(sh("echo out; echo err >&2"), pty=True)
+        assert process.read() == b"out\r\nerr\r\n"
+        process.wait()
+        assert {stream for _, stream, _ in told(box.box.logs())} == {"started", "stdout", "ended"}
+        assert box.box.logs().output() == b"out\r\nerr\r\n"
+
+    def test_the_newest_is_kept(self, box: BlockingBox) -> None:
+        box.exec(sh("head -c 3000000 /dev/zero; echo end"))
+        logs = box.box.logs()
+        kept = sum(len(one.data) for one in logs.entries)
+        assert 900_000 < kept <= 1 << 20
+        argv = "/bin/sh\0-c\0head -c 3000000 /dev/zero; echo end\0"
+        assert kept + logs.dropped_bytes == len(argv) + 3_000_004 + len("exited 0")
+        assert logs.output().endswith(b"\0end\n")
+
+    def test_bytes_are_those_of_the_box(self, box: BlockingBox) -> None:
+        box.exec(["printf", r"\033[2J\377"])
+        (written,) = [one for one in box.box.logs().entries if one.stream == "stdout"]
+        assert (written.data, written.text()) == (b"\x1b[2J\xff", "\x1b[2J\ufffd")
+
+    def test_operations_on_files_are_not_in_it(self, box: BlockingBox) -> None:
+        box.files.write("/tmp/a", b"x")
+        assert box.files.read("/tmp/a") == b"x"
+        box.files.mkdir("/tmp/folder")
+        assert box.box.logs().entries == ()
+
+    def test_numbers_are_those_of_commands_however_many_run(self, box: BlockingBox) -> None:
+        threads = [threading.Thread(target=box.exec, args=(["echo", str(number)],)) for number in range(20)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        logs = box.box.logs()
+        for number in range(1, 21):
+            started, written, ended = told(box.box.logs(command=number))
+            assert (started[2], ended[2]) == (f"echo {written[2].strip()}", "exited 0")
+        assert sorted(logs.output().split()) == sorted(b"%d" % number for number in range(20))
+
+    def test_it_stays_when_the_box_has_ended(self, face: str) -> None:
+        with blocking(face, log_mib=0.001) as box:
+            process = box.start(["sleep", "300"])
+            box.close()
+            with pytest.raises(BoxLost):
+                process.wait()
+            assert told(box.box.logs()) == [(1, "started", "sleep 300"), (1, "ended", "lost")]
+        assert len(box.box.logs(tail=1).entries) == 1
+        for size in (-1, float("nan"), float("inf")):
+            with pytest.raises(SpecError, match="log_mib"), blocking(face, log_mib=size):
+                pass

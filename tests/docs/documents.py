@@ -66,11 +66,12 @@ def _anchor(heading: str) -> str:
 
 
 def environment(home: Path) -> dict[str, str]:
-    """A shell's environment with this interpreter's scripts on PATH, and a home of its own."""
+    """A shell's environment with this interpreter's scripts on PATH, and a home of its own, with its kept boxes."""
     own = {name: os.environ[name] for name in ("PYTHONPATH",) if name in os.environ}
     return {
         **own,
         "PATH": f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin",
         "HOME": str(home),
+        "XDG_RUNTIME_DIR": str(home),
         "LANG": "C.UTF-8",
     }

@@ -11,7 +11,7 @@ import pytest
 from documents import ROOT, Block, anchors, blocks, environment, links, names
 
 #: Pages whose blocks build on each other.
-RUNNABLE = ("docs/quickstart.md", "docs/python.md", "docs/cli.md", "docs/policy/", "docs/recipes.md")
+RUNNABLE = ("docs/quickstart.md", "docs/python.md", "docs/cli.md", "docs/kept.md", "docs/policy/", "docs/recipes.md")
 
 
 @pytest.mark.parametrize("name", names())

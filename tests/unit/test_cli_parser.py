@@ -39,6 +39,9 @@ FLAGS: list[tuple[list[str], str, Any]] = [
     (["--seccomp", "a.json"], "seccomp", "a.json"),
     (["--best-effort", "memory", "--best-effort", "landlock"], "best_effort", ["memory", "landlock"]),
     (["--name", "box"], "name", "box"),
+    (["--keep"], "keep", True),
+    (["-d"], "detach", True),
+    (["--detach"], "detach", True),
     (["--dry-run"], "dry_run", True),
     (["--result", "fd:3"], "result", "fd:3"),
     (["-q"], "quiet", True),
@@ -61,10 +64,10 @@ def test_every_flag_of_run_is_here() -> None:
 
 
 def test_the_flags_are_those_of_the_design() -> None:
-    """DESIGN §9, without what later versions bring: --allow and --keep."""
+    """DESIGN §9, without what later versions bring: --allow."""
     promised = (
         "-f --preset --level --runtime --image -v --mount --tmpfs -e -w -u -i -t --net --memory --cpus --pids "
-        "--timeout --max-output --seccomp --best-effort --name --dry-run --result -q"
+        "--timeout --max-output --seccomp --best-effort --name --keep --dry-run --result -q"
     )
     assert set(promised.split()) <= {flag for typed, _, _ in FLAGS for flag in typed}
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import pickle
+
 import pytest
 
 from immure import errors
-from immure.errors import BoxError, ExecFailed, ImmureError, ProtectionUnavailable, SetupFailed, SpecError
+from immure.errors import BoxError, ExecFailed, FileError, ImmureError, ProtectionUnavailable, SetupFailed, SpecError
 
 TREE = {
     "ImmureError": (Exception, "IMM-ERROR"),
@@ -56,3 +58,20 @@ def test_what_the_others_carry() -> None:
     setup = SetupFailed("x", step="mount", errno=2)
     assert (setup.step, setup.errno) == ("mount", 2)
     assert (ExecFailed("x").exit_status, ExecFailed("x", exit_status=127).exit_status) == (126, 127)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        SpecError("x", path="$.spec", need="a"),
+        ProtectionUnavailable("landlock", need="a", have="b"),
+        SetupFailed("x", step="mount", errno=2),
+        ExecFailed("x", exit_status=127, hint="c"),
+        FileError("x", path="/tmp", errno=13),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_an_error_gets_to_another_process_as_it_is(error: ImmureError) -> None:
+    other = pickle.loads(pickle.dumps(error))
+    assert (type(other), str(other), other.args) == (type(error), str(error), (error.message,))
+    assert vars(other) == vars(error)

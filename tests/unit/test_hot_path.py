@@ -45,12 +45,13 @@ def run(tmp_path: Path) -> Run:
         **os.environ,
         "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
+        "XDG_RUNTIME_DIR": str(tmp_path),
         "GIVEN": "one",
     }
 
-    def command(*argv: str, **changes: str) -> tuple[int, set[str]]:
+    def command(*argv: str, verb: str = "run", **changes: str) -> tuple[int, set[str]]:
         child = subprocess.run(
-            [sys.executable, "-S", "-c", CHILD, "run", *argv],
+            [sys.executable, "-S", "-c", CHILD, verb, *argv],
             env={**environment, **changes},
             cwd=tmp_path,
             stdout=subprocess.PIPE,
@@ -157,3 +158,14 @@ def test_a_cache_that_others_can_write_is_not_used(run: Run, tmp_path: Path) -> 
     run("--", "true")
     (tmp_path / "cache/immure").chmod(0o770)
     assert not was_cached(run("--", "true")[1])
+
+
+def test_a_command_in_a_kept_box_needs_nothing_heavy(run: Run) -> None:
+    assert run("--keep", "--name", "desk")[0] == 0
+    status, loaded = run("desk", "--", "sh", "-c", "exit 3", verb="exec")
+    assert status == 3
+    assert not loaded & HEAVY
+    status, loaded = run("-e", "A=1", "desk", "--", "true", verb="exec")
+    assert status == 0
+    assert loaded & HEAVY, "the control: options that are parsed"
+    assert run("desk", verb="kill")[0] == 0

@@ -13,7 +13,7 @@ from immure.errors import ImmureError, SpecError
 def dispatch(argv: list[str]) -> int:
     """Parses and carries out; gives the exit status."""
     command: list[str] = []
-    runs = argv[:1] == ["run"] or argv[:2] == ["policy", "learn"]
+    runs = argv[:1] in (["run"], ["exec"]) or argv[:2] == ["policy", "learn"]
     if runs and "--" in argv:
         # The command is nobody's business but its own: argparse never sees it.
         end = argv.index("--")
@@ -69,4 +69,23 @@ def _policy(options: Namespace, argv: list[str], command: list[str]) -> int:
     return policy(options)
 
 
-_VERBS = {"run": _run, "doctor": _doctor, "policy": _policy}
+def _exec(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.exec import exec_command
+
+    return exec_command(options, _command(options, command))
+
+
+def _kept(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.kept import kept
+
+    return kept(options)
+
+
+def _cp(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.copy import copy
+
+    return copy(options)
+
+
+_KEPT = ("ps", "logs", "kill", "pause", "resume", "stats")
+_VERBS = {"run": _run, "exec": _exec, "cp": _cp, "doctor": _doctor, "policy": _policy, **dict.fromkeys(_KEPT, _kept)}

@@ -15,12 +15,14 @@ from immure.errors import ExecFailed, ImmureError
 from immure.plan.launch import Launch
 from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Once
+from immure.runtimes.process.session import Measured, Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
+
+    from immure.engine.result import Result
 else:
     import _signal
 
@@ -39,15 +41,42 @@ class Interrupted(BaseException):
 
 
 class Outcome:
-    """What there is to report, for `--result`."""
-
-    __slots__ = ("error", "once", "request", "verdict")
+    """A command in a box of its own, and what there is to report of it."""
 
     def __init__(self, request: Request) -> None:
         self.request = request
         self.once = Once()
         self.verdict: Verdict | None = None
         self.error: ImmureError | None = None
+
+    def carry_out(
+        self, make_stdio: Callable[[], Stdio], signals: Signals, listening: Callable[[int], None] | None
+    ) -> Verdict:
+        """Runs it to its end. Raises ImmureError."""
+        request, once = self.request, self.once
+        once.run(
+            spawner_for(request.launch),
+            request,
+            make_stdio,
+            wakeup=signals.wakeup,
+            attending=signals.attend,
+            listening=listening,
+        )
+        assert once.attendance is not None
+        return judge_end(request, once.attendance, once.box.ended if once.box is not None else None)
+
+    @property
+    def measured(self) -> Measured | None:
+        """What was measured of the box, where it came to that."""
+        return self.once.measured
+
+    def result(self, name: str) -> Result:
+        """The result of a command that has run."""
+        from secrets import token_hex
+
+        from immure.engine.local import result_of_once
+
+        return result_of_once(self.request, self.once, name=name, box=token_hex(6), planned_us=0)
 
 
 def execute(launch: Launch, command: list[str], *, interactive: bool, quiet: bool) -> int:
@@ -70,17 +99,8 @@ def execute_into(
     request = outcome.request
     limited = request.output_bytes is not None
     try:
-        outcome.once.run(
-            spawner_for(request.launch),
-            request,
-            make_stdio or (lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout)),
-            wakeup=signals.wakeup,
-            attending=signals.attend,
-            listening=listening,
-        )
-        assert outcome.once.attendance is not None
-        ended = outcome.once.box.ended if outcome.once.box is not None else None
-        verdict = outcome.verdict = judge_end(request, outcome.once.attendance, ended)
+        make = make_stdio or (lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout))
+        verdict = outcome.verdict = outcome.carry_out(make, signals, listening)
     except Interrupted as interrupted:
         return 128 + interrupted.number
     except ExecFailed as error:

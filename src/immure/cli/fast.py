@@ -18,12 +18,12 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Options after which nothing is cached: they print or write what takes the models to make.
-_SLOW = ("--dry-run", "--result", "-t", "--tty", "-h", "--help")
+_SLOW = ("--dry-run", "--result", "--keep", "--detach", "-h", "--help", "--tty")
 
 
 def _is_slow(option: str) -> bool:
-    """`-it` is -i and -t."""
-    return option.startswith(_SLOW) or ("t" in option and option[:1] == "-" and not option.strip("-itq"))
+    """Options of one letter may stand together: `-it` is -i and -t."""
+    return option.startswith(_SLOW) or (option[:1] == "-" and not option.strip("-itqd") and bool({*"td"} & {*option}))
 
 
 class Dependencies:

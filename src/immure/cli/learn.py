@@ -164,7 +164,7 @@ def _tell(options: Namespace, outcome: Outcome, recorder: Recorder, base: Profil
 def _remarks(outcome: Outcome, recorder: Recorder, missing: str | None) -> list[str]:
     observed = recorder.observed()
     allowed = [one for one in observed if one.allowed]
-    measured = outcome.once.measured
+    measured = outcome.measured
     names, count = len({one.name for one in allowed}), sum(one.count for one in allowed)
     lines = [f"immure: {names} system calls, {count} times, in a box measured at {measured and measured.awarded}"]
     lines += [f"  refused: {one.name} ({one.answer}), {one.count} times" for one in observed if not one.allowed]
@@ -189,7 +189,7 @@ def _missing(outcome: Outcome, recorder: Recorder) -> str | None:
 
 
 def _document(outcome: Outcome, recorder: Recorder, learned: Profile, missing: str | None) -> dict[str, Any]:
-    verdict, measured = outcome.verdict, outcome.once.measured
+    verdict, measured = outcome.verdict, outcome.measured
     assert verdict is not None
     assert measured is not None
     return {

@@ -15,6 +15,12 @@ def main(argv: list[str] | None = None) -> int:
         status = run_cached(arguments[1:])
         if status is not None:
             return status
+    elif arguments and arguments[0] == "exec":
+        from immure.cli.fast_exec import exec_plain
+
+        status = exec_plain(arguments[1:])
+        if status is not None:
+            return status
     from immure.cli.commands import dispatch
 
     return dispatch(arguments)

@@ -36,6 +36,7 @@ def make_parser() -> Parser:
     parser.add_argument("--version", action="store_true", help="print the version and exit")
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
+    _add_kept(commands)
     doctor = commands.add_parser("doctor", help="what this host can do, and what would change that")
     doctor.add_argument("--level", choices=["L1", "L2", "L3", "L4"], help="exit 0 only where this level is reachable")
     doctor.add_argument("--json", action="store_true", help="print JSON")
@@ -133,10 +134,73 @@ def _add_run(commands: Any) -> None:
     _add_limits(run)
     run.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
     run.add_argument("-t", "--tty", action="store_true", help="a terminal of the command's own, joined to this one")
+    run.add_argument("--keep", action="store_true", help="keep the box when the command has ended, under its name")
+    run.add_argument(
+        "-d", "--detach", action="store_true", help="keep the box, and come back while the command runs in it"
+    )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
     run.add_argument("--result", metavar="PATH|fd:N", help="write the result as JSON")
     run.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
     run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
+
+
+def _add_kept(commands: Any) -> None:
+    """What is done with boxes that are kept."""
+    execute = commands.add_parser(
+        "exec", help="run a command in a kept box", usage="immure exec [OPTIONS] BOX -- COMMAND [ARG…]"
+    )
+    _add_command_options(execute)
+    add = execute.add_argument
+    add("-i", "--interactive", action="store_true", help="connect standard input")
+    add("-t", "--tty", action="store_true", help="a terminal of the command's own, joined to this one")
+    add("-d", "--detach", action="store_true", help="come back while the command runs")
+    add("--timeout", type=float, metavar="S", help="end after so many seconds (exit status 124)")
+    add("--max-output", type=float, metavar="MiB", help="end when more than this is written")
+    add("--result", metavar="PATH|fd:N", help="write the result as JSON")
+    add("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
+    _add_box(execute)
+    add("command", nargs="*", metavar="COMMAND", help="what to run, after --")
+    listed = commands.add_parser("ps", help="the boxes that are kept")
+    listed.add_argument("--json", action="store_true", help="print JSON")
+    logs = commands.add_parser("logs", help="what commands in a kept box wrote while nobody waited for them")
+    logs.add_argument("-f", "--follow", action="store_true", help="go on until the box ends")
+    logs.add_argument("--command", type=int, metavar="N", help="of one command alone, by its number")
+    logs.add_argument("--tail", type=int, metavar="N", help="the last N lines at most")
+    logs.add_argument("--json", action="store_true", help="print a line of JSON for each entry, starts and ends too")
+    _add_box(logs)
+    copy = commands.add_parser("cp", help="copy a file or folder into a kept box, or out of one")
+    copy.add_argument("source", metavar="SRC", help="a path here, BOX:PATH, or - for standard input")
+    copy.add_argument("target", metavar="DST", help="BOX:PATH, a path here, or - for standard output")
+    copy.add_argument("--max-mib", type=int, default=1024, metavar="MiB", help="take at most so much out (1024)")
+    killed = commands.add_parser("kill", help="end kept boxes, and all that runs in them")
+    killed.add_argument("--all", action="store_true", help="all of them")
+    killed.add_argument("boxes", nargs="*", metavar="BOX", help="the name of a kept box")
+    for name, about in (
+        ("pause", "stop everything in a kept box, until it is resumed"),
+        ("resume", "let a paused box go on"),
+    ):
+        _add_box(commands.add_parser(name, help=about))
+    stats = commands.add_parser("stats", help="what a kept box uses now")
+    stats.add_argument("--json", action="store_true", help="print JSON")
+    _add_box(stats)
+
+
+def _add_box(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("box", metavar="BOX", help="the name of a kept box")
+
+
+def _add_command_options(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add(
+        "-e",
+        "--env",
+        action="append",
+        default=[],
+        metavar="K[=V]",
+        help="a variable; without = this process's",
+    )
+    add("-w", "--workdir", metavar="DIR", help="where to start (the first mount, else /tmp)")
+    add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
 
 
 def _add_spec_options(run: argparse.ArgumentParser) -> None:
@@ -155,16 +219,7 @@ def _add_spec_options(run: argparse.ArgumentParser) -> None:
         help="show a folder or file of this host; read-only unless rw",
     )
     add("--tmpfs", action="append", default=[], metavar="DST[:MiB]", help="memory-backed space of its own")
-    add(
-        "-e",
-        "--env",
-        action="append",
-        default=[],
-        metavar="K[=V]",
-        help="a variable; without = this process's",
-    )
-    add("-w", "--workdir", metavar="DIR", help="where to start (the first mount, else /tmp)")
-    add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
+    _add_command_options(run)
     add("--net", metavar="MODE", help="none or host (none)")
     add("--seccomp", metavar="NAME|FILE", help=f"a preset ({', '.join(PRESETS)}) or the path of an OCI profile")
     add(

@@ -31,7 +31,7 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
         target = open_target(options.result) if options.result else None
         spec, base, name = spec_of(options, dependencies)
         command = command or list(spec.command)
-        if not command:
+        if not command and (options.detach or not options.keep):
             raise SpecError("there is no command", path="COMMAND", need="one after --, or `command` in the file")
         if options.dry_run:
             write_dry_run(plan_of(spec, base=base, hostname=name))
@@ -42,16 +42,21 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
         if target is not None:
             write_result(target, None, error, name, command)
         return REFUSED
+    if options.keep or options.detach:
+        from immure.cli.exec import run_kept
+
+        return run_kept(options, launch, command, target)
     dependencies.interactive, dependencies.quiet = options.interactive, options.quiet
     remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
-    status = _execute(outcome, options)
+    status = attend(outcome, options)
     if target is not None:
         write_result(target, outcome, outcome.error, name, command)
     return status
 
 
-def _execute(outcome: Outcome, options: Namespace) -> int:
+def attend(outcome: Outcome, options: Namespace) -> int:
+    """Runs a command with this process's streams, or with `-t` a terminal joined to ours, and gives its exit status."""
     interactive, quiet = options.interactive, options.quiet
     if not options.tty:
         return execute_into(outcome, interactive=interactive, quiet=quiet)
@@ -139,13 +144,14 @@ def _keywords(options: Namespace, dependencies: Dependencies) -> dict[str, Any]:
         "output_mib": options.max_output,
     }
     if options.env:
-        given["env"] = _environment(options.env, dependencies)
+        given["env"] = environment_of(options.env, dependencies)
     if options.best_effort:
         given["protections"] = dict.fromkeys(options.best_effort, "best_effort")
     return given
 
 
-def _environment(wanted: list[str], dependencies: Dependencies) -> dict[str, str]:
+def environment_of(wanted: list[str], dependencies: Dependencies) -> dict[str, str]:
+    """The variables that `-e` names. Raises SpecError for one that is not set here."""
     found: dict[str, str] = {}
     for item in wanted:
         name, equals, value = item.partition("=")

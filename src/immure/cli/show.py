@@ -10,7 +10,6 @@ import sys
 import msgspec
 
 from immure.cli.execute import Outcome, complain, printable
-from immure.engine.local import result_of_once
 from immure.engine.result import refusal
 from immure.errors import ImmureError, SpecError
 from immure.plan.compile import Plan
@@ -53,9 +52,8 @@ def write_result(
 
 
 def _document(outcome: Outcome | None, error: ImmureError | None, name: str, command: list[str]) -> dict[str, object]:
-    box = secrets.token_hex(6)
     if outcome is not None and outcome.verdict is not None:
-        return result_of_once(outcome.request, outcome.once, name=name, box=box, planned_us=0).to_dict()
+        return outcome.result(name).to_dict()
     launch = outcome.request.launch if outcome is not None else None
-    measured = outcome.once.measured if outcome is not None else None
-    return refusal(error, launch, measured, name=name, box=box, argv=command)
+    measured = outcome.measured if outcome is not None else None
+    return refusal(error, launch, measured, name=name, box=secrets.token_hex(6), argv=command)

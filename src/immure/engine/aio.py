@@ -12,14 +12,16 @@ from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
+from immure.engine.log import Record
 from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.errors import BoxLost
-from immure.runtimes.process.attend import Attendance
+from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
+from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, measure
 from immure.runtimes.process.spawner import Spawner
 from immure.spec.models import SandboxSpec
@@ -41,9 +43,10 @@ class AsyncSandbox(BoxFace):
         *,
         preset: str | None = None,
         name: str = "immure",
+        log_mib: float = 1,
         **keywords: Any,
     ) -> None:
-        super().__init__(prepare_call(spec, preset, keywords, name), name)
+        super().__init__(prepare_call(spec, preset, keywords, name), name, log_mib=log_mib)
         self._closing = asyncio.Lock()
 
     async def open(self) -> AsyncSandbox:
@@ -84,21 +87,33 @@ class AsyncSandbox(BoxFace):
         """Runs one command in the box and waits for it. As `Sandbox.exec`."""
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         began = perf_counter_ns()
-        stdio = captured(stdin)
+        record = self.log.begin(request.argv)
         try:
-            asker = self.ask(request, stdio, hold=True)
+            stdio = captured(stdin)
             try:
-                attendance = Attendance(self._box, asker, stdio, request)
-                await drive(attendance)
-            except BaseException:
-                # It ends the command.
-                asker.close()
-                raise
-            if attendance.exit is not None:
-                self._box.give_back(asker)
-        finally:
-            stdio.done()
-        return self.result(request, attendance, (perf_counter_ns() - began) // 1000)
+                attendance = await self._attended(request, stdio, record)
+            finally:
+                stdio.done()
+            result = self.result(request, attendance, (perf_counter_ns() - began) // 1000)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        record.ended(result)
+        return result
+
+    async def _attended(self, request: Request, stdio: Stdio, record: Record) -> Attendance:
+        asker = self.ask(request, stdio, hold=True)
+        try:
+            attendance = Attendance(self._box, asker, stdio, request)
+            attendance.heard = record.wrote
+            await drive(attendance)
+        except BaseException:
+            # It ends the command.
+            asker.close()
+            raise
+        if attendance.exit is not None:
+            self._box.give_back(asker)
+        return attendance
 
     async def start(
         self,
@@ -115,20 +130,24 @@ class AsyncSandbox(BoxFace):
         """Starts a command and comes back while it runs. As `Sandbox.start`."""
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         stdio, writer = self.open_streams(request, stdin, pty)
+        record = self.log.begin(request.argv)
         try:
             asker = self.ask(request, stdio, tell=True, terminal=stdio.terminal)
             try:
                 await readable(asker.fileno())
                 hear_start(asker, request)
                 bounded = self.is_bounded(output_mib)
-                return AsyncProcess(self._box, asker, stdio, writer, request, self.result, bounded=bounded)
+                return AsyncProcess(
+                    self._box, asker, stdio, writer, request, self.result, bounded=bounded, record=record
+                )
             except BaseException:
                 asker.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             stdio.done()
             if writer is not None:
                 os.close(writer)
+            record.failed(error)
             raise
 
     async def pause(self) -> None:

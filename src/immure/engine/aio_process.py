@@ -8,6 +8,7 @@ import os
 import weakref
 from collections.abc import Callable
 
+from immure.engine.log import Record
 from immure.engine.process_face import MakeResult, ProcessFace
 from immure.engine.readiness import drive, readable, writable
 from immure.engine.result import Result
@@ -126,8 +127,9 @@ class AsyncProcess(ProcessFace):
         make_result: MakeResult,
         *,
         bounded: bool,
+        record: Record | None,
     ) -> None:
-        super().__init__(box, asker, stdio, request, make_result, bounded=bounded)
+        super().__init__(box, asker, stdio, request, make_result, bounded=bounded, record=record)
         self._waiting = asyncio.Lock()
         self._streams: dict[int, AsyncStream] = {}
         self._timer: asyncio.TimerHandle | None = None

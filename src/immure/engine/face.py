@@ -7,6 +7,7 @@ import secrets
 from collections.abc import Callable, Mapping, Sequence
 
 from immure.engine.command import Argument, make_request, make_result
+from immure.engine.log import Log, Logs, Record
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
@@ -27,6 +28,7 @@ from immure.spec.keywords import check_environment
 _NO_USER = 0xFFFF_FFFF
 #: How long a pause may take to come to rest, and how often to look.
 PAUSING_S, LOOK_S = 2.0, 0.001
+_MOST_LOG_MIB = 1 << 20
 
 
 class BoxFace:
@@ -35,12 +37,16 @@ class BoxFace:
     _stem: Stem
     _measured: Measured
 
-    def __init__(self, launch: Launch, name: str) -> None:
+    def __init__(self, launch: Launch, name: str, *, log_mib: float = 1) -> None:
+        if not 0 <= log_mib <= _MOST_LOG_MIB:
+            raise SpecError("no such size of a log", path="log_mib", need=f"0 to {_MOST_LOG_MIB}", have=str(log_mib))
         self.id = secrets.token_hex(6)
         self.name = name
         self._owner = os.getpid()
         self._launch = launch
         self._oom_kills = 0
+        #: What its commands did and wrote, for who follows it; `logs` gives what is kept of it.
+        self.log = Log(int(log_mib * (1 << 20)))
         #: Nothing in it runs before `resume`.
         self.paused = False
 
@@ -68,6 +74,15 @@ class BoxFace:
             resident_bytes=sum(one.resident_bytes for one in found),
         )
 
+    def logs(self, command: int | None = None, tail: int | None = None) -> Logs:
+        """What its commands did and wrote, as far as it came through here: the newest `log_mib` of it.
+
+        `command` is the number of one of them, from 1 on, and `tail` how many entries there are to be at most, the last
+        ones. What `files` does is not in it. A box that is closed still has its log.
+        """
+        self._check_owner()
+        return self.log.read(command, tail)
+
     def request(
         self,
         argv: Sequence[Argument],
@@ -80,7 +95,7 @@ class BoxFace:
         """A command of this box. Raises SpecError for bad input, and BoxLost where the box can't be used."""
         self._check_usable()
         if self.paused:
-            raise BoxError("the box is paused", need="a box that runs", hint="resume() it")
+            raise BoxError("the box is paused", need="a box that runs", hint="resume it first")
         request = make_request(self._launch, argv)
         if env:
             own = check_environment(env).items()
@@ -101,6 +116,7 @@ class BoxFace:
         stdio: Stdio,
         *,
         builtin: bool = False,
+        record: Record | None = None,
         attending: Callable[[Attendance | None], None] | None = None,
     ) -> Attendance:
         """Runs a command, or an operation of the native program, and waits for its end. The caller closes `stdio`.
@@ -110,6 +126,8 @@ class BoxFace:
         asker = self.ask(request, stdio, hold=True, builtin=builtin)
         try:
             attendance = Attendance(self._stem, asker, stdio, request)
+            if record is not None:
+                attendance.heard = record.wrote
             if attending is not None:
                 attending(attendance)
             attendance.run()
@@ -139,19 +157,22 @@ class BoxFace:
 
     def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
         """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
+        record = None if builtin else self.log.begin(request.argv)
         try:
             asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
             try:
                 if not builtin:
                     hear_start(asker, request)
-                return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded)
+                return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
             except BaseException:
                 asker.close()
                 raise
-        except BaseException:
+        except BaseException as error:
             stdio.done()
             if writer is not None:
                 os.close(writer)
+            if record is not None:
+                record.failed(error)
             raise
 
     def _pause(self, paused: bool) -> None:
@@ -180,17 +201,7 @@ class BoxFace:
 
     def ask(self, request: Request, stdio: Stdio, **manner: bool) -> Socket:
         """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""
-        owner = self._measured.host_ids(request.uid, request.gid)
-        if owner is not None:
-            stdio.own(*owner)
-        asker = self._stem.start(request.payload(), stdio.theirs, **manner)
-        try:
-            stdio.given()
-            stdio.settled()
-        except BaseException:
-            asker.close()
-            raise
-        return asker
+        return self._stem.ask(request, stdio, self._measured.host_ids(request.uid, request.gid), **manner)
 
     def result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
         """The result of a command of this box. Raises as `judge_end` does."""
@@ -203,7 +214,7 @@ class BoxFace:
         new, self._oom_kills = seen - self._oom_kills, seen
         return new
 
-    def _check_usable(self) -> None:
+    def _check_owner(self) -> None:
         if self._owner != os.getpid():
             raise BoxLost(
                 "this box belongs to another process",
@@ -211,6 +222,9 @@ class BoxFace:
                 have=f"process {os.getpid()}, forked from it",
                 hint="make a Sandbox after the fork",
             )
+
+    def _check_usable(self) -> None:
+        self._check_owner()
         if self._stem.left:
             raise BoxLost("the box is closed", need="a box in use", hint="make a new Sandbox")
 

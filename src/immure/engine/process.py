@@ -9,6 +9,7 @@ import threading
 from time import monotonic
 
 from immure.engine.deadlines import watch
+from immure.engine.log import Record
 from immure.engine.process_face import MakeResult, ProcessFace
 from immure.engine.result import Result
 from immure.errors import ImmureError
@@ -35,8 +36,9 @@ class Process(ProcessFace):
         make_result: MakeResult,
         *,
         bounded: bool,
+        record: Record | None,
     ) -> None:
-        super().__init__(box, asker, stdio, request, make_result, bounded=bounded)
+        super().__init__(box, asker, stdio, request, make_result, bounded=bounded, record=record)
         self._waiting = threading.Lock()
         self._readers: dict[int, io.BufferedReader] = {}
         if request.timeout_s is not None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Protocol
 
+from immure.engine.log import Record
 from immure.engine.result import Result
 from immure.engine.stdio import set_window_size
 from immure.errors import BoxLost, ImmureError
@@ -37,7 +38,15 @@ class ProcessFace:
     """A command under way. `Process` and `AsyncProcess` add what waits, and the streams."""
 
     def __init__(
-        self, box: Stem, asker: Socket, stdio: Stdio, request: Request, make_result: MakeResult, *, bounded: bool
+        self,
+        box: Stem,
+        asker: Socket,
+        stdio: Stdio,
+        request: Request,
+        make_result: MakeResult,
+        *,
+        bounded: bool,
+        record: Record | None,
     ) -> None:
         self._box = box
         self._asker = asker
@@ -51,7 +60,15 @@ class ProcessFace:
         self._failure: ImmureError | None = None
         self._released = False
         self._input: Input | None = None
+        self._record = record
         self._attendance = Attendance(box, asker, stdio, request)
+        if record is not None:
+            self._attendance.heard = record.wrote
+
+    @property
+    def number(self) -> int:
+        """The command's number in the log of its box, from 1 on; 0 for an operation on files."""
+        return self._record.number if self._record is not None else 0
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Sends a signal to the command, or to its process group. Of no effect once its end was heard."""
@@ -90,16 +107,20 @@ class ProcessFace:
     def _conclude(self) -> Result:
         """The result of a command whose end was heard. Raises as `judge_end` does, now and later."""
         exec_us = (perf_counter_ns() - self._began) // 1000
-        self._release()
         try:
-            self._result = self._make_result(self._request, self._attendance, exec_us)
+            self._result = result = self._make_result(self._request, self._attendance, exec_us)
         except ImmureError as error:
             self._fail(error)
             raise
-        return self._result
+        if self._record is not None:
+            self._record.ended(result)
+        self._release()
+        return result
 
     def _fail(self, error: ImmureError) -> None:
         self._failure = error
+        if self._record is not None:
+            self._record.failed(error)
         self._release()
 
     def _release(self) -> None:
@@ -116,6 +137,8 @@ class ProcessFace:
         self._stdio.done()
         if self._input is not None:
             self._input.close()
+        if self._record is not None:
+            self._record.closed()
 
     def _look_at_time(self) -> float | None:
         """Ends the command where its time is over. In how many seconds to look again, if at all."""

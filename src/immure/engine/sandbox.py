@@ -26,7 +26,8 @@ from immure.spec.models import SandboxSpec
 class Sandbox(BoxFace):
     """A box that stays until it is closed, for many commands. A context manager.
 
-    Its keywords are those of `run`. A box belongs to the process that made it: a forked child can't use it.
+    Its keywords are those of `run`, and `log_mib`, which is what `logs` keeps at most. A box belongs to the process
+    that made it: a forked child can't use it.
     """
 
     _box: Box
@@ -37,13 +38,14 @@ class Sandbox(BoxFace):
         *,
         preset: str | None = None,
         name: str = "immure",
+        log_mib: float = 1,
         **keywords: Any,
     ) -> None:
-        self._begin(prepare_call(spec, preset, keywords, name), name)
+        self._begin(prepare_call(spec, preset, keywords, name), name, log_mib)
 
-    def _begin(self, launch: Launch, name: str, sources: list[int] | None = None) -> None:
+    def _begin(self, launch: Launch, name: str, log_mib: float, sources: list[int] | None = None) -> None:
         """Makes the box. `sources` are descriptors of the mounts' sources, where not their paths are to be opened."""
-        super().__init__(launch, name)
+        super().__init__(launch, name, log_mib=log_mib)
         self._closing = threading.Lock()
         self._box, self._measured = _make_box(launch, sources)
         self._stem = self._box
@@ -65,12 +67,19 @@ class Sandbox(BoxFace):
         """
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         began = perf_counter_ns()
-        stdio = captured(stdin)
+        record = self.log.begin(request.argv)
         try:
-            attendance = self.carry_out(request, stdio)
-        finally:
-            stdio.done()
-        return self.result(request, attendance, (perf_counter_ns() - began) // 1000)
+            stdio = captured(stdin)
+            try:
+                attendance = self.carry_out(request, stdio, record=record)
+            finally:
+                stdio.done()
+            result = self.result(request, attendance, (perf_counter_ns() - began) // 1000)
+        except BaseException as error:
+            record.failed(error)
+            raise
+        record.ended(result)
+        return result
 
     def start(
         self,

@@ -155,6 +155,8 @@ class Attendance:
         self.flooded = False
         #: Signals to pass on arrive as bytes on this descriptor.
         self.wakeup = wakeup
+        #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
+        self.heard: Callable[[int, bytes], None] | None = None
         self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
         self.room = request.output_bytes
         self._feed = stdio.feed
@@ -280,6 +282,7 @@ class Attendance:
                 chunk = chunk[: self.room]
                 self.stop()
             self.room -= len(chunk)
+        self._tell(sink, chunk)
         return chunk
 
     def _move(self, sink: Sink) -> bool:
@@ -288,6 +291,7 @@ class Attendance:
             return False
         if self.flooded:
             return True
+        self._tell(sink, chunk[: self.room])
         try:
             fits = sink.take(chunk, self.room)
         except BrokenPipeError:
@@ -300,6 +304,10 @@ class Attendance:
             self.flooded = True
             self.stop()
         return True
+
+    def _tell(self, sink: Sink, chunk: bytes) -> None:
+        if self.heard is not None:
+            self.heard(self.sinks.index(sink), chunk)
 
     def _move_input(self, poll: Poller, fd: int, event: int) -> None:
         assert self._feed is not None

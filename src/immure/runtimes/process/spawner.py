@@ -53,13 +53,17 @@ def receive(socket: Socket) -> tuple[bytes, list[int]]:
             continue
     else:
         return b"", []
-    fds = [
+    return data, rights_of(ancillary)
+
+
+def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:
+    """The descriptors that came with a message."""
+    return [
         frames.i32(content, offset)
         for level, kind, content in ancillary
         if (level, kind) == (_SOL_SOCKET, _SCM_RIGHTS)
         for offset in range(0, len(content) - 3, 4)
     ]
-    return data, fds
 
 
 def memory_file(content: bytes, *, sealable: bool = False) -> int:

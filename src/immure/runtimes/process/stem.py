@@ -12,6 +12,11 @@ from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.spawner import Socket, memory_file, pair, send
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from immure.runtimes.process.attend import Stdio
+    from immure.runtimes.process.request import Request
+
 #: As many commands at once find a socket that was used before.
 _MOST_ASKERS = 16
 
@@ -93,6 +98,19 @@ class Stem:
             if file >= 0:
                 os.close(file)
         return ours
+
+    def ask(self, request: Request, stdio: Stdio, owner: tuple[int, int] | None, **manner: bool) -> Socket:
+        """Asks for a command, as `start`, gives its streams to `owner`, and lets go of what it alone is to hold."""
+        if owner is not None:
+            stdio.own(*owner)
+        asker = self.start(request.payload(), stdio.theirs, **manner)
+        try:
+            stdio.given()
+            stdio.settled()
+        except BaseException:
+            asker.close()
+            raise
+        return asker
 
     def pause(self, paused: bool) -> None:
         """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""

@@ -1,0 +1,91 @@
+"""`immure exec` of a command without options to speak of: nothing is parsed, and no model is made.
+
+Standard library only, and little of that: this is on the hot path.
+"""
+
+from __future__ import annotations
+
+import os
+from time import perf_counter_ns
+
+from immure.cli.execute import Outcome, Signals, execute_into
+from immure.engine.keeper.joined import Joined, join
+from immure.engine.verdict import Verdict, judge_end
+from immure.errors import ImmureError
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.session import Measured
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # What only annotations need has no place on the hot path.
+    from collections.abc import Callable
+
+    from immure.engine.result import Result
+
+
+class KeptOutcome(Outcome):
+    """A command in a kept box."""
+
+    def __init__(self, joined: Joined, request: Request) -> None:
+        super().__init__(request)
+        self._joined = joined
+        self._attendance: Attendance | None = None
+        self._oom = self._exec_us = 0
+
+    def carry_out(
+        self, make_stdio: Callable[[], Stdio], signals: Signals, listening: Callable[[int], None] | None
+    ) -> Verdict:
+        """As for a box of its own."""
+        began, request, stem = perf_counter_ns(), self.request, self._joined.stem
+        stdio = make_stdio()
+        try:
+            owner = self._joined.measured.host_ids(request.uid, request.gid)
+            asker = stem.ask(request, stdio, owner, hold=True, terminal=stdio.terminal)
+            try:
+                signals.attend()
+                self._attendance = Attendance(stem, asker, stdio, request, wakeup=signals.wakeup)
+                self._attendance.run()
+            finally:
+                # It ends the command.
+                asker.close()
+        finally:
+            stdio.done()
+        self._exec_us = (perf_counter_ns() - began) // 1000
+        self._oom = self._joined.oom_kills()
+        return judge_end(request, self._attendance, None, oom=self._oom)
+
+    @property
+    def measured(self) -> Measured | None:
+        """What was measured of the box before its first command."""
+        return self._joined.measured
+
+    def result(self, name: str) -> Result:
+        """The result of a command that has run."""
+        from immure.engine.command import make_result
+
+        assert self._attendance is not None
+        times_us = {"exec": self._exec_us}
+        box = self._joined
+        return make_result(
+            self.request, self._attendance, None, box.measured, times_us, box.name, box.id, oom=self._oom
+        )
+
+
+def exec_plain(arguments: list[str]) -> int | None:
+    """Runs it, or gives None where there is more to do than that: other options, or something to complain of."""
+    if "--" not in arguments:
+        return None
+    end = arguments.index("--")
+    options, command = arguments[:end], arguments[end + 1 :]
+    name = options.pop() if options else ""
+    if not command or not name or name[0] == "-" or not {*options} <= {"-i", "-q"}:
+        return None
+    try:
+        joined = join(name)
+    except ImmureError:
+        return None
+    if joined.paused:
+        return None
+    request = Request(joined.stem.launch, [os.fsencode(one) for one in command])
+    return execute_into(KeptOutcome(joined, request), interactive="-i" in options, quiet="-q" in options)
