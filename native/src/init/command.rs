@@ -29,6 +29,34 @@ impl Command<'_> {
     }
 }
 
+/// `u32 uid, gid, argc, envc`, then working directory, PATH, argv and environment, each with a NUL.
+pub fn parse(mut payload: &[u8]) -> Option<Command<'_>> {
+    let rest = &mut payload;
+    let (uid, gid) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
+    let (argc, envc) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
+    let workdir = take_cstr(rest)?;
+    let path = frame::take_string(rest)?;
+    let argv = take_vector(rest, argc)?;
+    let env = take_vector(rest, envc)?;
+    (argc > 0).then_some(Command { uid, gid, workdir, argv, env, path })
+}
+
+fn take_cstr<'a>(rest: &mut &'a [u8]) -> Option<&'a CStr> {
+    let text = CStr::from_bytes_until_nul(rest).ok()?;
+    *rest = &rest[text.to_bytes_with_nul().len()..];
+    Some(text)
+}
+
+/// Pointers to `count` strings, and the null pointer that ends a vector.
+fn take_vector(rest: &mut &[u8], count: u32) -> Option<Vec<*const c_char>> {
+    let mut vector = Vec::new();
+    for _ in 0..count {
+        vector.push(take_cstr(rest)?.as_ptr());
+    }
+    vector.push(std::ptr::null());
+    Some(vector)
+}
+
 /// Where a command's process leaves word when it can't go on; a page shared with the stem, since a filter may
 /// already refuse every other way.
 #[repr(C)]

@@ -2,15 +2,20 @@
 
 use super::root;
 use crate::fault::{At, Outcome};
-use crate::frame;
 use crate::plan::Landlock;
 use crate::sys::{fd, security};
 use std::os::fd::AsRawFd;
 
-/// Enters the domain, and appends to `report` what a file outside the rules answered before and after it.
+/// What a file outside the rules answered, before and after the domain was entered: 0, or an errno.
+pub struct Sentinel {
+    pub before: i32,
+    pub after: i32,
+}
+
+/// Enters the domain, and says what the sentinel answered.
 ///
 /// In a root of its own a rule's path has no link, and one that has got there meanwhile is refused.
-pub fn enter(landlock: &Landlock, bare: bool, report: &mut Vec<u8>) -> Outcome<()> {
+pub fn enter(landlock: &Landlock, bare: bool) -> Outcome<Sentinel> {
     let ruleset = security::landlock_ruleset(landlock.handled_fs, landlock.handled_net, landlock.scoped)
         .at("landlock", "ruleset")?;
     let slash = fd::open("/", libc::O_PATH).at("landlock", "/")?;
@@ -21,10 +26,9 @@ pub fn enter(landlock: &Landlock, bare: bool, report: &mut Vec<u8>) -> Outcome<(
         security::landlock_allow_beneath(ruleset.as_raw_fd(), beneath.as_raw_fd(), rule.access)
             .at("landlock", &rule.path)?;
     }
-    frame::put_item(report, "sentinel.before", &try_open(&landlock.sentinel).to_le_bytes());
+    let before = try_open(&landlock.sentinel);
     security::landlock_enter(ruleset.as_raw_fd(), 0).at("landlock", "restrict_self")?;
-    frame::put_item(report, "sentinel.after", &try_open(&landlock.sentinel).to_le_bytes());
-    Ok(())
+    Ok(Sentinel { before, after: try_open(&landlock.sentinel) })
 }
 
 fn try_open(path: &str) -> i32 {

@@ -1,11 +1,12 @@
 //! Process 1 of a box: makes the box around itself and becomes the stem of its commands. The kernel lets nothing in the
 //! box kill or stop it, and ends the box with it. A bare box has no such process, and gets a supervisor.
 
-mod command;
-mod landlock;
+pub mod command;
+pub mod landlock;
 mod root;
-mod start;
-mod stem;
+pub mod start;
+pub mod starter;
+pub mod stem;
 mod supervisor;
 
 use crate::fault::{At, Fault, Outcome};
@@ -86,6 +87,6 @@ fn die_with_spawner(spawner: RawFd) -> Outcome<()> {
 }
 
 /// Not dumpable: no ptrace, no descriptors and no memory for a process of the box, whatever its user.
-fn hide_from_box() -> Outcome<()> {
+pub fn hide_from_box() -> Outcome<()> {
     process::prctl(libc::PR_SET_DUMPABLE, 0).at("dumpable", "").map(drop)
 }

@@ -1,24 +1,12 @@
-//! Starting a command: its request, the process that becomes it, and the last stage before its execve.
+//! A stem's requests for commands: what they must bring, and what their askers are told.
 
-use super::command::{self, Command, Slot};
-use super::stem::{Asker, Running, Stem, SLOTS};
+use super::command::{parse, Command};
+use super::starter::{Manner, Witness, SLOTS};
+use super::stem::{Asker, Running, Stem};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::sys::{fd, process, socket};
-use std::ffi::{c_char, CStr};
 use std::os::fd::{AsRawFd, RawFd};
-
-/// What else there is to a command's start.
-pub struct Manner {
-    pub stdio: [RawFd; 3],
-    /// Standard input is a terminal, to be the controlling one.
-    pub terminal: bool,
-    /// No program is executed: the process stays what it is.
-    pub builtin: bool,
-    pub witness: bool,
-    /// For the listener of a filter that has one.
-    pub asker: Option<RawFd>,
-}
 
 impl Stem<'_> {
     /// A command of a new asker, whose socket comes before the other descriptors.
@@ -55,16 +43,15 @@ impl Stem<'_> {
         if let Some((uid, gid)) = self.birth.bare_user {
             (command.uid, command.gid) = (uid, gid);
         }
-        let first = match (input, &self.null) {
-            (0, Ok(null)) => null.as_raw_fd(),
-            (0, Err(errno)) => return Err(Fault::new("request", "/dev/null", *errno)),
+        let first = match input {
+            0 => self.starter.null()?,
             _ => fds[0].as_raw_fd(),
         };
         let manner = Manner {
             stdio: [first, fds[input].as_raw_fd(), fds[1 + input].as_raw_fd()],
             terminal: header.flags & frame::TERMINAL != 0,
             builtin: header.flags & frame::BUILTIN != 0,
-            witness: std::mem::take(&mut self.witness_due),
+            witness: std::mem::take(&mut self.witness_due).then(|| self.witness()),
             asker: Some(self.askers[asker].socket.as_raw_fd()),
         };
         if let Some((pid, slot)) = self.start(&command, manner, asker)? {
@@ -80,8 +67,7 @@ impl Stem<'_> {
 
     /// A process that did not get as far has left word, and its exit follows.
     fn tell_start(&self, asker: usize, slot: usize) {
-        // SAFETY: the slot is the process's, which no longer writes to it, or has ended.
-        if unsafe { std::ptr::read_volatile(self.slots.add(slot)) }.errno == 0 {
+        if self.starter.word(slot).errno == 0 {
             let message = frame::header(frame::STARTED, 0, 0);
             let _ = socket::send(self.askers[asker].socket.as_raw_fd(), &message, &[]);
         }
@@ -100,24 +86,8 @@ impl Stem<'_> {
             tell_exit(asker, 0, libc::EAGAIN, 1, None);
             return Ok(None);
         };
-        // SAFETY: a free slot has no process that writes to it.
-        unsafe { self.slots.add(slot).write(Slot { errno: 0, step: 0 }) };
-        let (witness, builtin) = (manner.witness, manner.builtin);
-        let stack = std::mem::take(&mut self.stack);
-        let mut start = Start { stem: self, command, manner, slot };
-        let argument = (&mut start as *mut Start).cast();
-        // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
-        // the witness is a copy; and so is what goes on without an execve.
-        // SAFETY: this process has one thread, and the child never returns.
-        let started = unsafe {
-            if builtin || witness && !self.birth.privileged {
-                process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))
-            } else {
-                process::vfork_with(stack, become_command, argument)
-            }
-        };
-        self.stack = stack;
-        let pid = match started {
+        let witness = manner.witness.is_some();
+        let pid = match self.starter.start(command, manner, slot) {
             Ok(pid) => pid,
             Err(errno) => {
                 tell_exit(asker, 0, errno, 1, None);
@@ -130,46 +100,10 @@ impl Stem<'_> {
         Ok(Some((pid, slot)))
     }
 
-    pub fn last_stage(&self, command: &Command, manner: &Manner) -> Outcome<()> {
-        let stage = &self.birth.plan.command;
-        let &Manner { stdio, terminal, builtin, witness, asker } = manner;
-        if witness && self.birth.privileged {
-            // Early, so that the spawner attaches while this process goes on.
-            command::announce(self.birth.ctl, &self.report)?;
-        }
-        // The dispositions are the spawner's, which made them the defaults.
-        process::unblock_signals().at("signals", "")?;
-        // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
-        unsafe { libc::setsid() };
-        let ctl = witness.then_some(self.birth.ctl);
-        let asker = asker.filter(|_| stage.listener_flags != 0);
-        command::take_stdio(stdio, [ctl, asker])?;
-        if terminal {
-            command::take_terminal()?;
-        }
-        command::enter_workdir(command.workdir)?;
-        command::give_up_privileges(stage, command)?;
-        if builtin {
-            // No execve sets it anew, and fs.suid_dumpable says what the change of credentials makes of it.
-            process::prctl(libc::PR_SET_DUMPABLE, 0).at("identity", "")?;
-        }
-        if let Some(ctl) = ctl {
-            if !self.birth.privileged {
-                // A plain user inspects a dumpable process, which the change of credentials has undone. Nothing else
-                // runs in the box yet, and the process is a copy, so that the stem stays as it is.
-                process::prctl(libc::PR_SET_DUMPABLE, 1).at("witness", "")?;
-                command::announce(ctl, &self.report)?;
-            }
-            command::wait_for_tracer(ctl)?;
-        }
-        if let Some(asker) = asker {
-            command::pass_listener(asker)?;
-        }
-        command::install_own_filters(stage)?;
-        if witness {
-            command::wait_for_inspection();
-        }
-        Ok(())
+    /// What the spawner is to inspect; there is one in each box.
+    pub fn witness(&mut self) -> Witness {
+        let report = std::mem::take(&mut self.report);
+        Witness { ctl: self.birth.ctl, report, privileged: self.birth.privileged }
     }
 }
 
@@ -183,7 +117,6 @@ pub fn send_signal(pid: i32, signal: i32, group: bool) {
 
 /// An asker that is gone does not want to know.
 pub fn tell_exit(asker: RawFd, status: i32, errno: i32, step: u32, usage: Option<&libc::rusage>) {
-    let micros = |time: libc::timeval| (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64;
     let mut data = frame::header(frame::EXITED, 0, 0);
     data.extend(status.to_le_bytes());
     data.extend(errno.to_le_bytes());
@@ -193,51 +126,6 @@ pub fn tell_exit(asker: RawFd, status: i32, errno: i32, step: u32, usage: Option
     let _ = socket::send(asker, &data, &[]);
 }
 
-/// What a new process needs to become a command.
-struct Start<'a> {
-    stem: &'a Stem<'a>,
-    command: &'a Command<'a>,
-    manner: Manner,
-    slot: usize,
-}
-
-extern "C" fn become_command(argument: *mut libc::c_void) -> i32 {
-    // SAFETY: `start` made it, and waits or has made a copy of its memory.
-    let start = unsafe { &*argument.cast::<Start>() };
-    let fault = match start.stem.last_stage(start.command, &start.manner) {
-        Ok(()) if start.manner.builtin => process::exit(start.command.carry_out()),
-        Ok(()) => command::execute(start.command),
-        Err(fault) => fault,
-    };
-    // SAFETY: the index is below SLOTS.
-    command::leave_word(unsafe { start.stem.slots.add(start.slot) }, &fault);
-    process::exit(127)
-}
-
-/// `u32 uid, gid, argc, envc`, then working directory, PATH, argv and environment, each with a NUL.
-fn parse(mut payload: &[u8]) -> Option<Command<'_>> {
-    let rest = &mut payload;
-    let (uid, gid) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
-    let (argc, envc) = (frame::take_u32(rest)?, frame::take_u32(rest)?);
-    let workdir = take_cstr(rest)?;
-    let path = frame::take_string(rest)?;
-    let argv = take_vector(rest, argc)?;
-    let env = take_vector(rest, envc)?;
-    (argc > 0).then_some(Command { uid, gid, workdir, argv, env, path })
-}
-
-fn take_cstr<'a>(rest: &mut &'a [u8]) -> Option<&'a CStr> {
-    let text = CStr::from_bytes_until_nul(rest).ok()?;
-    *rest = &rest[text.to_bytes_with_nul().len()..];
-    Some(text)
-}
-
-/// Pointers to `count` strings, and the null pointer that ends a vector.
-fn take_vector(rest: &mut &[u8], count: u32) -> Option<Vec<*const c_char>> {
-    let mut vector = Vec::new();
-    for _ in 0..count {
-        vector.push(take_cstr(rest)?.as_ptr());
-    }
-    vector.push(std::ptr::null());
-    Some(vector)
+pub fn micros(time: libc::timeval) -> u64 {
+    (time.tv_sec as u64) * 1_000_000 + time.tv_usec as u64
 }

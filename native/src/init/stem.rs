@@ -1,19 +1,15 @@
 //! The stem: every command is forked from it, so that all of them share one Landlock domain. It also reaps what
 //! commands leave behind.
 
-use super::command::{self, Command, Slot};
-use super::start::{send_signal, tell_exit, Manner};
+use super::command::{self, Command};
+use super::start::{send_signal, tell_exit};
+use super::starter::{last_stage, Manner, Starter};
 use super::{landlock, Birth};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::sys::poll::Poller;
-use crate::sys::{fd, process, socket, Sys};
+use crate::sys::{fd, process, socket};
 use std::os::fd::{AsRawFd, OwnedFd};
-
-/// Commands that can run at once in one box.
-pub const SLOTS: usize = 4096;
-
-const STACK_BYTES: usize = 64 * 1024;
 
 /// Tokens of the poller; an asker's is its number above these.
 const SIGNALS: u64 = 0;
@@ -42,14 +38,9 @@ pub struct Stem<'a> {
     pub birth: &'a Birth<'a>,
     /// What the witness passes on: how Landlock answered.
     pub report: Vec<u8>,
-    pub slots: *mut Slot,
+    pub starter: Starter<'a>,
     pub askers: Vec<Asker>,
     pub next_token: u64,
-    /// For the process that becomes a command; one at a time.
-    pub stack: &'static mut [u8],
-    /// Standard input for commands that bring none: the box's own. The host's could not be opened anew through /proc or
-    /// /dev/stdin, since Landlock knows the box's alone.
-    pub null: Sys<OwnedFd>,
     pub poller: Poller,
     signals: OwnedFd,
     /// The first command of a one-shot box is its witness: the spawner inspects it before its execve.
@@ -62,17 +53,17 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
     // With no_new_privs, which without a user namespace may be all that entitles a process to confine itself.
     command::prepare_for_commands(&birth.plan.command, birth.range)?;
     if let Some(rules) = &birth.plan.landlock {
-        landlock::enter(rules, birth.bare_user.is_some(), &mut report)?;
+        let sentinel = landlock::enter(rules, birth.bare_user.is_some())?;
+        frame::put_item(&mut report, "sentinel.before", &sentinel.before.to_le_bytes());
+        frame::put_item(&mut report, "sentinel.after", &sentinel.after.to_le_bytes());
     }
     super::hide_from_box()?;
     let mut stem = Stem {
         birth,
         report,
-        slots: fd::map_shared(SLOTS * std::mem::size_of::<Slot>()).at("slots", "")?.cast(),
+        starter: Starter::new(&birth.plan.command)?,
         askers: Vec::new(),
         next_token: FIRST_ASKER,
-        stack: fd::map_private(STACK_BYTES).at("stack", "")?,
-        null: fd::open("/dev/null", libc::O_RDONLY),
         poller: Poller::new().at("poll", "")?,
         signals: process::watch_signals().at("signals", "")?,
         witness_due: birth.one_shot,
@@ -110,10 +101,11 @@ impl Stem<'_> {
             env: Vec::new(),
             path: b"",
         };
-        let manner = Manner { stdio: [0, 1, 2], terminal: false, builtin: false, witness: true, asker: None };
+        let witness = Some(self.witness());
+        let manner = Manner { stdio: [0, 1, 2], terminal: false, builtin: false, witness, asker: None };
         // SAFETY: this process has one thread.
         if unsafe { process::fork() }.at("witness", "fork")?.is_none() {
-            let fault = self.last_stage(&command, &manner).err();
+            let fault = last_stage(&self.birth.plan.command, &command, &manner).err();
             if let Some(fault) = &fault {
                 let _ = socket::send(self.birth.ctl, &frame::fault(frame::FAULT, 0, fault), &[]);
             }
@@ -186,8 +178,7 @@ impl Stem<'_> {
             let Some(done) = asker.running.take() else {
                 continue;
             };
-            // SAFETY: the slot's process is gone; the index is below SLOTS.
-            let word = unsafe { std::ptr::read_volatile(self.slots.add(done.slot)) };
+            let word = self.starter.word(done.slot);
             tell_exit(asker.socket.as_raw_fd(), status, word.errno, word.step, Some(&usage));
             drop(done.held);
             if asker.gone {
