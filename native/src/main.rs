@@ -1,8 +1,10 @@
 //! `immure-init`: the part of immure that Python can't be. It decides nothing; it makes system calls.
 
+mod channel;
 mod fault;
 mod files;
 mod frame;
+mod guest;
 mod init;
 mod plan;
 mod probe;
@@ -16,6 +18,10 @@ fn main() {
             Ok(fd) => spawner::run(fd),
             Err(_) => usage(),
         },
+        ["guest", input, output] => match (input.parse(), output.parse()) {
+            (Ok(input), Ok(output)) => guest::run(input, output),
+            _ => usage(),
+        },
         ["probe"] => probe::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
         _ => usage(),
@@ -23,6 +29,6 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | probe | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | probe | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

@@ -127,6 +127,16 @@ pub struct CommandStage {
     pub listener_flags: u32,
 }
 
+/// What a guest is told before its first command.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GuestPlan {
+    pub command: CommandStage,
+    pub landlock: Option<Landlock>,
+    /// Commands are to have no groups beside their own, which takes CAP_SETGID.
+    pub drop_groups: bool,
+}
+
 /// A file to write in the box's cgroup of one controller.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -11,6 +11,7 @@
         ├── ExecFailed            a command could not be started (not found, not executable, bad working directory)
         ├── FileError             a file of a box can't be read, written or copied; names its path
         └── BoxLost               the box or its spawner ended under us
+            └── ChannelError      what came out of a box is not what is spoken with one; the box is given up
 
 Each carries what DESIGN's JSON form `error` has: `code`, `message`, `need`, `have`, `hint`.
 """
@@ -177,3 +178,15 @@ class BoxLost(BoxError):
     """The box, or the spawner that owns it, ended under us."""
 
     code = "IMM-LOST"
+
+
+class ChannelError(BoxLost):
+    """What came out of a box breaks the protocol of its channel. `fault` is the kind of fault, see docs/channel.md."""
+
+    code = "IMM-CHANNEL"
+
+    def __init__(
+        self, fault: str, *, need: str | None = None, have: str | None = None, hint: str | None = None
+    ) -> None:
+        super().__init__(f"the box broke the protocol of its channel: {fault}", need=need, have=have, hint=hint)
+        self.fault = fault

@@ -87,6 +87,17 @@ pub fn write_all(fd: RawFd, mut data: &[u8]) -> Sys<()> {
     Ok(())
 }
 
+/// As much as there is room for.
+pub fn write(fd: RawFd, data: &[u8]) -> Sys<usize> {
+    loop {
+        // SAFETY: `data` is valid for reading.
+        match check(unsafe { libc::write(fd, data.as_ptr().cast(), data.len()) } as i64) {
+            Err(libc::EINTR) => {}
+            other => return other.map(|count| count as usize),
+        }
+    }
+}
+
 pub fn read(fd: RawFd, buffer: &mut [u8]) -> Sys<usize> {
     loop {
         // SAFETY: `buffer` is valid for writing.
@@ -174,6 +185,54 @@ pub fn close_range(first: u32, last: u32) -> Sys<()> {
 pub fn dup_to(from: RawFd, to: RawFd) -> Sys<()> {
     // SAFETY: no memory is passed. On equal numbers, as with the witness's, it does nothing.
     check(unsafe { libc::dup2(from, to) } as i64).map(drop)
+}
+
+/// A copy above the standard numbers.
+pub fn dup_high(fd: RawFd) -> Sys<OwnedFd> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) } as i64).map(own)
+}
+
+/// Sees that a number is taken, by the null device where it was not.
+pub fn occupy(number: RawFd) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    if check(unsafe { libc::fcntl(number, libc::F_GETFD) } as i64).is_ok() {
+        return Ok(());
+    }
+    let null = open("/dev/null", libc::O_RDWR)?;
+    match null.as_raw_fd() == number {
+        true => std::mem::forget(null),
+        false => dup_to(null.as_raw_fd(), number)?,
+    }
+    Ok(())
+}
+
+pub fn set_nonblocking(fd: RawFd) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) } as i64)? as i32;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } as i64).map(drop)
+}
+
+/// The end to read and the end to write.
+pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
+    let mut fds = [0; 2];
+    // SAFETY: `fds` is valid for writing.
+    check(unsafe { libc::pipe2(fds.as_mut_ptr(), libc::O_CLOEXEC) } as i64)?;
+    Ok((own(fds[0].into()), own(fds[1].into())))
+}
+
+pub fn chown(fd: RawFd, uid: u32, gid: u32) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fchown(fd, uid, gid) } as i64).map(drop)
+}
+
+/// How many bytes a pipe holds. ioctl(2) FIONREAD.
+pub fn unread(fd: RawFd) -> Sys<usize> {
+    let mut count: libc::c_int = 0;
+    // SAFETY: `count` outlives the call.
+    check(unsafe { libc::ioctl(fd, libc::FIONREAD, &mut count) } as i64)?;
+    Ok(count.max(0) as usize)
 }
 
 /// The number that the next new descriptor gets.

@@ -7,6 +7,7 @@ pub mod poll;
 pub mod process;
 pub mod security;
 pub mod socket;
+pub mod terminal;
 pub mod trace;
 
 use std::ffi::CString;

@@ -119,6 +119,16 @@ pub fn watch_signals() -> Sys<OwnedFd> {
     }
 }
 
+pub fn block_signal(number: i32) -> Sys<()> {
+    // SAFETY: the set is initialised before it is used.
+    unsafe {
+        let mut set: libc::sigset_t = std::mem::zeroed();
+        libc::sigemptyset(&mut set);
+        libc::sigaddset(&mut set, number);
+        check(libc::sigprocmask(libc::SIG_BLOCK, &set, std::ptr::null_mut()) as i64).map(drop)
+    }
+}
+
 /// Empties a descriptor of `watch_signals`. True where SIGTERM was among them.
 pub fn drain_signals(fd: RawFd) -> bool {
     const SIZE: usize = std::mem::size_of::<libc::signalfd_siginfo>();

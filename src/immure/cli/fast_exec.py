@@ -15,6 +15,7 @@ from immure.errors import ImmureError
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
+from immure.runtimes.process.stem import ask
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ class KeptOutcome(Outcome):
         stdio = make_stdio()
         try:
             owner = self._joined.measured.host_ids(request.uid, request.gid)
-            asker = stem.ask(request, stdio, owner, hold=True, terminal=stdio.terminal)
+            asker = ask(stem, request, stdio, owner, hold=True, terminal=stdio.terminal)
             try:
                 signals.attend()
                 self._attendance = Attendance(stem, asker, stdio, request, wakeup=signals.wakeup)

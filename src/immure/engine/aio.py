@@ -19,6 +19,7 @@ from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.errors import BoxLost
+from immure.runtimes import base
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
@@ -135,7 +136,7 @@ class AsyncSandbox(BoxFace):
             asker = self.ask(request, stdio, tell=True, terminal=stdio.terminal)
             try:
                 await readable(asker.fileno())
-                hear_start(asker, request)
+                hear_start(self._box, asker, request)
                 bounded = self.is_bounded(output_mib)
                 return AsyncProcess(
                     self._box, asker, stdio, writer, request, self.result, bounded=bounded, record=record
@@ -178,7 +179,7 @@ class AsyncSandbox(BoxFace):
                 await self._end(self._box)
 
     @staticmethod
-    async def _end(box: Box) -> None:
+    async def _end(box: base.Box) -> None:
         try:
             while box.ended is None:
                 box.kill()

@@ -14,14 +14,15 @@ from immure.engine.result import BoxStats, Levels, Result
 from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
-from immure.host.tree import below, stopped, used
+from immure.host.tree import below, used
 from immure.plan.launch import Launch
+from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
 from immure.runtimes.process.spawner import Socket
-from immure.runtimes.process.stem import Stem
+from immure.runtimes.process.stem import ask
 from immure.spec.keywords import check_environment
 
 #: The kernel's (uid_t) -1.
@@ -34,7 +35,7 @@ _MOST_LOG_MIB = 1 << 20
 class BoxFace:
     """A box that stays, from its spec on. `Sandbox` and `AsyncSandbox` add what waits."""
 
-    _stem: Stem
+    _stem: Commands
     _measured: Measured
 
     def __init__(self, launch: Launch, name: str, *, log_mib: float = 1) -> None:
@@ -162,7 +163,7 @@ class BoxFace:
             asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
             try:
                 if not builtin:
-                    hear_start(asker, request)
+                    hear_start(self._stem, asker, request)
                 return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
             except BaseException:
                 asker.close()
@@ -188,8 +189,8 @@ class BoxFace:
         self.paused = paused
 
     def _moving(self) -> int:
-        """How many processes of a box that is to be paused run yet."""
-        return sum(not stopped(pid) for pid in below(self._stem.pid))
+        """How much of a box that is to be paused runs yet."""
+        return self._stem.moving()
 
     def _not_at_rest(self) -> BoxError:
         return BoxError(
@@ -201,7 +202,7 @@ class BoxFace:
 
     def ask(self, request: Request, stdio: Stdio, **manner: bool) -> Socket:
         """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""
-        return self._stem.ask(request, stdio, self._measured.host_ids(request.uid, request.gid), **manner)
+        return ask(self._stem, request, stdio, self._measured.host_ids(request.uid, request.gid), **manner)
 
     def result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
         """The result of a command of this box. Raises as `judge_end` does."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 import weakref
 from collections import deque
@@ -51,11 +50,8 @@ class PooledSandbox(Sandbox):
         super().close()
 
     def alive(self) -> bool:
-        """Whether it can be used: its stem and its spawner are there."""
-        poll = select.poll()
-        poll.register(self._box.owner.fileno(), 0)
-        poll.register(self._box.stem.fileno(), 0)
-        return not poll.poll(0)
+        """Whether it can be used."""
+        return self._box.alive()
 
     def _check_usable(self) -> None:
         super()._check_usable()

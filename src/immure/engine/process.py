@@ -13,10 +13,10 @@ from immure.engine.log import Record
 from immure.engine.process_face import MakeResult, ProcessFace
 from immure.engine.result import Result
 from immure.errors import ImmureError
+from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Sink, Stdio, read_stream
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket
-from immure.runtimes.process.stem import Stem
 
 
 class Process(ProcessFace):
@@ -28,7 +28,7 @@ class Process(ProcessFace):
 
     def __init__(
         self,
-        box: Stem,
+        box: Commands,
         asker: Socket,
         stdio: Stdio,
         writer: int | None,

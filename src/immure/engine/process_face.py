@@ -13,12 +13,12 @@ from immure.engine.log import Record
 from immure.engine.result import Result
 from immure.engine.stdio import set_window_size
 from immure.errors import BoxLost, ImmureError
+from immure.runtimes.base import Commands
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Sink, Stdio
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, receive
-from immure.runtimes.process.stem import Stem
 
 MakeResult = Callable[[Request, Attendance, int], Result]
 
@@ -39,7 +39,7 @@ class ProcessFace:
 
     def __init__(
         self,
-        box: Stem,
+        box: Commands,
         asker: Socket,
         stdio: Stdio,
         request: Request,
@@ -85,6 +85,9 @@ class ProcessFace:
         if not self._stdio.terminal or self._input is None:
             raise ValueError("the command has no terminal")
         set_window_size(self._input.fileno(), columns, rows)
+        with self._state:
+            if not self._released:
+                self._box.resized(self._asker, columns, rows)
 
     def note(self, sink: Sink, chunk: bytes) -> bytes:
         """What of a chunk that was read is within the limit of output; past it the command is ended."""
@@ -159,13 +162,15 @@ class ProcessFace:
         return f"<{type(self).__name__} {self._request.argv[0]!r} {'ended' if ended else 'running'}>"
 
 
-def hear_start(asker: Socket, request: Request) -> None:
+def hear_start(box: Commands, asker: Socket, request: Request) -> None:
     """Waits until the command's program runs. Raises ExecFailed where it can't be started, and BoxLost."""
     message, fds = receive(asker)
     for fd in fds:
         os.close(fd)
     if not message:
-        raise BoxLost("the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox")
+        raise box.failure or BoxLost(
+            "the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox"
+        )
     if frames.kind_of(message) != frames.STARTED:
         seen = Exit(message)
         raise exec_failed(request, seen.errno, seen.step)

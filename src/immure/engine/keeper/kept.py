@@ -31,7 +31,7 @@ class KeptBox(BoxFace):
 
     def close(self) -> None:
         """Ends the commands that were asked for here. The box stays."""
-        self._stem.leave()
+        self.joined.stem.leave()
 
 
 def keep(launch: Launch, name: str) -> Joined:

@@ -13,7 +13,6 @@ from immure.errors import BoxLost
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, receive, send
-from immure.runtimes.process.stem import Stem
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Protocol
 
-    from immure.runtimes.process.box import Box
+    from immure.runtimes.base import Box, Commands
 
     class Poller(Protocol):
         """`select.poll`, or what stands in for it in an event loop."""
@@ -137,7 +136,7 @@ class Attendance:
 
     def __init__(
         self,
-        box: Stem,
+        box: Commands,
         asker: Socket,
         stdio: Stdio,
         request: Request,
@@ -268,7 +267,7 @@ class Attendance:
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
         elif self._own is None and not (self.timed_out or self.flooded):
-            raise BoxLost("the box ended under the command", have="its stem closed the connection")
+            raise self.box.failure or BoxLost("the box ended under the command", have="its stem closed the connection")
         return True
 
     def note(self, sink: Sink, chunk: bytes, *, bounded: bool) -> bytes:

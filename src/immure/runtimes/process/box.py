@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.cgroups import sweep
@@ -18,6 +18,9 @@ from immure.runtimes.process.stem import Ended, Stem
 
 class Box(Stem):
     """`ready()` comes first, then `release()` lets the first command run; `close()` ends it all."""
+
+    ended: Ended | None
+    failure: BoxError | None
 
     def __init__(self, spawner: Spawner, launch: Launch, *, one_shot: bool, sources: list[int] | None = None) -> None:
         """`sources` are descriptors of the mounts' sources, which stay the caller's; else their paths are opened."""
@@ -61,6 +64,15 @@ class Box(Stem):
             send(self.owner, frames.header(frames.RELEASE), [])
         except BoxLost:
             pass
+
+    def alive(self) -> bool:
+        """Whether its stem and its spawner are there."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.owner.fileno(), 0)
+        poll.register(self.stem.fileno(), 0)
+        return not poll.poll(0)
 
     def kill(self) -> None:
         """Ends the box at once; `wait_end` tells when it is gone."""

@@ -47,8 +47,11 @@ def explain(message: bytes) -> SetupFailed:
     """The error of a FAILED message."""
     number = frames.i32(message, 8)
     step, _, rest = message[12:].partition(b"\0")
-    name = step.decode(errors="replace")
-    thing = rest.rstrip(b"\0").decode(errors="backslashreplace")
+    return explain_fault(step.decode(errors="replace"), rest.rstrip(b"\0").decode(errors="backslashreplace"), number)
+
+
+def explain_fault(name: str, thing: str, number: int) -> SetupFailed:
+    """The error of a step, its object and the kernel's answer."""
     need, hint = _HINTS.get((name, number), (None, None))
     return SetupFailed(
         f"the box could not be made: {name} {thing}".rstrip(),

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import os
 
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.spawner import Socket, memory_file, pair, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from immure.runtimes.base import Commands
     from immure.runtimes.process.attend import Stdio
     from immure.runtimes.process.request import Request
 
@@ -42,7 +43,7 @@ class Stem:
         #: The box's first process, once it is ready.
         self.pid = 0
         self.ended: Ended | None = None
-        self.failure: SetupFailed | None = None
+        self.failure: BoxError | None = None
         #: Sockets of commands that have ended.
         self._askers: list[Socket] = []
 
@@ -99,18 +100,14 @@ class Stem:
                 os.close(file)
         return ours
 
-    def ask(self, request: Request, stdio: Stdio, owner: tuple[int, int] | None, **manner: bool) -> Socket:
-        """Asks for a command, as `start`, gives its streams to `owner`, and lets go of what it alone is to hold."""
-        if owner is not None:
-            stdio.own(*owner)
-        asker = self.start(request.payload(), stdio.theirs, **manner)
-        try:
-            stdio.given()
-            stdio.settled()
-        except BaseException:
-            asker.close()
-            raise
-        return asker
+    def resized(self, asker: Socket, columns: int, rows: int) -> None:
+        """A command's terminal is the caller's own, so that the kernel has told it."""
+
+    def moving(self) -> int:
+        """How many processes of a box that is to be paused have not stopped yet."""
+        from immure.host.tree import below, stopped
+
+        return sum(not stopped(pid) for pid in below(self.pid))
 
     def pause(self, paused: bool) -> None:
         """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
@@ -132,3 +129,17 @@ class Stem:
         self.stem.close()
         while self._askers:
             self._askers.pop().close()
+
+
+def ask(box: Commands, request: Request, stdio: Stdio, owner: tuple[int, int] | None, **manner: bool) -> Socket:
+    """Asks for a command, as `start`, gives its streams to `owner`, and lets go of what it alone is to hold."""
+    if owner is not None:
+        stdio.own(*owner)
+    asker = box.start(request.payload(), stdio.theirs, **manner)
+    try:
+        stdio.given()
+        stdio.settled()
+    except BaseException:
+        asker.close()
+        raise
+    return asker

@@ -1,0 +1,87 @@
+//! All that runs in the box, at once: what descends from this process. As process 1 that is everything.
+
+use crate::fault::{Fault, Outcome};
+use crate::sys::{fd, process};
+use std::fs;
+
+/// Kernel threads, which nobody can signal, descend from another.
+struct Known {
+    pid: i32,
+    parent: i32,
+    state: u8,
+}
+
+/// Sends it to everything. As process 1 in one step, which no fork escapes.
+pub fn signal(number: i32) -> Outcome<()> {
+    if std::process::id() == 1 {
+        // There may be nothing.
+        let _ = process::kill(-1, number);
+        return Ok(());
+    }
+    for one in descendants()? {
+        // It may have ended.
+        let _ = process::kill(one.pid, number);
+    }
+    Ok(())
+}
+
+/// Stops what has not stopped yet. True once there is nothing of that kind.
+pub fn stop() -> Outcome<bool> {
+    let moving = descendants()?.iter().filter(|one| !matches!(one.state, b'T' | b't' | b'Z' | b'X')).count();
+    if moving > 0 {
+        signal(libc::SIGSTOP)?;
+    }
+    Ok(moving == 0)
+}
+
+/// Ends it all, and waits until it is gone. `commands` are known to run, whatever /proc shows.
+pub fn end(commands: impl Iterator<Item = i32>) {
+    for pid in commands {
+        let _ = process::kill(-pid, libc::SIGKILL);
+        let _ = process::kill(pid, libc::SIGKILL);
+    }
+    loop {
+        // Where /proc can't be read, the commands that are known are all that can be.
+        let _ = signal(libc::SIGKILL);
+        if !matches!(process::wait(-1, 0), Ok(Some(_))) {
+            return;
+        }
+    }
+}
+
+fn descendants() -> Outcome<Vec<Known>> {
+    let mut others: Vec<Known> = all()?;
+    let mut found: Vec<Known> = Vec::new();
+    let mut parents = vec![std::process::id() as i32];
+    while let Some(parent) = parents.pop() {
+        let (below, rest): (Vec<Known>, Vec<Known>) =
+            others.into_iter().partition(|one| one.parent == parent);
+        parents.extend(below.iter().map(|one| one.pid));
+        found.extend(below);
+        others = rest;
+    }
+    Ok(found)
+}
+
+fn all() -> Outcome<Vec<Known>> {
+    let unreadable = |errno| Fault::new("processes", "/proc", errno);
+    let entries =
+        fs::read_dir("/proc").map_err(|error| unreadable(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
+    let found: Vec<Known> = entries.flatten().filter_map(number).filter_map(known).collect();
+    // This process is there; where it is not, that is no /proc.
+    if found.iter().all(|one| one.pid != std::process::id() as i32) {
+        return Err(unreadable(libc::ENOENT));
+    }
+    Ok(found)
+}
+
+fn known(pid: i32) -> Option<Known> {
+    let mut buffer = [0; 1024];
+    let text = fd::read_small_at(libc::AT_FDCWD, &format!("/proc/{pid}/stat"), &mut buffer).ok()?;
+    // The name, in parentheses, may hold anything.
+    let after = text.iter().rposition(|&byte| byte == b')')?;
+    let mut words = std::str::from_utf8(&text[after + 1..]).ok()?.split_ascii_whitespace();
+    let state = *words.next()?.as_bytes().first()?;
+    Some(Known { pid, state, parent: words.next()?.parse().ok()? })
+}

@@ -1,0 +1,81 @@
+//! A box's first process where no descriptor can be passed into it: what stem and asker say to each other goes through
+//! the framed channel, over whatever stream of bytes the box has. Commands get pipes, or a terminal of their own.
+
+mod ends;
+mod everything;
+mod requests;
+mod serve;
+mod stream;
+mod wire;
+
+use crate::channel::frame::Frame;
+use crate::fault::{At, Fault, Outcome};
+use crate::init::{command, landlock, starter::Starter};
+use crate::plan::GuestPlan;
+use crate::sys::{fd, process};
+use serve::Guest;
+use std::os::fd::RawFd;
+use wire::Wire;
+
+/// How long the host's end may be full before a last word is given up.
+const LAST_WORD_MS: i32 = 5_000;
+
+/// Serves the host on these descriptors, which may be one. Never returns.
+pub fn run(input: RawFd, output: RawFd) -> ! {
+    process::set_name(c"immure-guest");
+    let wire = match settle_in(input, output) {
+        Ok(wire) => wire,
+        Err(fault) => {
+            eprintln!("immure-init: {fault}");
+            process::exit(1)
+        }
+    };
+    let mut guest = Guest::new(wire);
+    let outcome = guest.serve();
+    // Before anything of ours is closed: an end of input that comes of that must not be taken for a real one.
+    everything::end(guest.pids());
+    match &outcome {
+        Ok(true) => guest.wire.last_word(&Frame::Bye {}, LAST_WORD_MS),
+        Ok(false) => {}
+        Err(fault) => guest.wire.last_word(&told(fault), LAST_WORD_MS),
+    }
+    process::exit(i32::from(outcome.is_err()))
+}
+
+fn told(fault: &Fault) -> Frame<'_> {
+    Frame::Fault { step: fault.step, object: &fault.object, errno: fault.errno as u16 }
+}
+
+/// Signals, descriptors and orphans as a guest needs them, whatever started it.
+fn settle_in(input: RawFd, output: RawFd) -> Outcome<Wire> {
+    process::default_signals().at("signals", "")?;
+    // An error in its place; a command's own mask is empty.
+    process::block_signal(libc::SIGPIPE).at("signals", "")?;
+    let (input, output) = (fd::dup_high(input).at("stream", "")?, fd::dup_high(output).at("stream", "")?);
+    fd::close_all_but(&mut [2, wire::raw(&input), wire::raw(&output)]).at("descriptors", "")?;
+    // A command's streams must not have standard numbers here.
+    for number in 0..3 {
+        fd::occupy(number).at("descriptors", "/dev/null")?;
+    }
+    if std::process::id() != 1 {
+        process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).at("subreaper", "")?;
+    }
+    Wire::new(input, output).at("stream", "")
+}
+
+/// Applies what commands inherit, as a stem does, and says how Landlock answered.
+fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock::Sentinel>)> {
+    let stage = &plan.command;
+    if stage.inherited_filters != 0 || stage.listener_flags != 0 {
+        // This process makes more calls than a stem, and has nobody to pass a listener to.
+        return Err(Fault::new("seccomp", "guest", libc::EINVAL));
+    }
+    command::drop_bounding_set(stage)?;
+    command::prepare_for_commands(stage, plan.drop_groups)?;
+    let sentinel = match &plan.landlock {
+        Some(rules) => Some(landlock::enter(rules, false)?),
+        None => None,
+    };
+    crate::init::hide_from_box()?;
+    Ok((Starter::new(stage)?, sentinel))
+}

@@ -1,0 +1,193 @@
+//! Waiting for everybody at once: the host, the commands' pipes, and the end of processes.
+
+use super::everything;
+use super::requests::broken;
+use super::stream::{Exit, Stream};
+use super::wire::{raw, Wire};
+use crate::channel::frame::{decode, Frame, Output};
+use crate::channel::{self, Splitter, CHUNK_BYTES};
+use crate::fault::{At, Fault, Outcome};
+use crate::init::start::micros;
+use crate::init::starter::Starter;
+use crate::sys::{fd, process};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// How often to look whether a paused box has come to rest.
+const LOOK_MS: i32 = 1;
+const GONE: i16 = libc::POLLERR | libc::POLLHUP;
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum State {
+    New,
+    Greeted,
+    Ready,
+}
+
+pub struct Guest {
+    pub wire: Wire,
+    pub state: State,
+    pub starter: Option<Starter<'static>>,
+    /// By their ids.
+    pub streams: Vec<Stream>,
+    pub last_stream: u32,
+    /// Of each output, as the host has said.
+    pub window_bytes: u32,
+    /// The pause that is to be told of.
+    pub pausing: Option<u32>,
+}
+
+/// What a descriptor that is waited for stands for.
+#[derive(Clone, Copy)]
+enum Place {
+    Host,
+    Unsent,
+    Signals,
+    Input(u32),
+    Output(u32, Output),
+}
+
+type Watched = Vec<(Place, libc::pollfd)>;
+
+impl Guest {
+    pub fn new(wire: Wire) -> Guest {
+        Guest {
+            wire,
+            state: State::New,
+            starter: None,
+            streams: Vec::new(),
+            last_stream: 0,
+            window_bytes: 0,
+            pausing: None,
+        }
+    }
+
+    pub fn pids(&self) -> impl Iterator<Item = i32> + '_ {
+        self.streams.iter().filter(|one| one.exit.is_none()).filter_map(|one| Some(one.running.as_ref()?.pid))
+    }
+
+    /// Until the host is gone (false) or has asked for the end (true).
+    pub fn serve(&mut self) -> Outcome<bool> {
+        self.wire.send(&Frame::Hello {
+            magic: channel::MAGIC,
+            version: channel::VERSION,
+            frame_bytes: channel::HOST_FRAME_BYTES,
+            streams: channel::STREAMS,
+            window_bytes: channel::WINDOW_BYTES,
+        });
+        let signals = process::watch_signals().at("signals", "")?;
+        let mut splitter = Splitter::new(channel::HOST_FRAME_BYTES);
+        let mut buffer = Vec::new();
+        loop {
+            if self.wire.flush().is_err() {
+                return Ok(false);
+            }
+            let watched = self.wait(&signals)?;
+            for (place, seen) in watched {
+                match place {
+                    Place::Host => match self.wire.receive(&mut buffer) {
+                        Ok(None) => {}
+                        Ok(Some(())) if !buffer.is_empty() => {
+                            splitter.put(&buffer);
+                            if !self.hear_all(&mut splitter)? {
+                                return Ok(true);
+                            }
+                        }
+                        _ => return Ok(false),
+                    },
+                    Place::Unsent if seen.revents & GONE != 0 => return Ok(false),
+                    Place::Unsent => {}
+                    Place::Signals => {
+                        if process::drain_signals(signals.as_raw_fd()) {
+                            return Ok(false);
+                        }
+                        self.reap()?;
+                    }
+                    Place::Input(id) => self.with(id, |one, wire| one.feed(wire, seen.revents & GONE != 0)),
+                    Place::Output(id, which) => {
+                        buffer.resize(CHUNK_BYTES, 0);
+                        self.with(id, |one, wire| one.pump(which, wire, &mut buffer));
+                    }
+                }
+            }
+            self.go_on_pausing()?;
+            let wire = &mut self.wire;
+            self.streams.retain_mut(|one| !one.settle(wire));
+        }
+    }
+
+    fn hear_all(&mut self, splitter: &mut Splitter) -> Outcome<bool> {
+        while let Some(frame) = splitter.next().map_err(|fault| broken(fault.name()))? {
+            let frame = decode(frame).map_err(|fault| broken(fault.name()))?;
+            if !self.hear(frame)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    fn with(&mut self, id: u32, work: impl FnOnce(&mut Stream, &mut Wire)) {
+        if let Ok(place) = self.streams.binary_search_by_key(&id, |one| one.id) {
+            work(&mut self.streams[place], &mut self.wire);
+        }
+    }
+
+    /// What is ready of all that is waited for.
+    fn wait(&self, signals: &OwnedFd) -> Outcome<Watched> {
+        let mut places = Vec::new();
+        let mut watch = Vec::new();
+        let mut add = |place: Place, fd: &OwnedFd, events: i16| {
+            places.push(place);
+            watch.push(libc::pollfd { fd: raw(fd), events, revents: 0 });
+        };
+        add(Place::Signals, signals, libc::POLLIN);
+        if self.wire.hears() {
+            add(Place::Host, &self.wire.input, libc::POLLIN);
+        }
+        // Without anything to send, whether the host is gone.
+        add(Place::Unsent, &self.wire.output, if self.wire.waits_to_send() { libc::POLLOUT } else { 0 });
+        for one in &self.streams {
+            if let Some(input) = &one.input {
+                add(Place::Input(one.id), &input.fd, if input.waits() { libc::POLLOUT } else { 0 });
+            }
+            if self.wire.has_room() {
+                for pipe in one.outputs.iter().filter(|pipe| pipe.credit > 0) {
+                    add(Place::Output(one.id, pipe.which), &pipe.fd, libc::POLLIN);
+                }
+            }
+        }
+        fd::poll(&mut watch, if self.pausing.is_some() { LOOK_MS } else { -1 }).at("poll", "")?;
+        Ok(places.into_iter().zip(watch).filter(|(_, seen)| seen.revents != 0).collect())
+    }
+
+    fn go_on_pausing(&mut self) -> Outcome<()> {
+        if let Some(number) = self.pausing {
+            if everything::stop()? {
+                self.pausing = None;
+                self.wire.send(&Frame::Paused { number });
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&mut self) -> Outcome<()> {
+        while let Some((pid, status, usage)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
+            let is_it = |one: &&mut Stream| {
+                one.exit.is_none() && one.running.as_ref().is_some_and(|running| running.pid == pid)
+            };
+            let Some(one) = self.streams.iter_mut().find(is_it) else {
+                continue;
+            };
+            let slot = one.running.as_ref().map(|running| running.slot).unwrap_or(0);
+            let starter = self.starter.as_ref().ok_or_else(|| Fault::new("wait", "starter", libc::EINVAL))?;
+            let word = starter.word(slot);
+            one.ended(Exit {
+                status,
+                errno: word.errno,
+                step: word.step,
+                cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
+                memory_peak_kib: usage.ru_maxrss as u64,
+            });
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,184 @@
+//! One command under way, and what goes in and out of it.
+
+use crate::channel::frame::{Chunk, Count, Frame, Output};
+use crate::channel::{CHUNK_BYTES, WINDOW_BYTES};
+use crate::guest::wire::Wire;
+use crate::init::stem::Running;
+use crate::sys::fd;
+use std::collections::VecDeque;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+/// What of a terminal's output is read at most after its command's end: nobody says how much there is.
+const TERMINAL_BYTES: usize = 64 * 1024;
+
+pub struct Stream {
+    pub id: u32,
+    pub running: Option<Running>,
+    pub input: Option<Input>,
+    /// Those that are not at their end.
+    pub outputs: Vec<Pipe>,
+    pub terminal: bool,
+    /// Known, and told as soon as what was written before it is on its way.
+    pub exit: Option<Exit>,
+    pub told: bool,
+}
+
+pub struct Input {
+    pub fd: OwnedFd,
+    pending: VecDeque<u8>,
+    /// What the host may still send, and what has been taken since it was last told.
+    credit: u32,
+    drained: u32,
+    ended: bool,
+}
+
+pub struct Pipe {
+    pub which: Output,
+    pub fd: OwnedFd,
+    pub credit: u32,
+    /// What is to be sent before the exit is told.
+    owed: usize,
+}
+
+pub struct Exit {
+    pub status: i32,
+    pub errno: i32,
+    pub step: u32,
+    pub cpu_us: u64,
+    pub memory_peak_kib: u64,
+}
+
+impl Stream {
+    /// The command has ended. What is in its pipes was written before; what its orphans will write later was not.
+    pub fn ended(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        for pipe in &mut self.outputs {
+            pipe.owed = match self.terminal {
+                true => TERMINAL_BYTES,
+                false => fd::unread(pipe.fd.as_raw_fd()).unwrap_or(0),
+            };
+        }
+    }
+
+    /// Tells the exit where that is due. True where the stream is over.
+    pub fn settle(&mut self, wire: &mut Wire) -> bool {
+        if let Some(exit) = self.exit.take_if(|_| self.outputs.iter().all(|pipe| pipe.owed == 0)) {
+            let (errno, step) = (exit.errno as u16, exit.step as u16);
+            let Exit { status, cpu_us, memory_peak_kib, .. } = exit;
+            let stream = Count(self.id);
+            wire.send(&Frame::Exited { stream, status, errno, step, cpu_us, memory_peak_kib });
+            self.told = true;
+            // With what was held for it.
+            self.running = None;
+        }
+        self.told && self.outputs.is_empty()
+    }
+
+    /// Sends what an output has, as far as the host has room.
+    pub fn pump(&mut self, which: Output, wire: &mut Wire, buffer: &mut [u8]) {
+        let Some(place) = self.outputs.iter().position(|pipe| pipe.which == which) else {
+            return;
+        };
+        let pipe = &mut self.outputs[place];
+        let most = CHUNK_BYTES.min(pipe.credit as usize);
+        if most == 0 {
+            return;
+        }
+        match fd::read(pipe.fd.as_raw_fd(), &mut buffer[..most]) {
+            // Nothing more of it was written before the end.
+            Err(libc::EAGAIN) => pipe.owed = 0,
+            // A terminal's end is an error.
+            Ok(0) | Err(_) => self.end_output(which, wire),
+            Ok(count) => {
+                pipe.credit -= count as u32;
+                pipe.owed = pipe.owed.saturating_sub(count);
+                let data = Chunk(&buffer[..count]);
+                wire.send(&Frame::OutputData { stream: Count(self.id), output: which, data });
+            }
+        }
+    }
+
+    /// At its end, or nobody wants it any more.
+    pub fn end_output(&mut self, which: Output, wire: &mut Wire) {
+        let before = self.outputs.len();
+        self.outputs.retain(|pipe| pipe.which != which);
+        if self.outputs.len() < before {
+            wire.send(&Frame::OutputEnd { stream: Count(self.id), output: which });
+        }
+    }
+
+    /// A pipe's end is told by closing it; a terminal is hung up, since what was typed before says no more.
+    pub fn end_input(&mut self, wire: &mut Wire) {
+        if self.terminal {
+            self.input = None;
+            self.end_output(Output::Stdout, wire);
+        } else if let Some(input) = &mut self.input {
+            input.ended = true;
+            if input.pending.is_empty() {
+                self.input = None;
+            }
+        }
+    }
+
+    /// Gives a command what was sent to it, as far as it takes it.
+    pub fn feed(&mut self, wire: &mut Wire, broken: bool) {
+        let Some(input) = &mut self.input else {
+            return;
+        };
+        if broken || input.write().is_err() {
+            self.input = None;
+            wire.send(&Frame::InputClosed { stream: Count(self.id) });
+            return;
+        }
+        if input.ended {
+            if input.pending.is_empty() {
+                self.input = None;
+            }
+        } else if input.drained >= WINDOW_BYTES / 2 {
+            let bytes = Count(std::mem::take(&mut input.drained));
+            input.credit += bytes.0;
+            wire.send(&Frame::InputCredit { stream: Count(self.id), bytes });
+        }
+    }
+}
+
+impl Input {
+    pub fn new(fd: OwnedFd) -> Input {
+        Input { fd, pending: VecDeque::new(), credit: WINDOW_BYTES, drained: 0, ended: false }
+    }
+
+    pub fn waits(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// False where the host had been told of no room for it, or had ended the input.
+    pub fn take(&mut self, data: &[u8]) -> bool {
+        let fits = !self.ended && data.len() <= self.credit as usize;
+        if fits {
+            self.credit -= data.len() as u32;
+            self.pending.extend(data);
+        }
+        fits
+    }
+
+    fn write(&mut self) -> Result<(), i32> {
+        while self.waits() {
+            let (front, _) = self.pending.as_slices();
+            match fd::write(self.fd.as_raw_fd(), front) {
+                Ok(count) => {
+                    self.pending.drain(..count);
+                    self.drained += count as u32;
+                }
+                Err(libc::EAGAIN) => return Ok(()),
+                Err(errno) => return Err(errno),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Pipe {
+    pub fn new(which: Output, fd: OwnedFd, credit: u32) -> Pipe {
+        Pipe { which, fd, credit, owed: 0 }
+    }
+}

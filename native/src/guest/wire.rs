@@ -1,0 +1,86 @@
+//! The stream of bytes to the host, which is never waited for.
+
+use crate::channel::frame::{encode, Frame};
+use crate::sys::{fd, Sys};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+/// Output of commands is not read while as much waits to be sent.
+const FULL_BYTES: usize = 256 * 1024;
+/// Nor is the host heard while as much does: whoever sends and never reads gets no answers.
+const FLOODED_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 64 * 1024;
+
+pub struct Wire {
+    pub input: OwnedFd,
+    pub output: OwnedFd,
+    unsent: Vec<u8>,
+    sent: usize,
+}
+
+pub fn raw(fd: &OwnedFd) -> RawFd {
+    fd.as_raw_fd()
+}
+
+impl Wire {
+    pub fn new(input: OwnedFd, output: OwnedFd) -> Sys<Wire> {
+        fd::set_nonblocking(raw(&input))?;
+        fd::set_nonblocking(raw(&output))?;
+        Ok(Wire { input, output, unsent: Vec::new(), sent: 0 })
+    }
+
+    pub fn send(&mut self, frame: &Frame) {
+        encode(frame, &mut self.unsent);
+    }
+
+    pub fn waits_to_send(&self) -> bool {
+        self.sent < self.unsent.len()
+    }
+
+    pub fn has_room(&self) -> bool {
+        self.unsent.len() - self.sent < FULL_BYTES
+    }
+
+    pub fn hears(&self) -> bool {
+        self.unsent.len() - self.sent < FLOODED_BYTES
+    }
+
+    /// As much as goes.
+    pub fn flush(&mut self) -> Sys<()> {
+        while self.waits_to_send() {
+            match fd::write(raw(&self.output), &self.unsent[self.sent..]) {
+                Ok(count) => self.sent += count,
+                Err(libc::EAGAIN) => break,
+                Err(errno) => return Err(errno),
+            }
+        }
+        if !self.waits_to_send() || self.sent >= FULL_BYTES {
+            self.unsent.drain(..self.sent);
+            self.sent = 0;
+        }
+        Ok(())
+    }
+
+    /// What has come; nothing at the end of the stream, None where there is nothing yet.
+    pub fn receive(&self, buffer: &mut Vec<u8>) -> Sys<Option<()>> {
+        buffer.resize(READ_BYTES, 0);
+        match fd::read(raw(&self.input), buffer) {
+            Ok(count) => {
+                buffer.truncate(count);
+                Ok(Some(()))
+            }
+            Err(libc::EAGAIN) => Ok(None),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    /// Sends it after all else, unless the host does not take it.
+    pub fn last_word(&mut self, frame: &Frame, timeout_ms: i32) {
+        self.send(frame);
+        while self.flush().is_ok() && self.waits_to_send() {
+            let mut watch = [libc::pollfd { fd: raw(&self.output), events: libc::POLLOUT, revents: 0 }];
+            if fd::poll(&mut watch, timeout_ms) != Ok(1) {
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,182 @@
+"""What moves a channel's bytes, and those of whoever is joined to it. It waits for nothing itself: its one descriptor
+is ready when there is something to do, for a thread (`blocking.py`) or an event loop (`aio.py`).
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections import deque
+from collections.abc import Callable
+
+from immure.channel.frames import FromGuest
+from immure.channel.host import Host
+from immure.errors import BoxError, BoxLost
+
+IN, OUT = select.EPOLLIN, select.EPOLLOUT
+#: The other end is gone.
+GONE = select.EPOLLHUP | select.EPOLLERR
+#: Nothing more is taken to be sent while as much waits.
+FULL_BYTES = 256 * 1024
+_READ_BYTES = 256 * 1024
+
+#: Called with what is ready of a descriptor.
+Ready = Callable[[int], None]
+
+
+class Pump:
+    """Owns both descriptors of a channel. `hear` is given what the guest says, `lost` why there is no more of it.
+
+    Other threads use it, and what is joined to it, under `lock`.
+    """
+
+    def __init__(
+        self,
+        host: Host,
+        receives: int,
+        sends: int,
+        hear: Callable[[FromGuest], None],
+        lost: Callable[[BoxError], None],
+    ) -> None:
+        self.host = host
+        self.lock = threading.RLock()
+        self._hear, self._lost = hear, lost
+        self._receives, self._sends = receives, sends
+        self._epoll = select.epoll()
+        self._ready: dict[int, Ready] = {}
+        self._unsent = bytearray()
+        #: What goes on when there is room again, and what does at the next step in any case.
+        self._waiting: list[Callable[[], None]] = []
+        self._soon: deque[Callable[[], None]] = deque()
+        self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
+        self.is_over = False
+        for fd in (receives, sends):
+            os.set_blocking(fd, False)
+        self.watch(self._wake, IN, self._clear_wake)
+        self.watch(receives, IN, self._receive)
+        # Without anything to send, whether the other end is gone.
+        self.watch(sends, 0, self._may_send)
+
+    def fileno(self) -> int:
+        """Readable when there is something to do."""
+        return self._epoll.fileno()
+
+    def step(self, timeout_s: float = 0) -> None:
+        """Does what there is to do, after at most so long a wait for it."""
+        events = self._epoll.poll(timeout_s)
+        with self.lock:
+            for fd, event in events:
+                ready = self._ready.get(fd)
+                if ready is not None:
+                    ready(event)
+            for _ in range(len(self._soon)):
+                self._soon.popleft()()
+            self.flush()
+            if self._soon and not self.is_over:
+                os.eventfd_write(self._wake, 1)
+
+    def wake(self) -> None:
+        """Has somebody who waits look again."""
+        os.eventfd_write(self._wake, 1)
+
+    # For those that are joined to it.
+
+    def watch(self, fd: int, mask: int, ready: Ready) -> bool:
+        """Calls `ready` when the descriptor is, or its other end is gone. False for one of a kind that always is."""
+        try:
+            self._epoll.register(fd, mask)
+        except PermissionError:
+            return False
+        self._ready[fd] = ready
+        return True
+
+    def change(self, fd: int, mask: int) -> None:
+        """Waits for something else of it."""
+        self._epoll.modify(fd, mask)
+
+    def unwatch(self, fd: int) -> None:
+        """No longer; before it is closed."""
+        if self._ready.pop(fd, None) is not None:
+            self._epoll.unregister(fd)
+
+    def soon(self, work: Callable[[], None]) -> None:
+        """Calls it at the next step."""
+        self._soon.append(work)
+        self.wake()
+
+    def has_room(self) -> bool:
+        """Whether anything more is to be sent now."""
+        return len(self._unsent) < FULL_BYTES
+
+    def when_room(self, work: Callable[[], None]) -> None:
+        """Calls it when there is room again."""
+        self._waiting.append(work)
+
+    def flush(self) -> None:
+        """Sends what has been said, as far as it goes."""
+        if self.is_over:
+            return
+        self._unsent += self.host.data_to_send()
+        while self._unsent:
+            try:
+                del self._unsent[: os.write(self._sends, self._unsent)]
+            except BlockingIOError:
+                break
+            except OSError:
+                # What the guest said before it went is still to be read; its end comes there.
+                self._unsent.clear()
+                self.unwatch(self._sends)
+                return
+        if self._sends in self._ready:
+            self.change(self._sends, OUT if self._unsent else 0)
+        if self._waiting and self.has_room():
+            waiting, self._waiting = self._waiting, []
+            for work in waiting:
+                self.soon(work)
+
+    def end(self, why: BoxError) -> None:
+        """Closes the channel, and tells why. May be called again."""
+        if self.is_over:
+            return
+        self.is_over = True
+        for fd in {self._receives, self._sends}:
+            self.unwatch(fd)
+            os.close(fd)
+        self._soon.clear()
+        self._waiting.clear()
+        self._lost(why)
+        self.wake()
+
+    def close(self) -> None:
+        """Lets go of what is left, once nobody steps any more."""
+        if not self._epoll.closed:
+            self.unwatch(self._wake)
+            os.close(self._wake)
+            self._epoll.close()
+
+    def _clear_wake(self, _event: int) -> None:
+        try:
+            os.eventfd_read(self._wake)
+        except BlockingIOError:
+            # Somebody else has.
+            pass
+
+    def _may_send(self, event: int) -> None:
+        if event & GONE:
+            self.unwatch(self._sends)
+            self._unsent.clear()
+
+    def _receive(self, _event: int) -> None:
+        try:
+            data = os.read(self._receives, _READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        try:
+            self.host.receive(data)
+            while not self.is_over and (event := self.host.next_event()) is not None:
+                self._hear(event)
+        except BoxLost as error:
+            self.end(error)

@@ -1,0 +1,209 @@
+"""A box behind a channel, with the face of any box."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from time import monotonic
+from typing import Protocol
+
+import msgspec
+
+from immure.channel import frames as channel
+from immure.channel.pump import Pump
+from immure.errors import BoxError, BoxLost
+from immure.plan.launch import Launch
+from immure.runtimes.guest.bridge import Bridge
+from immure.runtimes.guest.relay import RESIZE
+from immure.runtimes.process import frames
+from immure.runtimes.process.spawner import Socket, pair, receive, send
+from immure.runtimes.process.stem import Ended
+
+#: How long a guest may take to end what is in it.
+_PATIENCE_S = 5.0
+_STEP_S = 0.05
+
+
+class Driver(Protocol):
+    """What steps a pump: `ThreadDriver` or `LoopDriver`."""
+
+    def close(self) -> None:
+        """Steps it no more."""
+
+
+def configuration_of(wire: bytes, *, landlock: bool, drop_groups: bool) -> bytes:
+    """What a guest is told of a plan: the last stage of its commands, installed by each of them."""
+    plan = msgspec.msgpack.decode(wire)
+    command = {**plan["command"], "inherited_filters": 0}
+    rules = plan["landlock"] if landlock else None
+    return msgspec.msgpack.encode({"command": command, "landlock": rules, "drop_groups": drop_groups})
+
+
+class GuestBox:
+    """A box whose commands are asked for through a channel. Safe to use from several threads.
+
+    It owns both descriptors. `pid` is the process of this host below which all of it is. `drive` begins to step its
+    pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `end` ends what the box is in, whatever the guest
+    does; it is called once, after the channel's end.
+    """
+
+    def __init__(
+        self,
+        receives: int,
+        sends: int,
+        launch: Launch,
+        configuration: bytes,
+        *,
+        pid: int,
+        drive: Callable[[Pump], Driver],
+        end: Callable[[], None],
+    ) -> None:
+        self.launch = launch
+        self.pid = pid
+        self.ended: Ended | None = None
+        self.failure: BoxError | None = None
+        self.owner, self._teller = pair()
+        self._items: dict[str, bytes] = {}
+        self._pause = 0
+        self._asked_to_end = False
+        self._end_host: Callable[[], None] | None = end
+        self._bridge = Bridge(receives, sends, configuration, self._hear)
+        self._driver = drive(self._bridge.pump)
+
+    @property
+    def left(self) -> bool:
+        """Whether it is closed."""
+        return self.owner.fileno() < 0
+
+    def _hear(self, told: channel.Configured | BoxError) -> None:
+        """Passes on what concerns the whole box; called by whoever steps the pump."""
+        if isinstance(told, channel.Configured):
+            for name, answer in (("before", told.sentinel_before), ("after", told.sentinel_after)):
+                if answer is not None:
+                    self._items[f"sentinel.{name}"] = answer.to_bytes(4, "little", signed=True)
+            self._say(frames.header(frames.READY))
+        else:
+            if not self._asked_to_end:
+                self.failure = told
+            self._say(frames.header(frames.ENDED) + bytes(20))
+            self._teller.close()
+
+    def _say(self, message: bytes) -> None:
+        try:
+            send(self._teller, message, [])
+        except BoxLost:
+            # Nobody listens.
+            pass
+
+    def ready(self) -> dict[str, bytes]:
+        """Waits until commands can be asked for, and gives how Landlock answered, if it was asked.
+
+        Raises SetupFailed for a step that the guest could not do, ChannelError and BoxLost.
+        """
+        message, _ = receive(self.owner)
+        if message and frames.kind_of(message) == frames.READY:
+            return self._items
+        self.ended = Ended(frames.header(frames.ENDED) + bytes(20))
+        raise self.failure or BoxLost("the box ended before it was ready")
+
+    def release(self) -> None:
+        """Nothing waits to be let go."""
+
+    def start(
+        self,
+        payload: bytes,
+        stdio: tuple[int | None, int, int],
+        *,
+        hold: bool = False,
+        tell: bool = False,
+        terminal: bool = False,
+        builtin: bool = False,
+    ) -> Socket:
+        """As any box's. Raises BoxLost, or as the channel has failed."""
+        flags = (channel.NO_INPUT if stdio[0] is None else 0) | (channel.HOLD if hold else 0)
+        flags |= (channel.TELL if tell else 0) | (channel.TERMINAL if terminal else 0)
+        flags |= channel.BUILTIN if builtin else 0
+        ours, theirs = pair()
+        try:
+            with self._bridge.pump.lock:
+                self._check_open()
+                self._bridge.start(theirs, payload, stdio, flags)
+        except BaseException:
+            ours.close()
+            theirs.close()
+            raise
+        return ours
+
+    def _check_open(self) -> None:
+        if self._bridge.pump.is_over:
+            raise self.failure or BoxLost(
+                "the box has ended", need="a box in use", have="its channel is closed", hint="make a new Sandbox"
+            )
+
+    def resized(self, asker: Socket, columns: int, rows: int) -> None:
+        """Tells the command's own terminal."""
+        try:
+            send(asker, frames.header(RESIZE) + columns.to_bytes(4, "little") + rows.to_bytes(4, "little"), [])
+        except BoxLost:
+            # It has ended.
+            pass
+
+    def give_back(self, asker: Socket) -> None:
+        """Closes it: each command has one of its own."""
+        asker.close()
+
+    def pause(self, paused: bool) -> None:
+        """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
+        with self._bridge.pump.lock:
+            self._check_open()
+            if paused:
+                self._pause = self._bridge.pause()
+            else:
+                self._bridge.resume()
+
+    def moving(self) -> int:
+        """0 once the guest has said that everything has stopped."""
+        return int(self._bridge.paused < self._pause)
+
+    def alive(self) -> bool:
+        """Whether its channel is open."""
+        return not self._bridge.pump.is_over
+
+    def kill(self) -> None:
+        """Has the guest end everything; `wait_end` tells when it has."""
+        with self._bridge.pump.lock:
+            if not self._bridge.pump.is_over:
+                self._asked_to_end = True
+                self._bridge.shut_down()
+
+    def hear_owner(self) -> None:
+        """Takes one message from the owner's socket, which is readable."""
+        message, _ = receive(self.owner)
+        if not message or frames.kind_of(message) == frames.ENDED:
+            self.ended = Ended(frames.header(frames.ENDED) + bytes(20))
+
+    def wait_end(self) -> Ended:
+        """Waits until the channel is over."""
+        while self.ended is None:
+            self.hear_owner()
+        return self.ended
+
+    def close(self) -> None:
+        """Ends the box, and what it is in, and waits until it is gone. A guest that does not end is given up."""
+        if self.owner.fileno() < 0:
+            return
+        pump = self._bridge.pump
+        try:
+            self.kill()
+            until = monotonic() + _PATIENCE_S
+            # Whoever else steps it: nobody may, where that is the loop of this very thread.
+            while not pump.is_over and monotonic() < until:
+                pump.step(_STEP_S)
+        finally:
+            with pump.lock:
+                pump.end(BoxLost("the box was closed", have=f"it did not end within {_PATIENCE_S} s"))
+            self._driver.close()
+            pump.close()
+            self.owner.close()
+            if self._end_host is not None:
+                end, self._end_host = self._end_host, None
+                end()

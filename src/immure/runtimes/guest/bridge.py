@@ -1,0 +1,141 @@
+"""Commands of one box, each between its asker and the box's channel."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import struct
+import termios
+from collections.abc import Callable
+
+from immure.channel import frames as channel
+from immure.channel.host import Host
+from immure.channel.pump import Pump
+from immure.errors import BoxError, BoxLost
+from immure.runtimes.guest.relay import Relay, exit_message
+from immure.runtimes.guest.streams import Source, Target, own_copy
+from immure.runtimes.process.faults import explain_fault
+from immure.runtimes.process.spawner import Socket
+
+_E2BIG, _EAGAIN, _EXEC_STEP = 7, 11, 1
+
+
+class Bridge:
+    """Starts commands over a channel and passes on what is said of them. Used under its pump's lock.
+
+    `told` is called with what concerns the whole box: `Configured`, and at the end with why there is no more.
+    """
+
+    def __init__(
+        self, receives: int, sends: int, configuration: bytes, told: Callable[[channel.Configured | BoxError], None]
+    ) -> None:
+        self.host = Host(configuration)
+        self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
+        self._told = told
+        self._ready = False
+        self._relays: dict[int, Relay] = {}
+        #: The last pause that everything has come to rest for.
+        self.paused = 0
+        self.pump.flush()
+
+    def start(self, asker: Socket, command: bytes, stdio: tuple[int | None, int, int], flags: int) -> None:
+        """Asks for a command. `asker` is closed when nobody needs it any more; `stdio` stays the caller's."""
+        refused = self._refusal(command)
+        if refused:
+            asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0)))
+            asker.close()
+            return
+        terminal = bool(flags & channel.TERMINAL)
+        copies: list[int] = []
+        try:
+            columns, rows = _make_raw(stdio[1]) if terminal else (0, 0)
+            for fd, access in zip(stdio[1:2] if terminal else stdio[1:], (os.O_WRONLY, os.O_WRONLY), strict=False):
+                copies.append(own_copy(fd, access))
+            if stdio[0] is not None:
+                copies.append(own_copy(stdio[0], os.O_RDONLY))
+        except BaseException:
+            for fd in copies:
+                os.close(fd)
+            raise
+        stream = self.host.exec(flags, command, columns=columns, rows=rows)
+        source = copies.pop() if stdio[0] is not None else None
+        targets = [Target(self.pump, fd, stream, 1 if at == 0 else 2) for at, fd in enumerate(copies)]
+        relay = self._relays[stream] = Relay(self.pump, asker, stream, targets, self._forget)
+        if source is not None:
+            relay.source = Source(self.pump, source, stream)
+        self.pump.flush()
+
+    def _refusal(self, command: bytes) -> int:
+        """The errno of a command that can't even be asked for."""
+        if not self.host.takes_command(command):
+            return _E2BIG
+        return 0 if self.host.has_room_for_stream() else _EAGAIN
+
+    def pause(self) -> int:
+        """Has everything stop; `paused` becomes the number that this gives once it has."""
+        number = self.host.pause()
+        self.pump.flush()
+        return number
+
+    def resume(self) -> None:
+        """Lets everything go on."""
+        self.host.resume()
+        self.pump.flush()
+
+    def shut_down(self) -> None:
+        """Has the box end."""
+        if self.host.is_ready:
+            self.host.shut_down()
+            self.pump.flush()
+        else:
+            # Nobody is there yet to be told.
+            self.pump.end(BoxLost("the box was given up before it was ready", have="its channel was closed"))
+
+    def _forget(self, stream: int) -> None:
+        self._relays.pop(stream, None)
+
+    def _hear(self, event: channel.FromGuest) -> None:
+        match event:
+            case channel.Configured():
+                self._ready = True
+                self._told(event)
+            case channel.Paused(number):
+                self.paused = number
+            case channel.Fault(step, thing, errno):
+                if self._ready:
+                    self.pump.end(_given_up(step, thing, errno))
+                else:
+                    self.pump.end(explain_fault(step, thing, errno))
+            case channel.Bye():
+                self.pump.end(BoxLost("the box has ended", need="a box in use", have="it was told to end"))
+            case channel.Pong() | channel.Hello():
+                pass
+            case _:
+                relay = self._relays.get(event.stream)
+                if relay is not None:
+                    relay.hear(event)
+
+    def _lost(self, why: BoxError) -> None:
+        # First, so that whoever learns of the end by its asker finds the reason there.
+        self._told(why)
+        while self._relays:
+            _, relay = self._relays.popitem()
+            relay.close()
+
+
+def _given_up(step: str, thing: str, errno: int) -> BoxLost:
+    """The error of a guest that can't go on."""
+    return BoxLost(f"the box gave up: {step} {thing}".rstrip(), have=os.strerror(errno), hint="make a new Sandbox")
+
+
+def _make_raw(fd: int) -> tuple[int, int]:
+    """Has a terminal pass everything on as it is: the command has one of its own. Gives its columns and rows."""
+    mode = termios.tcgetattr(fd)
+    mode[0] = 0
+    mode[1] &= ~termios.OPOST
+    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
+    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
+    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
+    termios.tcsetattr(fd, termios.TCSANOW, mode)
+    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
+    return columns, rows
