@@ -21,12 +21,16 @@ pub const SIGNAL: u16 = 12;
 /// Everything in the box is to stop, and to go on.
 pub const PAUSE: u16 = 13;
 pub const RESUME: u16 = 14;
+/// A terminal is wanted; it goes to the socket that comes along.
+pub const OPEN_TERMINAL: u16 = 15;
 // Stem to engine.
 pub const EXITED: u16 = 111;
 /// With the listener of the command's filter.
 pub const LISTENER: u16 = 112;
 /// The command's program runs.
 pub const STARTED: u16 = 113;
+/// With both ends of a terminal, ours first, or the errno by which there is none.
+pub const OPENED_TERMINAL: u16 = 114;
 // What runs in a box, to the spawner and back, before the first command.
 pub const FAULT: u16 = 21;
 /// With what the stem reports of itself.

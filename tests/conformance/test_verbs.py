@@ -267,6 +267,12 @@ class TestTerminals:
         process.write(b"\x03")
         assert process.wait().exit.code == 7
 
+    def test_it_has_a_name_that_leads_to_it(self, box: BlockingBox) -> None:
+        """As programs need it that ask for a passphrase, or make terminals of their own."""
+        process = box.start(sh('tty; echo by its name > "$(tty)"; stat -c %U "$(tty)"'), pty=True)
+        assert process.read() == b"/dev/pts/0\r\nby its name\r\nuser\r\n"
+        assert process.wait().exit.code == 0
+
     def test_a_new_size_is_told(self, box: BlockingBox) -> None:
         process = box.start(sh("trap 'stty size; exit' WINCH; echo ready; while :; do sleep 0.01; done"), pty=True)
         assert process.readline() == b"ready\r\n"

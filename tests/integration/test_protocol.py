@@ -169,7 +169,7 @@ def test_a_spawner_that_can_not_start_says_why(ended: bool, launch: Launch) -> N
     if ended:
         os.waitid(os.P_PID, spawner.pid, os.WEXITED | os.WNOWAIT)
     with pytest.raises(ImmureError) as caught:
-        Once().run(spawner, Request(bad, [b"true"]), lambda: captured(None))
+        Once().run(spawner, Request(bad, [b"true"]), lambda _: captured(None))
     close_all()
     assert "/sys/fs/cgroup/no/such/place" in str(caught.value)
     assert caught.value.have == "No such file or directory"

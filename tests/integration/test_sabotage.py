@@ -75,7 +75,7 @@ def refusal(launch: Launch) -> BoxError | LevelNotReached:
 def refusal_of_one_command(launch: Launch) -> BoxError | LevelNotReached:
     request = Request(launch, [b"touch", b"/work/ran"])
     with pytest.raises((BoxError, LevelNotReached)) as caught:
-        Once().run(spawner_for(launch), request, lambda: captured(None))
+        Once().run(spawner_for(launch), request, lambda _: captured(None))
     return caught.value
 
 
@@ -269,7 +269,7 @@ def test_the_control_an_unchanged_plan_is_accepted(tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     launch = tampered(lambda plan: None, tmp_path)
     once = Once()
-    once.run(spawner_for(launch), Request(launch, [b"touch", b"/work/ran"]), lambda: captured(None))
+    once.run(spawner_for(launch), Request(launch, [b"touch", b"/work/ran"]), lambda _: captured(None))
     assert once.measured is not None
     assert once.measured.awarded == "L2"
     assert [path.name for path in tmp_path.iterdir()] == ["ran"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import select
@@ -15,6 +16,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
+
+from immure import Sandbox
+from immure.policy.seccomp import preset_text
 
 from .command_line import CommandLine, Word, shell
 from .processes import eventually, left_behind
@@ -191,3 +195,19 @@ def test_a_pushed_character_is_its_own(cli: CommandLine) -> None:
         os.set_blocking(person._theirs, False)
         with pytest.raises(BlockingIOError):
             os.read(person._theirs, 1)
+
+
+@pytest.mark.parametrize(("request_number", "named"), [(0x80045430, False), (0x5412, True)])
+def test_a_filter_that_ends_who_makes_terminals_does_not_end_the_box(request_number: int, named: bool) -> None:
+    """The stem, which would make it, is under the filter too. The control: one that looks at another request."""
+    condition = {"index": 1, "value": request_number, "op": "SCMP_CMP_EQ"}
+    profile = json.loads(preset_text("default"))
+    # Of several rules the strictest counts.
+    profile["syscalls"].append({"names": ["ioctl"], "action": "SCMP_ACT_KILL_PROCESS", "args": [condition]})
+    with Sandbox(seccomp=profile) as box:
+        process = box.start(["sh", "-c", "test -t 0 && echo a terminal; tty || true"], pty=True)
+        shown = process.stdout.read()
+        assert process.wait().exit.code == 0
+        assert shown.startswith(b"a terminal\r\n")
+        assert (b"/dev/pts/0" in shown) == named
+        assert box.exec(["true"]).ok

@@ -8,7 +8,7 @@ use super::{landlock, Birth};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::sys::poll::Poller;
-use crate::sys::{fd, process, socket};
+use crate::sys::{fd, process, socket, terminal};
 use std::os::fd::{AsRawFd, OwnedFd};
 
 /// Tokens of the poller; an asker's is its number above these.
@@ -90,6 +90,25 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
     }
 }
 
+/// A terminal of the box's own, so that programs find theirs under the name that they are told.
+fn give_terminal(message: socket::Message) -> Outcome<()> {
+    let Some(asker) = message.fds.first() else {
+        return Err(Fault::new("request", "terminal", libc::EBADMSG));
+    };
+    let mut answer = frame::header(frame::OPENED_TERMINAL, 0, 0);
+    // Whoever asked and is gone does not want it.
+    let _ = match terminal::open() {
+        Ok((ours, theirs)) => {
+            socket::send(asker.as_raw_fd(), &answer, &[ours.as_raw_fd(), theirs.as_raw_fd()])
+        }
+        Err(errno) => {
+            answer.extend(errno.to_le_bytes());
+            socket::send(asker.as_raw_fd(), &answer, &[])
+        }
+    };
+    Ok(())
+}
+
 impl Stem<'_> {
     /// A process that passes the last stage only to be inspected.
     fn show_witness(&mut self) -> Outcome<()> {
@@ -150,6 +169,7 @@ impl Stem<'_> {
         match frame::split(message.data).map(|(header, _)| header.kind) {
             Some(frame::PAUSE) => self.signal_all(libc::SIGSTOP),
             Some(frame::RESUME) => self.signal_all(libc::SIGCONT),
+            Some(frame::OPEN_TERMINAL) => give_terminal(message),
             _ => self.exec_of_new(message),
         }
     }

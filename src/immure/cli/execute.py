@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from immure.engine.result import Result
+    from immure.runtimes.base import Commands
 else:
     import _signal
 
@@ -50,7 +51,7 @@ class Outcome:
         self.error: ImmureError | None = None
 
     def carry_out(
-        self, make_stdio: Callable[[], Stdio], signals: Signals, listening: Callable[[int], None] | None
+        self, make_stdio: Callable[[Commands], Stdio], signals: Signals, listening: Callable[[int], None] | None
     ) -> Verdict:
         """Runs it to its end. Raises ImmureError."""
         request, once = self.request, self.once
@@ -92,15 +93,18 @@ def execute_into(
     quiet: bool,
     stdout: int = 1,
     listening: Callable[[int], None] | None = None,
-    make_stdio: Callable[[], Stdio] | None = None,
+    make_stdio: Callable[[Commands], Stdio] | None = None,
 ) -> int:
     """The same, with everything that is known kept in `outcome`, and the command's output to descriptor `stdout`."""
     signals = Signals(resized=make_stdio is not None)
     request = outcome.request
     limited = request.output_bytes is not None
+
+    def ours(_: Commands) -> Stdio:
+        return pass_on(interactive=interactive, limited=limited, stdout=stdout)
+
     try:
-        make = make_stdio or (lambda: pass_on(interactive=interactive, limited=limited, stdout=stdout))
-        verdict = outcome.verdict = outcome.carry_out(make, signals, listening)
+        verdict = outcome.verdict = outcome.carry_out(make_stdio or ours, signals, listening)
     except Interrupted as interrupted:
         return 128 + interrupted.number
     except ExecFailed as error:

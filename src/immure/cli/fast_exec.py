@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from immure.engine.result import Result
+    from immure.runtimes.base import Commands
 
 
 class KeptOutcome(Outcome):
@@ -35,11 +36,11 @@ class KeptOutcome(Outcome):
         self._oom = self._exec_us = 0
 
     def carry_out(
-        self, make_stdio: Callable[[], Stdio], signals: Signals, listening: Callable[[int], None] | None
+        self, make_stdio: Callable[[Commands], Stdio], signals: Signals, listening: Callable[[int], None] | None
     ) -> Verdict:
         """As for a box of its own."""
         began, request, stem = perf_counter_ns(), self.request, self._joined.stem
-        stdio = make_stdio()
+        stdio = make_stdio(stem)
         try:
             owner = self._joined.measured.host_ids(request.uid, request.gid)
             asker = ask(stem, request, stdio, owner, hold=True, terminal=stdio.terminal)

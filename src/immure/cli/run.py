@@ -68,7 +68,7 @@ def attend(outcome: Outcome, options: Namespace) -> int:
             outcome,
             interactive=interactive,
             quiet=quiet,
-            make_stdio=lambda: join_terminal(interactive=interactive),
+            make_stdio=lambda box: join_terminal(box, interactive=interactive),
         )
 
 

@@ -11,6 +11,7 @@ from collections.abc import Generator
 from contextlib import contextmanager
 
 from immure.engine.stdio import DEFAULT_TERM, terminal_of
+from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Stdio
 from immure.runtimes.process.request import Request
 
@@ -39,9 +40,9 @@ def raw_terminal() -> Generator[None]:
         termios.tcsetattr(0, termios.TCSADRAIN, before)
 
 
-def join_terminal(*, interactive: bool, stdout: int = 1) -> Stdio:
+def join_terminal(box: Commands, *, interactive: bool, stdout: int = 1) -> Stdio:
     """A new terminal whose picture goes to standard output, and with `interactive` what is typed into it."""
-    ours, theirs = os.openpty()
+    ours, theirs = box.open_terminal()
     typed = -1
     try:
         for fd in (ours, theirs):

@@ -150,7 +150,7 @@ class BoxFace:
         if not pty:
             return streamed(stdin)
         request.env.setdefault(b"TERM", DEFAULT_TERM)
-        return open_terminal(pty)
+        return open_terminal(self._stem, pty)
 
     def is_bounded(self, output_mib: float | None) -> bool:
         """Whether somebody has said how much a command may write."""

@@ -40,14 +40,14 @@ def run(
     planned = perf_counter_ns()
     once = Once()
     try:
-        once.run(spawner_for(launch), request, lambda: captured(stdin))
+        once.run(spawner_for(launch), request, lambda _: captured(stdin))
     except BoxLost:
         if once.measured is not None or once.spawner is None or not once.spawner.gone():
             raise
         # The spawner was killed before anything ran: another one is asked, once.
         spawner = replace(launch, once.spawner)
         once = Once()
-        once.run(spawner, request, lambda: captured(stdin))
+        once.run(spawner, request, lambda _: captured(stdin))
     return result_of_once(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
 
 

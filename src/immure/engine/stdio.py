@@ -8,6 +8,7 @@ import struct
 import termios
 
 from immure.errors import SpecError
+from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.spawner import memory_file
 
@@ -68,10 +69,10 @@ def with_input(fd: int) -> Stdio:
     return Stdio((fd, *outputs.theirs[1:]), outputs.close, outputs.sinks)
 
 
-def open_terminal(size: tuple[int, int] | bool) -> tuple[Stdio, int]:
+def open_terminal(box: Commands, size: tuple[int, int] | bool) -> tuple[Stdio, int]:
     """A new terminal for all three streams, and a descriptor for what is typed."""
     columns, rows = size if isinstance(size, tuple) else (80, 24)
-    ours, theirs = os.openpty()
+    ours, theirs = box.open_terminal()
     try:
         set_window_size(ours, columns, rows)
         typed = fcntl.fcntl(ours, fcntl.F_DUPFD_CLOEXEC, 3)

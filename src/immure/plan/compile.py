@@ -86,6 +86,8 @@ class Plan(Struct, frozen=True):
     host_sha256: str
     #: The filter by which a supervisor is to answer, where one is asked.
     decides: bytes | None = None
+    #: The stem makes terminals out of the box's own devpts.
+    terminals: bool = False
 
     def describe(self) -> list[str]:
         """What will be done, a line a step, for `--dry-run`."""
@@ -178,6 +180,7 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         host_sha256=_host_sha256(facts),
         decides=filters.decides,
+        terminals=filters.terminals,
     )
 
 
@@ -259,6 +262,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.level = str(spec.level)
     launch.mac = f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
     launch.decides = plan.decides
+    launch.terminals = plan.terminals
     launch.expected = {
         # In the order of installation, in which the kernel gives them back.
         "filters": plan.command.filters,

@@ -28,6 +28,7 @@ _NEW_LISTENER, _WAIT_KILLABLE_RECV = 8, 32
 #: Since when a call that waits for an answer is interrupted by nothing but a kill.
 _WAIT_KILLABLE_SINCE = (5, 19)
 _PR_SET_DUMPABLE, _PR_CAP_AMBIENT = 4, 47
+_Calls = tuple[tuple[str, tuple[int | None, ...]], ...]
 _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
     *("execve", "exit", "exit_group", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64", "read"),
@@ -36,24 +37,33 @@ _PLAIN_CALLS = (
 )
 #: What the stem calls to start, watch and end commands, and a command's process before its execve, with the arguments
 #: that matter. `native/src/init/start.rs` and `command.rs` make these calls; an ABI lacks some of the names.
-_STEM_CALLS: tuple[tuple[str, tuple[int | None, ...]], ...] = (
+_STEM_CALLS: _Calls = (
     *((name, ()) for name in _PLAIN_CALLS),
     ("clone", (_CLONE_VFORK,)),
     ("clone", (_FORK,)),
     *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_CAP_AMBIENT)),
+)
+_O_RDWR, _O_NOCTTY, _O_CLOEXEC = 0o2, 0o400, 0o2000000
+_TIOCSPTLCK, _TIOCGPTN = 0x40045431, 0x80045430
+#: And to make a terminal: `native/src/sys/terminal.rs`.
+_TERMINAL_CALLS: _Calls = (
+    ("openat", (None, None, _O_RDWR | _O_NOCTTY | _O_CLOEXEC)),
+    *(("ioctl", (None, request)) for request in (_TIOCSPTLCK, _TIOCGPTN)),
 )
 
 
 class BoxFilters(Struct, frozen=True):
     """The programs of a box in the order of installation, and how many of them its stem can bear itself.
 
-    `default_deny`: a call that the profile does not name is refused. Where the last program asks a supervisor,
-    `listener_flags` are its flags of seccomp(2), and `decides` is the program by which the supervisor is to answer.
+    `terminals`: under those the stem can make terminals. `default_deny`: a call that the profile does not name is
+    refused. Where the last program asks a supervisor, `listener_flags` are its flags of seccomp(2), and `decides` is
+    the program by which the supervisor is to answer.
     """
 
     programs: tuple[bytes, ...]
     inherited: int
     default_deny: bool
+    terminals: bool = True
     listener_flags: int = 0
     decides: bytes | None = None
 
@@ -67,7 +77,8 @@ def compile_filters(profile: Profile, *, arch: str, kernel: tuple[int, int], kee
     _refuse_listeners(profile)
     filters, inherited = _filters(profile, arch, kernel, keep)
     closed = profile.default_action not in PERMISSIVE
-    return BoxFilters(tuple(one.to_bytes() for one in filters), inherited, closed)
+    terminals = _allow(filters[:inherited], arch, _TERMINAL_CALLS)
+    return BoxFilters(tuple(one.to_bytes() for one in filters), inherited, closed, terminals)
 
 
 def _refuse_listeners(profile: Profile) -> None:
@@ -88,7 +99,7 @@ def asking_filters(filters: BoxFilters, *, arch: str, kernel: tuple[int, int]) -
     flags = _NEW_LISTENER | (_WAIT_KILLABLE_RECV if kernel >= _WAIT_KILLABLE_SINCE else 0)
     last, big_endian = filters.programs[-1], ABIS[arch].big_endian
     asks = pack(asking(unpack(last, big_endian=big_endian)), big_endian=big_endian)
-    return BoxFilters((*filters.programs[:-1], asks), 0, filters.default_deny, flags, last)
+    return BoxFilters((*filters.programs[:-1], asks), 0, filters.default_deny, True, flags, last)
 
 
 def _filters(profile: Profile, arch: str, kernel: tuple[int, int], keep: int) -> tuple[list[Filter], int]:
@@ -100,15 +111,16 @@ def _filters(profile: Profile, arch: str, kernel: tuple[int, int], keep: int) ->
         guard = compile_filter(guard_profile(), arch=arch, kernel=kernel)
         alone = compile_filter(profile, arch=arch, capabilities=kept, kernel=kernel)
         return [guard, alone], 0
-    return [both], int(_leaves_the_stem_what_it_needs([both], arch))
+    return [both], int(_allow([both], arch, _STEM_CALLS))
 
 
-def _leaves_the_stem_what_it_needs(filters: Sequence[Filter], arch: str) -> bool:
+def _allow(filters: Sequence[Filter], arch: str, calls: _Calls) -> bool:
+    """Whether calls with these arguments get through; None stands for any value."""
     abi = ABIS[arch]
     table = numbers(abi)
     return all(
         outcomes(one.instructions, table[name], abi.audit, args, big_endian=abi.big_endian) == frozenset({ALLOW})
         for one in filters
-        for name, args in _STEM_CALLS
+        for name, args in calls
         if name in table
     )

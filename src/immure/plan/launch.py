@@ -6,7 +6,7 @@ This is what a runtime carries out. It is pure data, the same for every box of t
 from __future__ import annotations
 
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 3
+FORM = 4
 
 FIELDS = (
     "plan_sha256",
@@ -28,6 +28,7 @@ FIELDS = (
     "cgroups",
     "root",
     "own_processes",
+    "terminals",
     "decides",
 )
 
@@ -37,9 +38,9 @@ class Launch:
 
     `wire` is the plan for the native program, `expected` what the readback must show, `sources` the user's
     mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, `ranges`
-    whether it needs the lock file of the id ranges, `cgroups` the folders of its
-    boxes' cgroups, `root` whether that is root's, `own_processes` how many of ours stand in each, and `decides` the
-    filter by which a supervisor answers the command's calls, None where the kernel decides alone.
+    whether it needs the lock file of the id ranges, `cgroups` the folders of its boxes' cgroups, `root` whether that is
+    root's, `own_processes` how many of ours stand in each, `terminals` whether its stem makes terminals, and `decides`
+    the filter by which a supervisor answers the command's calls, None where the kernel decides alone.
     """
 
     __slots__ = (*FIELDS, "_environment")
@@ -63,6 +64,7 @@ class Launch:
     cgroups: tuple[str, ...]
     root: bool
     own_processes: int
+    terminals: bool
     decides: bytes | None
 
     def environment(self) -> dict[bytes, bytes]:

@@ -153,7 +153,8 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
             need=f"more than the {written} MiB of all tmpfs mounts together",
             have=f"{size} MiB",
         )
-    group = f",gid={_TTY_GROUP}" if facts.ids.kind == "ranges" else ""
+    # The stem makes terminals, as root of the box where that has a range.
+    owner = f",uid={spec.processes.user},gid={_TTY_GROUP}" if facts.ids.kind == "ranges" else ""
     return [
         Private(
             options=f"{_size(size - written)},mode=0755",
@@ -163,7 +164,7 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
         MountNew(
             kind="devpts",
             path="/dev/pts",
-            options=f"ptmxmode=0666,mode=0620{group}",
+            options=f"ptmxmode=0666,mode=0620{owner}",
             flags=NOSUID | NOEXEC,
         ),
     ]

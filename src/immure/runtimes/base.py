@@ -43,6 +43,10 @@ class Commands(Protocol):
         """Asks for a command; no standard input means the box's own null device. Raises BoxLost."""
         ...
 
+    def open_terminal(self) -> tuple[int, int]:
+        """Both ends of a new terminal for a command, ours first. Raises BoxError."""
+        ...
+
     def resized(self, asker: Socket, columns: int, rows: int) -> None:
         """The terminal that a command was started with has another size now."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from time import monotonic
 from typing import Protocol
@@ -138,6 +139,10 @@ class GuestBox:
             raise self.failure or BoxLost(
                 "the box has ended", need="a box in use", have="its channel is closed", hint="make a new Sandbox"
             )
+
+    def open_terminal(self) -> tuple[int, int]:
+        """One of this host's: the command gets another, and what goes through both is moved."""
+        return os.openpty()
 
     def resized(self, asker: Socket, columns: int, rows: int) -> None:
         """Tells the command's own terminal."""

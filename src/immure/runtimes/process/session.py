@@ -23,6 +23,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     # An import that only annotations need has no place on the hot path.
     from collections.abc import Callable
+    from typing import TypeVar
+
+    T = TypeVar("T")
 
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _own_namespaces: dict[str, int] = {}
@@ -90,10 +93,10 @@ def _measure_with(box: Box, asker: Socket, request: Request, before_release: Cal
         raise
 
 
-def _start(box: Box, request: Request, stdio: Stdio) -> Socket:
-    """Asks for the command. Where the box has failed already, its owner's socket says why."""
+def _or_the_reason(box: Box, ask: Callable[[], T]) -> T:
+    """Asks something of a box. Where it has failed already, its owner's socket says why."""
     try:
-        return box.start(request.payload(), stdio.theirs, terminal=stdio.terminal)
+        return ask()
     except BoxLost:
         box.ready()
         raise
@@ -137,7 +140,7 @@ class Once:
         self,
         spawner: Spawner,
         request: Request,
-        make_stdio: Callable[[], Stdio],
+        make_stdio: Callable[[Box], Stdio],
         *,
         wakeup: int | None = None,
         attending: Callable[[], None] | None = None,
@@ -153,9 +156,9 @@ class Once:
         box = self.box = Box(spawner, request.launch, one_shot=True)
         try:
             # The box is under way; everything until `measure` happens beside it.
-            stdio = make_stdio()
+            stdio = _or_the_reason(box, lambda: make_stdio(box))
             try:
-                asker = _start(box, request, stdio)
+                asker = _or_the_reason(box, lambda: box.start(request.payload(), stdio.theirs, terminal=stdio.terminal))
                 stdio.given()
                 if listening is not None:
                     _take_listener(asker, request, listening)

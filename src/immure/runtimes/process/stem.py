@@ -10,7 +10,7 @@ import os
 from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
-from immure.runtimes.process.spawner import Socket, memory_file, pair, send
+from immure.runtimes.process.spawner import Socket, memory_file, pair, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,6 +99,27 @@ class Stem:
             if file >= 0:
                 os.close(file)
         return ours
+
+    def open_terminal(self) -> tuple[int, int]:
+        """A new terminal, ours first: one of the box's own, whose name leads to it there, where its stem makes them.
+
+        Raises BoxLost, and BoxError where there is none.
+        """
+        if not self.launch.terminals:
+            return os.openpty()
+        ours, theirs = pair()
+        try:
+            send(self.stem, frames.header(frames.OPEN_TERMINAL), [theirs.fileno()])
+            theirs.close()
+            message, fds = receive(ours)
+        finally:
+            ours.close()
+            theirs.close()
+        if len(fds) == 2:
+            return fds[0], fds[1]
+        if not message:
+            raise BoxLost("the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox")
+        raise BoxError("the box has no terminal to give", have=os.strerror(frames.i32(message, 8)))
 
     def resized(self, asker: Socket, columns: int, rows: int) -> None:
         """A command's terminal is the caller's own, so that the kernel has told it."""
