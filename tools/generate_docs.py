@@ -1,4 +1,4 @@
-"""Writes the tables of docs/ that come from the code: the spec's fields, the command line's options, the result.
+"""Writes what of docs/ comes from the code: the spec's fields, the command line's options, the result, the reference.
 
     python tools/generate_docs.py            # write them
     python tools/generate_docs.py --check    # exit 1 where a page shows another table
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import reference
 from msgspec import inspect
 
 from immure.cli.parser import make_parser
@@ -230,7 +231,7 @@ def _type(info: inspect.Type) -> str:
             return _number(info)
         case inspect.BoolType():
             return "bool"
-        case inspect.CustomType():
+        case inspect.CustomType() | inspect.BytesType():
             return "bytes"
         case _:
             raise RuntimeError(f"no words for {info}")
@@ -269,6 +270,7 @@ def _subcommands() -> dict[str, Any]:
     return dict(found[0].choices)
 
 
+_DOCUMENTS = {Document: SPEC_WORDS, Result: RESULT_WORDS, Evidence: EVIDENCE_WORDS}
 PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "spec.md": {"fields": lambda: _fields(Document, SPEC_WORDS, defaults=True), "presets": _presets},
     "cli.md": {
@@ -282,6 +284,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "cp options": _options("cp"),
     },
     "python.md": {"evidence": lambda: _fields(Evidence, EVIDENCE_WORDS, defaults=False)},
+    "reference.md": {"reference": lambda: reference.page(_DOCUMENTS, _type)},
 }
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@
         └── BoxLost               the box or its spawner ended under us
             └── ChannelError      what came out of a box is not what is spoken with one; the box is given up
 
-Each carries what DESIGN's JSON form `error` has: `code`, `message`, `need`, `have`, `hint`.
+Each carries what the `error` of every JSON document has: `code`, `message`, `need`, `have`, `hint`.
 """
 
 from __future__ import annotations

@@ -76,6 +76,22 @@ def test_the_tables_are_up_to_date() -> None:
     assert done.returncode == 0, done.stderr
 
 
+def test_everything_public_is_in_the_reference() -> None:
+    import immure
+    from immure.engine.aio_process import AsyncProcess
+    from immure.engine.files import Files
+
+    page = (ROOT / "docs/reference.md").read_text()
+    headings = set(re.findall(r"^### (.*)$", page, re.MULTILINE))
+    assert set(immure.__all__) <= headings
+    for shown in (immure.Sandbox, immure.Pool, immure.Process, AsyncProcess, Files):
+        (section,) = re.findall(rf"^### {shown.__name__}\n(.*?)^##", page, re.MULTILINE | re.DOTALL)
+        own = [name for name, value in vars(shown).items() if not name.startswith("_") and value.__doc__]
+        missing = [name for name in own if not re.search(rf"^(await )?{name}\b", section, re.MULTILINE)]
+        # What one part says to another is left out.
+        assert set(missing) <= {"abandon", "claim_ready", "retire"}
+
+
 def test_the_tree_of_errors_is_the_code_s() -> None:
     import immure.errors
 

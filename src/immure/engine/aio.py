@@ -33,7 +33,8 @@ _CLOSING_S = 10.0
 class AsyncSandbox(BoxFace):
     """A box that stays until it is closed, for many commands. An asynchronous context manager, or awaited.
 
-    Its keywords are those of `run`. Cancelling a task ends the command that it waits for.
+    Its keywords are those of `Sandbox`. Cancelling a task ends the command that it waits for. It works with asyncio's
+    loops and uvloop's, in the loop in which it was made.
     """
 
     _box: Box
@@ -167,7 +168,7 @@ class AsyncSandbox(BoxFace):
 
     @property
     def files(self) -> AsyncFiles:
-        """The box's files."""
+        """The box's files, as those of `Sandbox`, awaited."""
         return AsyncFiles(self)
 
     async def close(self) -> None:

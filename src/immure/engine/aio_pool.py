@@ -63,7 +63,7 @@ class AsyncPool:
         return AsyncPooledSandbox(self._pool.claim_ready() or await asyncio.to_thread(self._pool.claim))
 
     def stats(self) -> PoolStats:
-        """What it has done."""
+        """What it has done until now, and how many boxes are ready."""
         return self._pool.stats()
 
     async def close(self) -> None:

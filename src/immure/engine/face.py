@@ -35,6 +35,12 @@ _MOST_LOG_MIB = 1 << 20
 class BoxFace:
     """A box that stays, from its spec on. `Sandbox` and `AsyncSandbox` add what waits."""
 
+    id: str
+    name: str
+    #: Nothing in it runs before `resume`.
+    paused: bool
+    #: What its commands did and wrote, for who follows it; `logs` gives what is kept of it.
+    log: Log
     _stem: Commands
     _measured: Measured
 
@@ -46,18 +52,16 @@ class BoxFace:
         self._owner = os.getpid()
         self._launch = launch
         self._oom_kills = 0
-        #: What its commands did and wrote, for who follows it; `logs` gives what is kept of it.
         self.log = Log(int(log_mib * (1 << 20)))
-        #: Nothing in it runs before `resume`.
         self.paused = False
 
     def evidence(self) -> Evidence:
-        """What was measured of the box before its first command."""
+        """What was measured of the box before its first command, part by part, and the level that it comes to."""
         return make_evidence(self.id, self._launch, self._measured.items, self._measured.findings)
 
     @property
     def level(self) -> Levels:
-        """The level asked for and the one awarded."""
+        """The level asked for and the one awarded, which is never lower: a box that is below is not made."""
         return Levels(asked=self._launch.level, awarded=self._measured.awarded)
 
     def stats(self) -> BoxStats:

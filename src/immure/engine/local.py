@@ -26,13 +26,17 @@ def run(
     name: str = "immure",
     **keywords: Any,
 ) -> Result:
-    """Runs one command in a box of its own and waits for it.
+    """Runs one command in a box of its own, and comes back when all of the box is gone.
 
-    `keywords` are the spec's short forms: level, mounts, env, workdir, network, user, seccomp, limits (or its members
-    by themselves: timeout_s, memory_mib, …). Output is kept up to `output_mib`, 16 MiB by default.
+    `argv` is a list: there is no shell. `spec` is what to start from, and `keywords` go on top, in the spec's short
+    forms: level, mounts, env, workdir, network, user, seccomp, capabilities, namespaces, landlock, protections, limits
+    (or its members by themselves: memory_mib, cpus, pids, disk_mib, timeout_s, output_mib). `preset="python"` mounts
+    the calling interpreter. `stdin` is what the command reads, nothing by default, and `name` the host name in the box.
+    Output is kept up to `output_mib` of both streams together, 16 MiB by default; what writes more is ended.
 
-    Raises SpecError for bad input, ProtectionUnavailable and RuntimeUnavailable where this host can't, LevelNotReached
-    where the measured level is too low, ExecFailed where the command can't be started, and other BoxErrors.
+    That a command fails is no error: look at `Result.exit`. Raises SpecError for bad input, ProtectionUnavailable and
+    RuntimeUnavailable where this host can't, LevelNotReached where the measured level is too low, ExecFailed where the
+    command can't be started, and other BoxErrors.
     """
     began = perf_counter_ns()
     launch = prepare_call(spec, preset, keywords, name)

@@ -59,7 +59,10 @@ class Logs(Struct, frozen=True):
 
 
 class Log:
-    """The record of one box: the newest entry, and those before it that fit in `room` bytes. Threads may share it."""
+    """The record of one box: the newest entry, and those before it for which there is room. Threads may share it.
+
+    Each entry takes as much room as its data, and 200 bytes more.
+    """
 
     def __init__(self, room: int) -> None:
         # Of a kind that the same thread may take again: the garbage collector ends commands at any moment.

@@ -66,6 +66,8 @@ class Pool:
     a network namespace of its own. Raises as `Sandbox` where the first box can't be made. Threads may share it.
     """
 
+    size: int
+
     def __init__(
         self,
         spec: SandboxSpec | None = None,
@@ -133,7 +135,7 @@ class Pool:
         return box
 
     def stats(self) -> PoolStats:
-        """What it has done."""
+        """What it has done until now, and how many boxes are ready."""
         with self._changed:
             return PoolStats(len(self._ready), self._made, self._claimed, self._missed, self._dead)
 

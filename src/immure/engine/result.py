@@ -18,7 +18,7 @@ class Output(bytes):
     """What a command wrote: bytes, since nobody promised that it is text."""
 
     def text(self, encoding: str = "utf-8", errors: str = "replace") -> str:
-        """The bytes as text."""
+        """The bytes as text. Nothing in it is escaped: a box may write what confuses a terminal."""
         return self.decode(encoding, errors)
 
 
@@ -68,7 +68,7 @@ class Truncated(Struct, frozen=True):
 
 
 class Denial(Struct, frozen=True):
-    """Something that a protection refused (DESIGN, denials)."""
+    """Something that a protection refused. None are collected in this version."""
 
     code: str
     layer: str
@@ -80,7 +80,7 @@ class Denial(Struct, frozen=True):
 
 
 class Result(Struct, frozen=True):
-    """One command in a box. `stdout` and `stderr` are empty where they were passed on."""
+    """What became of one command in a box (schema `immure.result/v1`)."""
 
     id: str
     name: str
@@ -105,7 +105,7 @@ class Result(Struct, frozen=True):
         return self.exit.kind == "exited" and self.exit.code == 0
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON document, without the streams."""
+        """The fields of the JSON document `immure.result/v1`, without the streams, for `msgspec.json.encode`."""
         fields: dict[str, Any] = {"schema": "immure.result/v1"}
         for name in self.__struct_fields__:
             if name not in ("stdout", "stderr"):

@@ -61,9 +61,14 @@ class Sandbox(BoxFace):
         timeout_s: float | None = None,
         output_mib: float | None = None,
     ) -> Result:
-        """Runs one command in the box and waits for it. `env` adds to the box's environment.
+        """Runs one command in the box and waits for it. Threads may call it at once.
 
-        Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
+        `stdin` is what it reads, nothing by default. `env` adds to the box's environment. `workdir`, `user` (an id of
+        the box, its group too), `timeout_s` in seconds and `output_mib` of both streams together stand in for those of
+        the box; without any, 16 MiB of output are kept, and a command that writes more is ended.
+
+        That it fails is no error: look at `Result.exit`. Raises SpecError for bad input, ExecFailed where it can't be
+        started, BoxError where the box is paused, and BoxLost where it is gone.
         """
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         began = perf_counter_ns()
@@ -97,9 +102,8 @@ class Sandbox(BoxFace):
 
         `stdin`: bytes, PIPE for `Process.stdin`, or nothing. `pty`: a terminal of its own in place of the three
         streams, of 80 columns and 24 rows or as many as (columns, rows) say; what is typed goes to `stdin`, what is
-        shown comes from `stdout`. `output_mib` bounds all output; where it is left out, only what `wait` collects.
-
-        Raises ExecFailed where the command can't be started and BoxLost where the box is gone.
+        shown comes from `stdout`. `output_mib` bounds all output; where it is left out, only what `wait` collects, to
+        16 MiB. `timeout_s` ends it whether or not anybody waits. The others are those of `exec`, and so are the errors.
         """
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
         stdio, writer = self.open_streams(request, stdin, pty)
@@ -107,7 +111,7 @@ class Sandbox(BoxFace):
 
     @property
     def files(self) -> Files:
-        """The box's files."""
+        """The box's files: read, write, list, copy there and back, watch."""
         return Files(self)
 
     def pause(self) -> None:

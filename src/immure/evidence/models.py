@@ -35,7 +35,7 @@ class HostReadback(Struct, frozen=True):
 
 
 class Evidence(Struct, frozen=True):
-    """What was measured of a box, and the level that it comes to (DESIGN, levels)."""
+    """What was measured of a box, and the level that it comes to (schema `immure.evidence/v1`)."""
 
     schema: str
     box: str

@@ -13,7 +13,11 @@ from msgspec import Meta, Struct, field
 
 
 class Level(StrEnum):
-    """A degree of isolation (specification, definition 8.2). Levels compare in their order."""
+    """A degree of isolation. Levels compare in their order.
+
+    L1: a default-deny system call filter, and no privileges. L2: also Landlock, namespaces of its own, and no id that
+    is the host's root. L3: also a kernel in user space. L4: also a kernel of its own behind hardware virtualisation.
+    """
 
     L0 = "L0"
     L1 = "L1"
@@ -103,7 +107,7 @@ class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True
 
 
 class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
-    """What a box must be: the 4-tuple of definition 8.1, with limits."""
+    """What a box must be: its system call filter, files, network and processes, with limits. Frozen, and strict."""
 
     level: Level = Level.L2
     runtime: Literal["auto", "process"] = "auto"
