@@ -6,6 +6,7 @@ import gzip
 import hashlib
 import io
 import os
+import tempfile
 import tracemalloc
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,6 +117,41 @@ class TestContent:
         finally:
             tracemalloc.stop()
         assert (counter.count, counter.tail) == (size + 8, b"the end.")
+
+    @pytest.mark.slow
+    @pytest.mark.timeout(120)
+    def test_a_folder_past_two_gib_there_and_back(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """As a stream: nobody holds it, in memory or in a temporary file."""
+        monkeypatch.setattr("tempfile.tempdir", "/no/such/folder")
+        source, target, size = tmp_path / "source", tmp_path / "target", (2 << 30) + 5
+        source.mkdir()
+        (source / "after").write_bytes(b"after")
+        with (source / "a large one").open("wb") as file:
+            file.truncate(size - 3)
+            file.seek(0, os.SEEK_END)
+            file.write(b"end")
+        with Sandbox(disk_mib=3000, timeout_s=100) as box:
+            tracemalloc.start()
+            try:
+                box.files.upload(source, "/tmp/copy")
+                box.files.download("/tmp/copy", target, max_bytes=3 << 30)
+                assert tracemalloc.get_traced_memory()[1] < 8 * MIB
+                # The control: a hundredth of it would be seen.
+                assert len(bytes(20 * MIB)) and tracemalloc.get_traced_memory()[1] > 8 * MIB
+            finally:
+                tracemalloc.stop()
+            assert box.files.stat("/tmp/copy/a large one").size_bytes == size
+            with pytest.raises(FileError, match="at most"):
+                box.files.download("/tmp/copy", tmp_path / "more", max_bytes=2 << 30)
+        with (target / "a large one").open("rb") as file:
+            assert file.seek(0, os.SEEK_END) == size
+            file.seek(-4, os.SEEK_END)
+            assert file.read() == b"\0end"
+        assert (target / "after").read_bytes() == b"after"
+        assert sorted(one.name for one in tmp_path.iterdir()) == ["source", "target"]
+        # The control: there is no place for temporary files.
+        with pytest.raises(FileNotFoundError):
+            tempfile.mkstemp()
 
     def test_parts_of_a_file_into_an_open_one(self, box: Sandbox, tmp_path: Path) -> None:
         box.files.write("a", b"0123456789")

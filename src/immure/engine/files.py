@@ -12,7 +12,8 @@ from typing import BinaryIO
 
 from immure.engine.face import BoxFace
 from immure.engine.file_models import MOST_OF_ENTRY, FileInfo, file_error, read_entries
-from immure.engine.folders import pack_folder, unpack_folder
+from immure.engine.folders import unpack_folder
+from immure.engine.packing import pack_folder
 from immure.engine.process import Process
 from immure.engine.result import Output
 from immure.engine.stdio import PIPE, captured, streamed, with_input

@@ -1,4 +1,4 @@
-"""Folders as streams of tar: from the host into a box, and out of a box, where what comes is hostile."""
+"""Folders out of a box as streams of tar: what comes is hostile, and is written as it comes."""
 
 from __future__ import annotations
 
@@ -12,45 +12,15 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from immure.errors import FileError, SpecError
+from immure.engine.packing import MOST_DEPTH
+from immure.errors import FileError
 
 _CHUNK = 256 * 1024
 _NAME_BYTES, _LONG_NAME_BYTES = 255, 8192
-#: Removing what is not whole goes down one call for each, so that it must stay below what Python allows.
-_MOST_DEPTH = 256
 #: Names and targets of links are kept until the end: as many bytes for each entry that is allowed, and some more.
 _NAME_ROOM, _MORE_ROOM = 256, 1 << 20
 #: A name that this file system does not take. Anything else is the host's own trouble.
 _NO_NAMES = frozenset((errno.ENAMETOOLONG, errno.EEXIST, errno.EINVAL, errno.EILSEQ))
-
-
-def pack_folder(source: str | os.PathLike[str], stream: IO[bytes]) -> None:
-    """Writes what is in a folder of the host. Raises SpecError for what is neither file, folder nor link."""
-    with tarfile.open(fileobj=_Whole(stream), mode="w|", format=tarfile.PAX_FORMAT, bufsize=_CHUNK) as archive:  # type: ignore[arg-type]
-        for path in sorted(Path(source).iterdir()):
-            archive.add(path, arcname=path.name, filter=_portable)  # pyright: ignore[reportUnknownMemberType]
-
-
-def _portable(member: tarfile.TarInfo) -> tarfile.TarInfo:
-    if not (member.isreg() or member.isdir() or member.issym() or member.islnk()):
-        raise SpecError("can't be taken along", path=member.name, need="a file, a folder or a link")
-    member.mode &= 0o777
-    member.uid = member.gid = 0
-    member.uname = member.gname = ""
-    return member
-
-
-class _Whole:
-    """A stream whose writes are whole: a pipe's may be parts."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-
-    def write(self, data: bytes) -> int:
-        view = memoryview(data)
-        while view:
-            view = view[self._stream.write(view) :]
-        return len(data)
 
 
 def beside(target: Path) -> Path:
@@ -95,6 +65,9 @@ class _Member(tarfile.TarInfo):
     def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> tarfile.TarInfo:
         """Raises FileError for another kind."""
         member = super().frombuf(buf, encoding, errors)
+        if member.size < 0:
+            # It would add to the room for the others.
+            raise _refused(member, "a size from 0 on", f"{member.size}")
         if member.type in (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK):
             if member.size > _LONG_NAME_BYTES:
                 raise _refused(member, f"a name of at most {_LONG_NAME_BYTES} bytes", f"{member.size}")
@@ -108,24 +81,25 @@ class _Unpacking:
         self._root = root
         self._max_bytes = self._bytes_left = max_bytes
         self._max_entries = self._entries_left = max_entries
-        self._links: list[tuple[Path, tarfile.TarInfo]] = []
+        #: Names below the root, and targets.
+        self._links: list[tuple[str, str]] = []
         self._room = self._room_left = _NAME_ROOM * max_entries + _MORE_ROOM
-        self._modes: list[tuple[Path, int]] = []
+        self._modes: list[tuple[str, int]] = []
         self._folders: set[str] = {""}
         self._others: set[str] = set()
 
     def run(self, stream: IO[bytes]) -> None:
         with tarfile.open(fileobj=stream, mode="r|", bufsize=_CHUNK, errorlevel=2, tarinfo=_Member) as archive:
             for member in archive:
-                with _names_that_there_can_be(member):
+                with _names_that_there_can_be(member.name):
                     self._take(archive, member)
                 # The reader would keep every header.
                 archive.members = []  # type: ignore[attr-defined]
-        for path, member in self._links:
-            with _names_that_there_can_be(member):
-                path.symlink_to(member.linkname)
-        for path, mode in reversed(self._modes):
-            path.chmod(mode)
+        for name, target in self._links:
+            with _names_that_there_can_be(name):
+                (self._root / name).symlink_to(target)
+        for name, mode in reversed(self._modes):
+            (self._root / name).chmod(mode)
 
     def _take(self, archive: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         self._entries_left -= 1
@@ -139,12 +113,12 @@ class _Unpacking:
         if member.isdir():
             self._folders.add(name)
             path.mkdir(0o700)
-            self._modes.append((path, 0o700 | member.mode & 0o777))
+            self._modes.append((name, 0o700 | member.mode & 0o777))
             return
         self._others.add(name)
         if member.issym():
             _check_link(member, name)
-            self._links.append((path, member))
+            self._links.append((name, member.linkname))
         else:
             self._copy(archive, member, path)
 
@@ -153,8 +127,9 @@ class _Unpacking:
         parts = name.split("/")
         if not all(parts) or any(part in (".", "..") or "\0" in part for part in parts):
             raise _refused(member, "a relative name without . and ..", "another")
-        if len(parts) > _MOST_DEPTH:
-            raise _refused(member, f"at most {_MOST_DEPTH} folders deep", f"{len(parts)}")
+        if len(parts) > MOST_DEPTH:
+            # Removing what is not whole goes down one call for each.
+            raise _refused(member, f"at most {MOST_DEPTH} folders deep", f"{len(parts)}")
         if name in self._folders or name in self._others:
             raise _refused(member, "a name that is free", "one that was there before")
         if "/".join(parts[:-1]) not in self._folders:
@@ -174,13 +149,13 @@ class _Unpacking:
 
 
 @contextmanager
-def _names_that_there_can_be(member: tarfile.TarInfo) -> Generator[None]:
+def _names_that_there_can_be(name: str) -> Generator[None]:
     try:
         yield
     except OSError as error:
         if error.errno not in _NO_NAMES:
             raise
-        raise _refused(member, "a name that this file system takes", error.strerror or "another") from error
+        raise _refusal(name, "a name that this file system takes", error.strerror or "another") from error
 
 
 def _check_link(member: tarfile.TarInfo, name: str) -> None:
@@ -198,5 +173,9 @@ def _check_link(member: tarfile.TarInfo, name: str) -> None:
 
 
 def _refused(member: tarfile.TarInfo, need: str, have: str) -> FileError:
-    shown = member.name if len(member.name) <= _NAME_BYTES else f"{member.name[:_NAME_BYTES]}…"
-    return FileError(f"{shown!r} of the box was refused", path=member.name, need=need, have=have)
+    return _refusal(member.name, need, have)
+
+
+def _refusal(name: str, need: str, have: str) -> FileError:
+    shown = name if len(name) <= _NAME_BYTES else f"{name[:_NAME_BYTES]}…"
+    return FileError(f"{shown!r} of the box was refused", path=name, need=need, have=have)
