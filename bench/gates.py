@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import ge, gt, le, lt
 
-from bench.stats import Ratio, ratio_of_medians
+from bench.stats import Ratio, ratio_of
 
 SIGNS = {le: "≤", lt: "<", ge: "≥", gt: ">"}
 
@@ -14,11 +14,12 @@ SIGNS = {le: "≤", lt: "<", ge: "≥", gt: ">"}
 @dataclass(frozen=True)
 class Gate:
     what: str
-    of: str  # series of which the median is taken: "NAME" in ns, "NAME/s" in boxes per second
+    of: str  # the series: "NAME" in ns, "NAME/s" in boxes per second
     to: str
     holds: Callable[[float, float], bool]
     bound: float
     stretch: float | None = None
+    at: float = 0.5  # the percentile that is compared
 
     @property
     def wanted(self) -> str:
@@ -44,7 +45,8 @@ class Verdict:
 GATES = (
     Gate("fresh box : safe floor", "immure", "floor", le, 1.5, 1.2),
     Gate("fresh box : bwrap", "immure", "bwrap", lt, 0.5),
-    Gate("command in a ready box : vfork + exec", "immure-exec", "vfork", le, 1.5, 1.35),
+    Gate("command in a ready box : vfork + exec, p50", "immure-exec", "vfork", le, 1.4),
+    Gate("command in a ready box : vfork + exec, p99", "immure-exec", "vfork", le, 4.0, at=0.99),
     Gate("claim from a pool + command : command in a ready box", "immure-pool", "immure-exec", le, 1.5),
     Gate("boxes/s : safe floor's", "immure/s", "floor/s", ge, 0.6, 0.8),
     Gate("boxes/s : bwrap's", "immure/s", "bwrap/s", gt, 2.0),
@@ -53,8 +55,8 @@ GATES = (
 
 
 def judge(series: Mapping[str, Sequence[float]]) -> list[Verdict]:
-    return [Verdict(gate, _ratio(series.get(gate.of), series.get(gate.to))) for gate in GATES]
+    return [Verdict(gate, _ratio(series.get(gate.of), series.get(gate.to), gate.at)) for gate in GATES]
 
 
-def _ratio(of: Sequence[float] | None, to: Sequence[float] | None) -> Ratio | None:
-    return ratio_of_medians(of, to) if of and to else None
+def _ratio(of: Sequence[float] | None, to: Sequence[float] | None, at: float) -> Ratio | None:
+    return ratio_of(of, to, at=at) if of and to else None

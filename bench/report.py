@@ -13,7 +13,7 @@ from bench.contender import Contender
 from bench.filters import Filters
 from bench.gates import Verdict
 from bench.measure import WORKERS_PER_RATE, Measured
-from bench.stats import Summary, ratio_of_medians, summarize
+from bench.stats import Summary, ratio_of, summarize
 
 REFERENCES = ("floor", "bwrap", "vfork", "python")
 RATE = f"boxes/s, {WORKERS_PER_RATE} workers"
@@ -69,7 +69,7 @@ def _row(
 def _ratios(contender: Contender, measured: Measured) -> dict[str, float]:
     own = measured.totals(contender.name)
     return {
-        name: round(ratio_of_medians(own, measured.totals(name), resamples=1).value, 3)
+        name: round(ratio_of(own, measured.totals(name), resamples=1).value, 3)
         for name in REFERENCES
         if name != contender.name and name in measured.samples
     }
@@ -78,7 +78,7 @@ def _ratios(contender: Contender, measured: Measured) -> dict[str, float]:
 def _rate_ratios(contender: Contender, measured: Measured) -> dict[str, float]:
     own = measured.rates[contender.name]
     return {
-        name: round(ratio_of_medians(own, measured.rates[name], resamples=1).value, 3)
+        name: round(ratio_of(own, measured.rates[name], resamples=1).value, 3)
         for name in REFERENCES
         if name != contender.name and name in measured.rates
     }
@@ -102,6 +102,7 @@ def as_json(
         "gates": [
             {
                 "gate": verdict.gate.what,
+                "percentile": verdict.gate.at,
                 "wanted": verdict.gate.wanted,
                 "stretch": verdict.gate.stretch,
                 "ratio": asdict(verdict.ratio) if verdict.ratio else None,
@@ -165,13 +166,14 @@ def phases_table(contender: Contender, measured: Measured) -> str:
 
 
 def gates_table(verdicts: Sequence[Verdict]) -> str:
-    lines = [f"{'gate':44} {'wanted':>7} {'stretch':>8} {'ratio':>7}  {'95 %':14}  verdict"]
+    width = max(len(verdict.gate.what) for verdict in verdicts)
+    lines = [f"{'gate':{width}} {'wanted':>7} {'stretch':>8} {'ratio':>7}  {'95 %':14}  verdict"]
     for verdict in verdicts:
         gate, ratio = verdict.gate, verdict.ratio
         stretch = "·" if gate.stretch is None else f"{gate.stretch:g}"
         value = f"{ratio.value:.2f}" if ratio else "·"
         interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else ""
-        lines.append(f"{gate.what:44} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}")
+        lines.append(f"{gate.what:{width}} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}")
     return "\n".join(lines)
 
 

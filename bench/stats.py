@@ -17,7 +17,7 @@ class Summary:
 
 @dataclass(frozen=True)
 class Ratio:
-    """A ratio of two medians, and the interval in which it lies with 95 % confidence."""
+    """A ratio of two percentiles, and the interval in which it lies with 95 % confidence."""
 
     value: float
     low: float
@@ -32,22 +32,22 @@ def percentile(ordered: Sequence[float], fraction: float) -> float:
     return ordered[below] + (ordered[above] - ordered[below]) * (position - below)
 
 
-def median(samples: Sequence[float]) -> float:
-    return percentile(sorted(samples), 0.5)
-
-
 def summarize(samples: Sequence[float]) -> Summary:
     ordered = sorted(samples)
     return Summary(*(percentile(ordered, f) for f in (0.10, 0.50, 0.99)), n=len(ordered))
 
 
-def ratio_of_medians(
-    numerator: Sequence[float], denominator: Sequence[float], *, resamples: int = 400, seed: int = 0
+def ratio_of(
+    numerator: Sequence[float], denominator: Sequence[float], *, at: float = 0.5, resamples: int = 400, seed: int = 0
 ) -> Ratio:
-    """The interval is a bootstrap's: both series are drawn again with replacement."""
+    """Of the percentiles `at`. The interval is a bootstrap's: both series are drawn again with replacement."""
     draw = random.Random(seed)
+
+    def ratio(above: Sequence[float], below: Sequence[float]) -> float:
+        return percentile(sorted(above), at) / percentile(sorted(below), at)
+
     spread = sorted(
-        median(draw.choices(numerator, k=len(numerator))) / median(draw.choices(denominator, k=len(denominator)))
+        ratio(draw.choices(numerator, k=len(numerator)), draw.choices(denominator, k=len(denominator)))
         for _ in range(resamples)
     )
-    return Ratio(median(numerator) / median(denominator), percentile(spread, 0.025), percentile(spread, 0.975))
+    return Ratio(ratio(numerator, denominator), percentile(spread, 0.025), percentile(spread, 0.975))
