@@ -24,10 +24,12 @@ check: $(STAMP)
 	cd native && cargo fmt --check && cargo clippy --release --locked -- -D warnings
 
 bench: $(STAMP)
-	tools/install_test_packages.sh
+	tools/install_test_packages.sh bench
+	$(VENV)/bin/pip install --quiet --editable '.[bench]'
 	$(PYTHON) -m bench.policy $(wildcard $(IMMURE_CORPUS)/moby/default.json)
 	$(PYTHON) -m bench.many
 	$(PYTHON) -m bench.files
+	$(PYTHON) -m bench.idle
 	$(PYTHON) -m bench
 
 format: $(STAMP)

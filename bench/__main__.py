@@ -8,7 +8,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from bench import peers, report, subjects, walls
+from bench import peers, report, rivals, subjects, walls
 from bench.build import BuildError, compile_package
 from bench.contender import Contender
 from bench.filters import Filters, write_filters
@@ -25,6 +25,7 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "vfork": peers.vfork,
     "immure-cli": subjects.cli,
     "python": peers.python,
+    **{rival.name: rival.contender for rival in rivals.RIVALS},
 }
 FULL = {"rounds": 500, "warmup": 20, "segments": 12, "segment_ms": 500}
 QUICK = {"rounds": 60, "warmup": 5, "segments": 4, "segment_ms": 300}
@@ -40,9 +41,10 @@ def main() -> int:
     compile_package()
     try:
         filters = _filters(options.filter)
-        contenders = [CONTENDERS[name](filters) for name in options.only]
+        absent = {name: install for name, install in rivals.absent().items() if name in options.only}
+        contenders = [CONTENDERS[name](filters) for name in options.only if name not in absent]
         host = report.describe_host()
-        say(report.heading(host, filters))
+        say(report.heading(host, filters, absent))
         stood = walls.inspect(filters, {c.name for c in contenders})
         if stood:
             say(report.walls_table(stood))
@@ -57,7 +59,7 @@ def main() -> int:
 
     verdicts = judge(_series(measured))
     if options.json:
-        print(json.dumps(report.as_json(host, filters, contenders, stood, measured, verdicts), indent=1))
+        print(json.dumps(report.as_json(host, filters, absent, contenders, stood, measured, verdicts), indent=1))
     else:
         _print(contenders, measured, verdicts)
     return int(_missed(verdicts, measured, set(options.only)))
@@ -115,7 +117,8 @@ def _series(measured: Measured) -> dict[str, list[float]]:
 def _missed(verdicts: Sequence[Verdict], measured: Measured, asked: set[str]) -> bool:
     """A gate that could not be measured is missed, unless its contenders were left out by `--only`."""
     judged = [v for v in verdicts if {v.gate.of.split("/")[0], v.gate.to.split("/")[0]} <= asked]
-    return bool(measured.failed) or any(v.state not in ("met", "met, stretch too") for v in judged)
+    ours = measured.failed.keys() - {rival.name for rival in rivals.RIVALS}
+    return bool(ours) or any(v.state not in ("met", "met, stretch too") for v in judged)
 
 
 def _print(contenders: Sequence[Contender], measured: Measured, verdicts: Sequence[Verdict]) -> None:

@@ -26,6 +26,7 @@ class Contender:
     worker: tuple[str, ...]
     level: str | None = None  # awarded by us; None for what we don't award
     rated: bool = False  # also measured as boxes/s, two workers at once
+    apart: bool = False  # measured after the others, and less often
 
 
 @dataclass(frozen=True)

@@ -6,9 +6,9 @@ import json
 import os
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from time import perf_counter
 
+from bench.memory import pss_kib
 from bench.report import describe_host
 from immure import Sandbox
 from immure.host.tree import below
@@ -21,13 +21,13 @@ MOST_PSS_MIB, LEAST_PER_S = 1.5, 300.0
 def main() -> int:
     count = int(sys.argv[1]) if len(sys.argv) > 1 else COUNT
     Sandbox().close()
-    before = _pss_kib(below(os.getpid()))
+    before = pss_kib(below(os.getpid()))
     began = perf_counter()
     with ThreadPoolExecutor(2) as makers:
         boxes = list(makers.map(lambda _: Sandbox(), range(count)))
     made_s = perf_counter() - began
     try:
-        pss_mib = (_pss_kib(below(os.getpid())) - before) / 1024 / count
+        pss_mib = (pss_kib(below(os.getpid())) - before) / 1024 / count
         began = perf_counter()
         with ThreadPoolExecutor(8) as askers:
             answers = list(askers.map(lambda box: box.exec(["echo", box.id]).stdout.strip() == box.id.encode(), boxes))
@@ -49,16 +49,6 @@ def main() -> int:
     print(json.dumps(found, indent=1, default=str))
     met = all(answers) and pss_mib <= MOST_PSS_MIB and count / made_s >= LEAST_PER_S
     return 0 if met else 1
-
-
-def _pss_kib(pids: list[int]) -> int:
-    """Memory in RAM, shared pages by halves, thirds … proc_pid_smaps(5). Needs root for what is not dumpable."""
-    total = 0
-    for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
-                total += int(line.split()[1])
-    return total
 
 
 if __name__ == "__main__":

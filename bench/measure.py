@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from bench.contender import Contender, Sample, Worker, WorkerFailed
 
 WORKERS_PER_RATE = 2
+#: Of those that are measured apart, one in so many rounds.
+APART = 5
 
 
 @dataclass
@@ -26,7 +28,8 @@ class Measured:
 
 def measure(contenders: Sequence[Contender], *, rounds: int, warmup: int, segments: int, segment_ms: int) -> Measured:
     measured = Measured()
-    _time(contenders, rounds, warmup, measured)
+    _time([c for c in contenders if not c.apart], rounds, warmup, measured)
+    _time([c for c in contenders if c.apart], max(1, rounds // APART), warmup, measured)
     _rate([c for c in contenders if c.rated], segments, segment_ms, measured)
     return measured
 

@@ -101,9 +101,9 @@ def python_subject() -> Iterator[Callable[[], None]]:
     yield spawner(PYTHON)
 
 
-def spawner(argv: Sequence[str]) -> Callable[[], None]:
+def spawner(argv: Sequence[str], stdio_fd: int | None = None) -> Callable[[], None]:
     """The cheapest way to a process in Python: posix_spawn (a vfork in C) and waitid."""
-    null = os.open(os.devnull, os.O_RDWR)
+    null = os.open(os.devnull, os.O_RDWR) if stdio_fd is None else stdio_fd
     stdio = [(os.POSIX_SPAWN_DUP2, null, fd) for fd in range(3)]
 
     def once() -> None:

@@ -87,6 +87,7 @@ def _rate_ratios(contender: Contender, measured: Measured) -> dict[str, float]:
 def as_json(
     host: Mapping[str, object],
     filters: Filters,
+    absent: Mapping[str, str],
     contenders: Sequence[Contender],
     walls: Mapping[str, Mapping[str, str]],
     measured: Measured,
@@ -111,15 +112,17 @@ def as_json(
             for verdict in verdicts
         ],
         "failed": measured.failed,
+        "absent": dict(absent),
         "error": None,
     }
 
 
-def heading(host: Mapping[str, object], filters: Filters) -> str:
+def heading(host: Mapping[str, object], filters: Filters, absent: Mapping[str, str]) -> str:
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return (
         f"{now} · {host['kernel']} · {host['cpus']} cpus, {host['cpu']} · uid {host['uid']} · "
         f"Python {host['python']} · load {host['load_1min']}\nfilters: {filters.title}"
+        + "".join(f"\nabsent: {name} ({install})" for name, install in absent.items())
     )
 
 

@@ -13,10 +13,12 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from bench import peers
 from bench.filters import Filters
+from bench.rivals import RIVALS, SANDLOCK, Rival
 
 NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 SECRET = "IMMURE_BENCH_SECRET"
@@ -173,7 +175,8 @@ def inspect(filters: Filters, names: set[str]) -> dict[str, dict[str, str]]:
 def _output(bait: Bait, argv: list[str], *pass_fds: int) -> str:
     done = subprocess.run(
         argv,
-        stdin=subprocess.DEVNULL,
+        # Not the host's /dev/null, which crun gives to the container's user.
+        input="",
         capture_output=True,
         text=True,
         check=False,
@@ -200,4 +203,23 @@ def _immure(bait: Bait, _: Filters) -> str:
     return run(bait.script("/.immure/sentinel"), level="L2").stdout.text()
 
 
-INSPECTED = {"floor": _floor, "bwrap": _bwrap, "immure": _immure}
+def _rival(rival: Rival, bait: Bait, _: Filters) -> str:
+    assert rival.box is not None
+    with rival.box(bait.script("/proc/version")) as argv:
+        return _output(bait, [*rival.around, *argv])
+
+
+def _sandlock(bait: Bait, _: Filters) -> str:
+    import sandlock
+
+    # It shows the host's files, and yet opens none but those of its rules.
+    return sandlock.Sandbox(**SANDLOCK).run(bait.script("/etc/passwd")).stdout.decode()
+
+
+INSPECTED = {
+    "floor": _floor,
+    "bwrap": _bwrap,
+    "immure": _immure,
+    **{rival.name: partial(_rival, rival) for rival in RIVALS if rival.box is not None and rival.found()},
+    "sandlock": _sandlock,
+}

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 
 from bench import peers, subjects
+from bench.rivals import RIVALS
 
 SUBJECTS = {
     "bwrap": peers.bwrap_subject,
@@ -16,6 +17,7 @@ SUBJECTS = {
     "immure-exec": subjects.ready_subject,
     "immure-pool": subjects.pooled_subject,
     "immure-cli": subjects.cli_subject,
+    **{rival.name: rival.subject for rival in RIVALS},
 }
 
 Once = Callable[[], Mapping[str, int] | None]
