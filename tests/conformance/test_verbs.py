@@ -6,7 +6,7 @@ import gc
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,21 @@ def names(box: BlockingBox) -> list[str]:
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
+
+
+UNDER_WAY: dict[str, Callable[[BlockingProcess], object]] = {
+    "wait": lambda process: process.wait(),
+    "read": lambda process: process.read(),
+    "readline": lambda process: process.readline("stderr"),
+    "write": lambda process: process.write(bytes(1 << 20)),
+}
+
+
+def attempt(use: Callable[[BlockingProcess], object], process: BlockingProcess, outcome: list[object]) -> None:
+    try:
+        outcome.append(use(process))
+    except Exception as error:
+        outcome.append(error)
 
 
 def settles(condition: object) -> bool:
@@ -188,6 +203,24 @@ class TestStart:
         process.close()
         with pytest.raises(ValueError, match="closed"):
             process.wait()
+
+    def test_leaving_under_others_who_wait(self, box: BlockingBox) -> None:
+        """They are told at once, whatever they wait for."""
+        for name, use in UNDER_WAY.items():
+            process = box.start(["sleep", "300"], stdin=PIPE)
+            outcome: list[object] = []
+            thread = threading.Thread(target=attempt, args=(use, process, outcome), daemon=True)
+            thread.start()
+            # Long enough to be in the midst of it, most times. Before or after it is told likewise.
+            time.sleep(0.05)
+            process.close()
+            thread.join(10)
+            assert len(outcome) == 1, f"it hangs in {name}"
+            assert isinstance(outcome[0], ValueError if name == "wait" else (ValueError, OSError, bytes)), (
+                name,
+                outcome,
+            )
+            assert box.exec(["true"]).ok
 
     def test_a_deadline_that_nobody_waits_for(self, box: BlockingBox) -> None:
         process = box.start(["sleep", "300"], timeout_s=0.2)

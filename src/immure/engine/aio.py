@@ -24,7 +24,7 @@ from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, measure
-from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.process.spawner import Spawner, hang_up
 from immure.spec.models import SandboxSpec
 
 _CLOSING_S = 10.0
@@ -111,7 +111,7 @@ class AsyncSandbox(BoxFace):
             await drive(attendance)
         except BaseException:
             # It ends the command.
-            asker.close()
+            hang_up(asker)
             raise
         if attendance.exit is not None:
             self._box.give_back(asker)
@@ -143,7 +143,7 @@ class AsyncSandbox(BoxFace):
                     self._box, asker, stdio, writer, request, self.result, bounded=bounded, record=record
                 )
             except BaseException:
-                asker.close()
+                hang_up(asker)
                 raise
         except BaseException as error:
             stdio.done()

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import os
 import weakref
 from collections.abc import Callable
 
 from immure.engine.log import Record
 from immure.engine.process_face import MakeResult, ProcessFace
-from immure.engine.readiness import drive, readable, writable
+from immure.engine.readiness import Watched, drive
 from immure.engine.result import Result
 from immure.errors import ImmureError
 from immure.runtimes.base import Commands
@@ -26,7 +25,8 @@ class AsyncStream:
 
     def __init__(self, process: AsyncProcess, sink: Sink) -> None:
         self._process = process
-        self._fd, sink.fd = sink.fd, -1
+        self._file = Watched(sink.fd) if sink.fd >= 0 else None
+        sink.fd = -1
         self._sink = sink
         self._rest = b""
         self._reading = asyncio.Lock()
@@ -67,17 +67,16 @@ class AsyncStream:
         return line
 
     async def _chunk(self, size: int) -> bytes:
+        self._process.refuse_forked()
         async with self._reading:
-            if self._fd < 0:
+            if self._file is None or not await self._file.readable():
                 return b""
-            await readable(self._fd)
-            return self._process.note(self._sink, read_stream(self._fd, size))
+            return self._process.note(self._sink, read_stream(self._file.fd, size))
 
     def close(self) -> None:
-        """Lets go of it. What the command still writes is an error to it."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        """Lets go of it. What the command still writes is an error to it. A task that reads is at the end."""
+        if self._file is not None:
+            self._file.close()
 
     def __del__(self) -> None:
         self.close()
@@ -89,26 +88,35 @@ class AsyncInput:
     def __init__(self, fd: int) -> None:
         os.set_blocking(fd, False)
         self._writing = asyncio.Lock()
-        self._file = io.FileIO(fd, "wb")
+        self._file = Watched(fd)
 
     async def write(self, data: bytes) -> None:
-        """Writes all of it, as fast as the command reads. Raises BrokenPipeError where it reads no more."""
+        """Writes all of it, as fast as the command reads.
+
+        Raises BrokenPipeError where it reads no more, and ValueError where the input is closed, or was meanwhile.
+        """
         async with self._writing:
             view = memoryview(data)
             while view:
-                count = self._file.write(view)
-                if count is None:
-                    await writable(self._file.fileno())
-                else:
-                    view = view[count:]
+                fd = self.fileno()
+                try:
+                    view = view[os.write(fd, view) :]
+                except BlockingIOError:
+                    await self._file.writable()
 
     def fileno(self) -> int:
-        """The descriptor."""
-        return self._file.fileno()
+        """The descriptor. Raises ValueError where it is closed."""
+        if self._file.closed:
+            raise ValueError("the command's input is closed")
+        return self._file.fd
 
     def close(self) -> None:
         """Ends the command's input."""
         self._file.close()
+
+    def __del__(self) -> None:
+        if hasattr(self, "_file"):
+            self._file.close()
 
 
 class AsyncProcess(ProcessFace):
@@ -153,6 +161,7 @@ class AsyncProcess(ProcessFace):
         return self._stream(1)
 
     def _stream(self, index: int) -> AsyncStream:
+        self.refuse_forked()
         if index not in self._streams:
             if self._waiting.locked():
                 raise RuntimeError("another task waits for the command, and collects its streams")
@@ -164,22 +173,39 @@ class AsyncProcess(ProcessFace):
 
         Cancelling the wait leaves the command as it is.
         """
-        async with self._waiting:
-            known = self._known()
-            if known is not None:
-                return known
-            try:
-                await drive(self._attendance)
-            except ImmureError as error:
-                self._fail(error)
-                raise
-            return self._conclude()
+        try:
+            async with self._waiting:
+                return self._known() or await self._awaited()
+        finally:
+            if self._closed:
+                # Under us, by another task.
+                self._let_go()
+
+    async def _awaited(self) -> Result:
+        try:
+            await drive(self._attendance)
+        except ImmureError as error:
+            if self._closed:
+                raise self._was_closed() from None
+            self._fail(error)
+            raise
+        return self._conclude()
 
     def close(self) -> None:
-        """Ends the command where it still runs, and lets go of its streams. May be called again."""
-        self._release()
+        """Ends the command where it still runs, and lets go of its streams. May be called again.
+
+        A task that waits for the command gets a ValueError.
+        """
+        if self._owner == os.getpid():
+            self._end()
+        self._let_go()
         for stream in self._streams.values():
             stream.close()
+
+    def _let_go(self) -> None:
+        """Where another task waits, it does this on its way out."""
+        if not self._waiting.locked():
+            self._release()
 
     def _release(self) -> None:
         if self._timer is not None:

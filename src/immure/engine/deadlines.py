@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -17,6 +18,16 @@ _changed = threading.Condition()
 _heap: list[tuple[float, int, weakref.WeakMethod[Due]]] = []
 _counter = itertools.count()
 _thread: threading.Thread | None = None
+
+
+def _after_fork() -> None:
+    """The parent's commands are not the child's, and the lock may be held by a thread that the child does not have."""
+    global _changed
+    _changed = threading.Condition()
+    _heap.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 
 
 def watch(at: float, due: Any) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from immure.engine.command import Argument, make_request, make_result
 from immure.engine.log import Log, Logs, Record
+from immure.engine.ownership import check_owner
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
@@ -21,7 +22,7 @@ from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured
-from immure.runtimes.process.spawner import Socket
+from immure.runtimes.process.spawner import Socket, hang_up
 from immure.runtimes.process.stem import ask
 from immure.spec.keywords import check_environment
 
@@ -138,7 +139,7 @@ class BoxFace:
             attendance.run()
         except BaseException:
             # It ends the command.
-            asker.close()
+            hang_up(asker)
             raise
         finally:
             if attending is not None:
@@ -170,7 +171,7 @@ class BoxFace:
                     hear_start(self._stem, asker, request)
                 return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
             except BaseException:
-                asker.close()
+                hang_up(asker)
                 raise
         except BaseException as error:
             stdio.done()
@@ -220,13 +221,7 @@ class BoxFace:
         return new
 
     def _check_owner(self) -> None:
-        if self._owner != os.getpid():
-            raise BoxLost(
-                "this box belongs to another process",
-                need=f"process {self._owner}, which made it",
-                have=f"process {os.getpid()}, forked from it",
-                hint="make a Sandbox after the fork",
-            )
+        check_owner(self._owner, "box", "make a Sandbox after the fork")
 
     def _check_usable(self) -> None:
         self._check_owner()

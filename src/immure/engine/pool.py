@@ -11,6 +11,7 @@ from typing import Any
 
 from msgspec import Struct
 
+from immure.engine.ownership import check_owner
 from immure.engine.sandbox import Sandbox
 from immure.errors import BoxLost, SpecError
 from immure.spec.models import SandboxSpec
@@ -101,13 +102,7 @@ class Pool:
 
     def claim_ready(self) -> PooledSandbox | None:
         """A box that is ready, or None. Never waits."""
-        if self._owner != os.getpid():
-            raise BoxLost(
-                "this pool belongs to another process",
-                need=f"process {self._owner}, which made it",
-                have=f"process {os.getpid()}, forked from it",
-                hint="make a Pool after the fork",
-            )
+        check_owner(self._owner, "pool", "make a Pool after the fork")
         while True:
             with self._changed:
                 if self._closed:

@@ -62,6 +62,7 @@ class Process(ProcessFace):
         return self._reader(1)
 
     def _reader(self, index: int) -> io.BufferedReader:
+        self.refuse_forked()
         reader = self._readers.get(index)
         if reader is not None:
             return reader
@@ -85,16 +86,31 @@ class Process(ProcessFace):
         Raises TimeoutError where it is not over after `timeout_s`, and can be called again then; BoxLost where the box
         is gone.
         """
-        with self._waiting:
-            known = self._known()
-            if known is not None:
-                return known
+        try:
+            with self._waiting:
+                return self._known() or self._awaited(None if timeout_s is None else monotonic() + timeout_s)
+        finally:
+            if self._closed:
+                # Under us, by another thread.
+                self._let_go()
+
+    def _awaited(self, until: float | None) -> Result:
+        try:
+            self._attend(until)
+        except ImmureError as error:
+            if self._closed:
+                raise self._was_closed() from None
+            self._fail(error)
+            raise
+        return self._conclude()
+
+    def _let_go(self) -> None:
+        """Where another thread waits, it does this on its way out."""
+        if self._waiting.acquire(blocking=False):
             try:
-                self._attend(None if timeout_s is None else monotonic() + timeout_s)
-            except ImmureError as error:
-                self._fail(error)
-                raise
-            return self._conclude()
+                self._release()
+            finally:
+                self._waiting.release()
 
     def _attend(self, until: float | None) -> None:
         attendance, poll = self._attendance, select.poll()
@@ -111,8 +127,15 @@ class Process(ProcessFace):
                 raise TimeoutError("the command is still running")
 
     def close(self) -> None:
-        """Ends the command where it still runs, and lets go of its streams. May be called again."""
-        self._release()
+        """Ends the command where it still runs, and lets go of its streams. May be called again.
+
+        A thread that waits for the command gets a ValueError.
+        """
+        if self._owner == os.getpid():
+            self._end()
+            self._let_go()
+        else:
+            self._release()
         for reader in self._readers.values():
             reader.close()
 
@@ -138,6 +161,7 @@ class _Raw(io.RawIOBase):
         return self._fd
 
     def readinto(self, buffer: bytearray | memoryview) -> int:  # type: ignore[override]
+        self._process.refuse_forked()
         if self._fd < 0:
             return 0
         chunk = self._process.note(self._sink, read_stream(self._fd, len(buffer)))
@@ -145,7 +169,7 @@ class _Raw(io.RawIOBase):
         return len(chunk)
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
         super().close()

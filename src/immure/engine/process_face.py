@@ -10,6 +10,7 @@ from time import perf_counter_ns
 from typing import Protocol
 
 from immure.engine.log import Record
+from immure.engine.ownership import check_owner
 from immure.engine.result import Result
 from immure.engine.stdio import set_window_size
 from immure.errors import BoxLost, ImmureError
@@ -18,7 +19,7 @@ from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Sink, Stdio
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.spawner import Socket, receive
+from immure.runtimes.process.spawner import Socket, disconnect, hang_up, receive
 
 MakeResult = Callable[[Request, Attendance, int], Result]
 
@@ -54,11 +55,14 @@ class ProcessFace:
         self._request = request
         self._make_result = make_result
         self._bounded = bounded
+        self._owner = os.getpid()
         self._began = perf_counter_ns()
-        self._state = threading.Lock()
+        self._state = threading.RLock()
         self._result: Result | None = None
         self._failure: ImmureError | None = None
         self._released = False
+        #: Somebody has closed it, maybe under another who waits.
+        self._closed = False
         self._input: Input | None = None
         self._record = record
         self._attendance = Attendance(box, asker, stdio, request)
@@ -72,6 +76,7 @@ class ProcessFace:
 
     def signal(self, number: int, *, group: bool = False) -> None:
         """Sends a signal to the command, or to its process group. Of no effect once its end was heard."""
+        self.refuse_forked()
         with self._state:
             if not self._released and self._attendance.exit is None:
                 self._attendance.signal(number, group=group)
@@ -91,6 +96,7 @@ class ProcessFace:
 
     def note(self, sink: Sink, chunk: bytes) -> bytes:
         """What of a chunk that was read is within the limit of output; past it the command is ended."""
+        self.refuse_forked()
         with self._state:
             return self._attendance.note(sink, chunk, bounded=self._bounded)
 
@@ -101,11 +107,19 @@ class ProcessFace:
 
     def _known(self) -> Result | None:
         """The result where it is known. Raises what waiting raised, or ValueError where nobody can know it any more."""
+        self.refuse_forked()
         if self._failure is not None:
             raise self._failure
-        if self._result is None and self._released:
-            raise ValueError("the command was closed before its end was heard")
+        if self._result is None and (self._released or self._closed):
+            raise self._was_closed()
         return self._result
+
+    def refuse_forked(self) -> None:
+        """Raises BoxLost in a forked child, to which the command does not belong."""
+        check_owner(self._owner, "command", "start one in a Sandbox that is made after the fork")
+
+    def _was_closed(self) -> ValueError:
+        return ValueError("the command was closed before its end was heard")
 
     def _conclude(self) -> Result:
         """The result of a command whose end was heard. Raises as `judge_end` does, now and later."""
@@ -126,17 +140,28 @@ class ProcessFace:
             self._record.failed(error)
         self._release()
 
-    def _release(self) -> None:
-        """Ends the command where it still runs, and lets go of what is held for it."""
+    def _end(self) -> None:
+        """Ends the command where it still runs, which wakes whoever waits for it."""
         with self._state:
-            if self._released:
-                return
-            self._released = True
-            if self._attendance.exit is not None:
-                self._box.give_back(self._asker)
-            else:
-                # It ends the command.
-                self._asker.close()
+            self._closed = True
+            if not self._released and self._attendance.exit is None:
+                disconnect(self._asker)
+
+    def _release(self) -> None:
+        """Ends the command where it still runs, and lets go of what is held for it. Nobody waits for it any more."""
+        if self._owner != os.getpid():
+            # A forked child lets go of its copies, and says nothing. Its lock may be held by a thread that is not here.
+            self._asker.close()
+        else:
+            with self._state:
+                if self._released:
+                    return
+                self._released = True
+                if self._attendance.exit is not None and not self._closed:
+                    self._box.give_back(self._asker)
+                else:
+                    # It ends the command.
+                    hang_up(self._asker)
         self._stdio.done()
         if self._input is not None:
             self._input.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import select
 
 from immure.runtimes.process.attend import Attendance
@@ -19,6 +20,7 @@ class Readiness:
         self._some = asyncio.Event()
         # A loop's word may be from before the last read. What this says is true now.
         self._poll = select.poll()
+        self._called_off = False
 
     def register(self, fd: int, eventmask: int = _IN, /) -> None:
         """Waits for it from now on."""
@@ -42,12 +44,17 @@ class Readiness:
         """What is ready, after at most so long; nothing then."""
         try:
             async with asyncio.timeout(None if timeout_ms is None else timeout_ms / 1000):
-                while not (events := self._poll.poll(0)):
+                while not (events := self._poll.poll(0)) and not self._called_off:
                     self._some.clear()
                     await self._some.wait()
                 return events
         except TimeoutError:
             return []
+
+    def call_off(self) -> None:
+        """Whoever waits gets nothing, now."""
+        self._called_off = True
+        self._some.set()
 
     def close(self) -> None:
         """Waits for nothing any more."""
@@ -73,11 +80,6 @@ async def readable(fd: int) -> None:
     await _ready(fd, _IN)
 
 
-async def writable(fd: int) -> None:
-    """Waits until there is room to write, or the other end is gone."""
-    await _ready(fd, _OUT)
-
-
 async def _ready(fd: int, mask: int) -> None:
     readiness = Readiness()
     readiness.register(fd, mask)
@@ -85,3 +87,52 @@ async def _ready(fd: int, mask: int) -> None:
         await readiness.poll(None)
     finally:
         readiness.close()
+
+
+class Watched:
+    """A descriptor for one task at a time, which another task may close under it.
+
+    A loop says nothing more of a descriptor once it is closed, and its number may soon be another's.
+    """
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self._closed = False
+        self._waiting: Readiness | None = None
+
+    async def readable(self) -> bool:
+        """Waits as `readable`. False where it is closed, or was meanwhile."""
+        return await self._ready(_IN)
+
+    async def writable(self) -> bool:
+        """Waits until there is room to write, or the other end is gone. False where it was closed."""
+        return await self._ready(_OUT)
+
+    async def _ready(self, mask: int) -> bool:
+        if self._closed:
+            return False
+        self._waiting = Readiness()
+        try:
+            self._waiting.register(self.fd, mask)
+            await self._waiting.poll(None)
+        finally:
+            self._waiting.close()
+            self._waiting = None
+            if self._closed:
+                os.close(self.fd)
+        return not self._closed
+
+    @property
+    def closed(self) -> bool:
+        """Whether somebody has closed it."""
+        return self._closed
+
+    def close(self) -> None:
+        """Closes it. A task that waits for it is told, and closes it on its way out."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._waiting is not None:
+            self._waiting.call_off()
+        else:
+            os.close(self.fd)

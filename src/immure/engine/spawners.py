@@ -19,6 +19,16 @@ _spawners: dict[tuple[str, bytes], Spawner] = {}
 _lock = _thread.allocate_lock()
 
 
+def _after_fork() -> None:
+    """The parent's spawners are not the child's, and the lock may be held by a thread that the child does not have."""
+    global _lock
+    _lock = _thread.allocate_lock()
+    for spawner in _spawners.values():
+        spawner.forget()
+    _spawners.clear()
+
+
+os.register_at_fork(after_in_child=_after_fork)
 # A zombie for each spawner is not what a process should leave behind.
 atexit.register(lambda: close_all())
 
@@ -55,8 +65,7 @@ def close_all() -> None:
     """Ends the spawners that this process started, and with them their boxes."""
     with _lock:
         for spawner in _spawners.values():
-            if spawner.owner == os.getpid():
-                spawner.close()
+            spawner.close()
         _spawners.clear()
 
 

@@ -20,6 +20,8 @@ _SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
 #: What a terminal takes for the end of input.
 _END_OF_INPUT = b"\x04"
 _GRACE_S = 1.0
+#: What a pipe holds at most. pipe(7): a plain user can't make it longer.
+_MOST_IN_PIPE = 1 << 20
 
 
 TYPE_CHECKING = False
@@ -56,11 +58,13 @@ class Exit:
 class Sink:
     """Where one stream of output goes: kept in memory, or passed on to a descriptor."""
 
-    __slots__ = ("count", "data", "fd", "target", "truncated")
+    __slots__ = ("count", "data", "fd", "late", "target", "truncated")
 
     def __init__(self, fd: int, target: int | None) -> None:
         self.fd = fd
         self.target = target
+        #: What may be left of the command's own output, once its end was heard.
+        self.late = _MOST_IN_PIPE
         self.data = bytearray()
         self.count = 0
         self.truncated = False
@@ -79,9 +83,9 @@ class Sink:
 
     def close(self) -> None:
         """Closes the end that is read."""
-        if self.fd >= 0:
-            os.close(self.fd)
-            self.fd = -1
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
 
 
 class Stdio:
@@ -207,12 +211,14 @@ class Attendance:
 
     def finished(self) -> bool:
         """Whether the command, or the one-shot box, has ended and its output is all here."""
-        if self._own is not None:
-            return self.box.ended is not None and not self._open
-        if not self._over:
+        if not self._ended():
             return False
-        # What the command left in the pipes is its output; what its orphans will write later is not waited for.
+        # What it left in the pipes is its output. What its orphans will write later is not waited for, nor is the end
+        # of a pipe that others hold open: a process that was forked from ours, or one that the box gave it to.
         return not self._open or not _readable(list(self._open))
+
+    def _ended(self) -> bool:
+        return self._own.ended is not None if self._own is not None else self._over
 
     def wait_ms(self) -> int | None:
         """How long to wait before `check_time`; None: until something comes."""
@@ -285,9 +291,12 @@ class Attendance:
         return chunk
 
     def _move(self, sink: Sink) -> bool:
-        chunk = read_stream(sink.fd, _CHUNK)
+        ended = self._ended()
+        chunk = read_stream(sink.fd, min(_CHUNK, sink.late))
         if not chunk:
             return False
+        if ended:
+            sink.late -= len(chunk)
         if self.flooded:
             return True
         self._tell(sink, chunk[: self.room])

@@ -12,7 +12,7 @@ from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.cgroups import sweep
 from immure.runtimes.process.faults import explain
-from immure.runtimes.process.spawner import Spawner, receive, send
+from immure.runtimes.process.spawner import Spawner, hang_up, receive, send
 from immure.runtimes.process.stem import Ended, Stem
 
 
@@ -60,10 +60,7 @@ class Box(Stem):
 
     def release(self) -> None:
         """Lets the inspected process go on. One that could not be started has taken its box along already."""
-        try:
-            send(self.owner, frames.header(frames.RELEASE), [])
-        except BoxLost:
-            pass
+        self._say(frames.RELEASE)
 
     def alive(self) -> bool:
         """Whether its stem and its spawner are there."""
@@ -76,8 +73,13 @@ class Box(Stem):
 
     def kill(self) -> None:
         """Ends the box at once; `wait_end` tells when it is gone."""
+        self._say(frames.KILL)
+
+    def _say(self, kind: int) -> None:
+        """To the spawner, which may be gone."""
         try:
-            send(self.owner, frames.header(frames.KILL), [])
+            with self._using:
+                send(self.owner, frames.header(kind), [])
         except BoxLost:
             pass
 
@@ -113,16 +115,19 @@ class Box(Stem):
             self._wait_pidfd()
             sweep(self.launch)
         finally:
-            self.owner.close()
+            with self._using:
+                self.owner.close()
             self.leave()
             if self._pidfd >= 0:
                 os.close(self._pidfd)
                 self._pidfd = -1
 
     def __del__(self) -> None:
-        # A box that nobody holds ends with its sockets, which close themselves; this descriptor does not.
+        # A box that nobody holds ends; in a forked child it is the parent's. This descriptor does not close itself.
         if getattr(self, "_pidfd", -1) >= 0:
             os.close(self._pidfd)
+            if self._spawner.owner == os.getpid():
+                hang_up(self.owner)
 
     def _wait_pidfd(self) -> None:
         if self._pidfd < 0:

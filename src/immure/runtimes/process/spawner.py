@@ -28,6 +28,21 @@ def pair() -> tuple[Socket, Socket]:
     return _socket.socketpair(_socket.AF_UNIX, _socket.SOCK_SEQPACKET | _socket.SOCK_CLOEXEC)
 
 
+def disconnect(socket: Socket) -> None:
+    """Ends the connection, which both ends notice; the descriptor stays."""
+    try:
+        socket.shutdown(_socket.SHUT_RDWR)
+    except OSError:
+        # There is none any more.
+        pass
+
+
+def hang_up(socket: Socket) -> None:
+    """Closes it, and with it the connection: a process that was forked from this one may hold a copy."""
+    disconnect(socket)
+    socket.close()
+
+
 def send(socket: Socket, message: bytes, fds: list[int]) -> None:
     """One message with descriptors. Raises BoxLost where nobody is there any more."""
     rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
@@ -88,9 +103,12 @@ class Spawner:
         self._socket = ours
         self._plans: dict[str, int] = {}
         self._loading = _thread.allocate_lock()
-        #: Held while the socket is used: one that another thread closes meanwhile may be somebody else's number.
-        self._using = _thread.allocate_lock()
+        #: Held while the socket is used: one that another thread closes meanwhile may be somebody else's number. In the
+        #: same thread the handler of a signal may come in between.
+        self._using = _thread.RLock()
         self.owner = os.getpid()
+        #: Its number may be another process's by now.
+        self._reaped = False
         try:
             self.pid = self._start(program, theirs.fileno())
         finally:
@@ -181,18 +199,25 @@ class Spawner:
 
     def alive(self) -> bool:
         """Whether the process runs, and is ours rather than that of the process we were forked from."""
-        if self.owner != os.getpid():
+        if self.owner != os.getpid() or self._reaped:
             return False
         try:
-            return os.waitpid(self.pid, os.WNOHANG) == (0, 0)
+            self._reaped = os.waitpid(self.pid, os.WNOHANG) != (0, 0)
         except ChildProcessError:
-            return False
+            self._reaped = True
+        return not self._reaped
+
+    def forget(self) -> None:
+        """Lets go of it, in a forked child. The lock may be held by a thread that only the parent has."""
+        self._socket.close()
 
     def close(self) -> None:
         """Ends it, and with it its boxes, and waits until it is gone. One that is stopped or stuck is killed."""
-        with self._using:
-            self._socket.close()
         if self.owner != os.getpid():
+            return
+        with self._using:
+            hang_up(self._socket)
+        if self._reaped:
             return
         import select
 

@@ -5,12 +5,13 @@ Standard library only, and little of that: this is on the hot path.
 
 from __future__ import annotations
 
+import _thread
 import os
 
 from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
-from immure.runtimes.process.spawner import Socket, memory_file, pair, receive, send
+from immure.runtimes.process.spawner import Socket, hang_up, memory_file, pair, receive, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +41,9 @@ class Stem:
     def __init__(self, launch: Launch, stem: Socket) -> None:
         self.launch = launch
         self.stem = stem
+        #: Held while a socket is used: one that another thread closes meanwhile may be somebody else's number. In the
+        #: same thread the handler of a signal may come in between.
+        self._using = _thread.RLock()
         #: The box's first process, once it is ready.
         self.pid = 0
         self.ended: Ended | None = None
@@ -84,14 +88,19 @@ class Stem:
             fds.append(file)
             flags, payload = flags | frames.IN_FILE, b""
         try:
-            send(self.stem if theirs is not None else ours, frames.header(frames.EXEC, flags) + payload, fds)
+            message = frames.header(frames.EXEC, flags) + payload
+            if theirs is None:
+                send(ours, message, fds)
+            else:
+                with self._using:
+                    send(self.stem, message, fds)
         except BoxLost as error:
             ours.close()
             raise BoxLost(
                 "the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox"
             ) from error
         except BaseException:
-            ours.close()
+            hang_up(ours)
             raise
         finally:
             if theirs is not None:
@@ -109,7 +118,8 @@ class Stem:
             return os.openpty()
         ours, theirs = pair()
         try:
-            send(self.stem, frames.header(frames.OPEN_TERMINAL), [theirs.fileno()])
+            with self._using:
+                send(self.stem, frames.header(frames.OPEN_TERMINAL), [theirs.fileno()])
             theirs.close()
             message, fds = receive(ours)
         finally:
@@ -132,7 +142,8 @@ class Stem:
 
     def pause(self, paused: bool) -> None:
         """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
-        send(self.stem, frames.header(frames.PAUSE if paused else frames.RESUME), [])
+        with self._using:
+            send(self.stem, frames.header(frames.PAUSE if paused else frames.RESUME), [])
 
     def give_back(self, asker: Socket) -> None:
         """Keeps the socket of a command whose exit has been heard for the next one: both sides save making another."""
@@ -147,7 +158,8 @@ class Stem:
 
     def leave(self) -> None:
         """Ends the commands that were asked for here, and lets go of the box."""
-        self.stem.close()
+        with self._using:
+            self.stem.close()
         while self._askers:
             self._askers.pop().close()
 
@@ -161,6 +173,6 @@ def ask(box: Commands, request: Request, stdio: Stdio, owner: tuple[int, int] | 
         stdio.given()
         stdio.settled()
     except BaseException:
-        asker.close()
+        hang_up(asker)
         raise
     return asker
