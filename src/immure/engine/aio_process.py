@@ -26,6 +26,9 @@ class AsyncStream:
     def __init__(self, process: AsyncProcess, sink: Sink) -> None:
         self._process = process
         self._file = Watched(sink.fd) if sink.fd >= 0 else None
+        if self._file is not None:
+            # What there is to read, a box can take away again; and the loop would wait.
+            os.set_blocking(sink.fd, False)
         sink.fd = -1
         self._sink = sink
         self._rest = b""
@@ -69,9 +72,11 @@ class AsyncStream:
     async def _chunk(self, size: int) -> bytes:
         self._process.refuse_forked()
         async with self._reading:
-            if self._file is None or not await self._file.readable():
-                return b""
-            return self._process.note(self._sink, read_stream(self._file.fd, size))
+            while self._file is not None and await self._file.readable():
+                chunk = read_stream(self._file.fd, size)
+                if chunk is not None:
+                    return self._process.note(self._sink, chunk)
+            return b""
 
     def close(self) -> None:
         """Lets go of it. What the command still writes is an error to it. A task that reads is at the end."""

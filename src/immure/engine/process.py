@@ -7,6 +7,7 @@ import os
 import select
 import threading
 from time import monotonic
+from typing import Any
 
 from immure.engine.deadlines import watch
 from immure.engine.log import Record
@@ -44,7 +45,7 @@ class Process(ProcessFace):
         if request.timeout_s is not None:
             watch(monotonic() + request.timeout_s, self._look_at_time)
         # Last: from here on it closes the descriptor, and nobody else does.
-        self._stdin = self._input = io.FileIO(writer, "wb") if writer is not None else None
+        self._stdin = self._input = _Input(writer, "wb") if writer is not None else None
 
     @property
     def stdin(self) -> io.FileIO | None:
@@ -146,6 +147,26 @@ class Process(ProcessFace):
         self.close()
 
 
+class _Input(io.FileIO):
+    """Standard input. A terminal's is one file with what it shows, and that is not waited for."""
+
+    def write(self, data: Any, /) -> int:  # type: ignore[override]
+        view = memoryview(data).cast("B")
+        while view:
+            count = super().write(view)
+            if count is None:
+                _wait_for(self.fileno(), select.POLLOUT)
+            else:
+                view = view[count:]
+        return memoryview(data).nbytes
+
+
+def _wait_for(fd: int, events: int) -> None:
+    poll = select.poll()
+    poll.register(fd, events)
+    poll.poll()
+
+
 class _Raw(io.RawIOBase):
     """One stream, counted as it is read. It takes the descriptor from those that `wait` collects."""
 
@@ -164,7 +185,9 @@ class _Raw(io.RawIOBase):
         self._process.refuse_forked()
         if self._fd < 0:
             return 0
-        chunk = self._process.note(self._sink, read_stream(self._fd, len(buffer)))
+        while (read := read_stream(self._fd, len(buffer))) is None:
+            _wait_for(self._fd, select.POLLIN)
+        chunk = self._process.note(self._sink, read)
         buffer[: len(chunk)] = chunk
         return len(chunk)
 

@@ -187,6 +187,9 @@ class Attendance:
         """Says what is to be waited for; it changes as things come."""
         self._open = {sink.fd: sink for sink in self.sinks if sink.fd >= 0}
         for fd in self._open:
+            # What there is to read, a box can take away again, and what is typed it may not take: whoever waited for
+            # that would miss the deadline.
+            os.set_blocking(fd, False)
             poll.register(fd, _IN)
         # The end of a one-shot box comes with its owner's socket; the exit is then there to be read.
         end = self._own.owner if self._own is not None else self.asker
@@ -194,6 +197,7 @@ class Attendance:
         if self.wakeup is not None:
             poll.register(self.wakeup, _IN)
         if self._feed is not None:
+            os.set_blocking(self._feed[1], False)
             poll.register(self._feed[0], _IN)
 
     def handle(self, poll: Poller, fd: int, event: int) -> None:
@@ -293,6 +297,8 @@ class Attendance:
     def _move(self, sink: Sink) -> bool:
         ended = self._ended()
         chunk = read_stream(sink.fd, min(_CHUNK, sink.late))
+        if chunk is None:
+            return True
         if not chunk:
             return False
         if ended:
@@ -331,6 +337,8 @@ class Attendance:
             if event & ~_OUT:
                 raise BrokenPipeError
             self._feeding = self._feeding[os.write(target, self._feeding) :]
+        except BlockingIOError:
+            return None
         except OSError:
             # The command has closed its standard input; ours stays as it is.
             poll.unregister(target)
@@ -352,10 +360,12 @@ class Attendance:
         self._feed = None
 
 
-def read_stream(fd: int, size: int) -> bytes:
-    """A chunk of a pipe or terminal; nothing at its end, which a terminal tells by EIO."""
+def read_stream(fd: int, size: int) -> bytes | None:
+    """A chunk of a pipe or terminal; nothing at its end, which a terminal tells by EIO; None where none is there."""
     try:
         return os.read(fd, size)
+    except BlockingIOError:
+        return None
     except OSError as error:
         if error.errno == _EIO:
             return b""
