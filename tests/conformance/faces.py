@@ -1,4 +1,4 @@
-"""The two faces of a box under one: every verb blocks here, so that one test serves both."""
+"""The two faces of a box under one, whatever carries it: every verb blocks here, so that one test serves all."""
 
 from __future__ import annotations
 
@@ -11,7 +11,14 @@ from typing import Any, TypeVar
 from immure import AsyncSandbox, Process, Result, Sandbox
 from immure.engine.aio_process import AsyncProcess
 
+from .hosted import HostedAsyncSandbox, HostedSandbox
+
 T = TypeVar("T")
+
+#: Boxes of the process runtime, and boxes behind a channel.
+FACES = ("sync", "async", "sync guest", "async guest")
+_SANDBOXES: dict[str, type[Sandbox]] = {"sync": Sandbox, "sync guest": HostedSandbox}
+_ASYNC: dict[str, type[AsyncSandbox]] = {"async": AsyncSandbox, "async guest": HostedAsyncSandbox}
 
 
 class Loop:
@@ -115,8 +122,8 @@ class BlockingFiles:
 class BlockingBox:
     """A `Sandbox`, or an `AsyncSandbox` in a loop."""
 
-    def __init__(self, box: Sandbox | AsyncSandbox, loop: Loop | None) -> None:
-        self.box, self.loop = box, loop
+    def __init__(self, face: str, box: Sandbox | AsyncSandbox, loop: Loop | None) -> None:
+        self.face, self.box, self.loop = face, box, loop
 
     def exec(self, *args: Any, **keywords: Any) -> Result:
         called = self.box.exec(*args, **keywords)
@@ -153,14 +160,14 @@ class BlockingBox:
 
 @contextmanager
 def blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
-    """A box of one face: `sync` or `async`."""
-    if face == "sync":
-        with Sandbox(**keywords) as box:
-            yield BlockingBox(box, None)
+    """A box of one of the FACES."""
+    if face in _SANDBOXES:
+        with _SANDBOXES[face](**keywords) as box:
+            yield BlockingBox(face, box, None)
         return
     loop = Loop()
     try:
-        box = BlockingBox(loop.do(AsyncSandbox(**keywords).open()), loop)
+        box = BlockingBox(face, loop.do(_ASYNC[face](**keywords).open()), loop)
         try:
             yield box
         finally:

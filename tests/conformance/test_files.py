@@ -14,12 +14,12 @@ import pytest
 
 from immure import ExecFailed, FileError, Sandbox, SpecError
 
-from .faces import BlockingBox, BlockingFiles, blocking
+from .faces import FACES, BlockingBox, BlockingFiles, blocking
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
 
 
-@pytest.fixture(params=["sync", "async"], scope="module")
+@pytest.fixture(params=FACES, scope="module")
 def box(request: pytest.FixtureRequest) -> Iterator[BlockingBox]:
     with blocking(request.param, timeout_s=40) as made:
         yield made
@@ -107,7 +107,7 @@ class TestContent:
             file.truncate(size - 3)
             file.seek(0, 2)
             file.write(b"end")
-        with blocking("sync" if box.loop is None else "async", disk_mib=3000, timeout_s=55) as large:
+        with blocking(box.face, disk_mib=3000, timeout_s=55) as large:
             tracemalloc.start()
             try:
                 large.files.upload(source, "/tmp/large")
@@ -185,7 +185,7 @@ os.symlink(b"\xfe", b"link")
         assert files.list() == []
 
     def test_the_working_directory_may_be_what_is_to_be_made(self, box: BlockingBox) -> None:
-        with blocking("sync" if box.loop is None else "async", workdir="/tmp/new") as other:
+        with blocking(box.face, workdir="/tmp/new") as other:
             with pytest.raises(ExecFailed, match="/tmp/new"):
                 other.files.list()
             other.files.mkdir("/tmp/new")
@@ -342,7 +342,7 @@ class TestHostile:
         assert spy.wait().stdout == b"True [] 5\n"
 
     def test_a_full_disk_leaves_what_was_there(self, box: BlockingBox, tmp_path: Path) -> None:
-        with blocking("sync" if box.loop is None else "async", disk_mib=8) as small:
+        with blocking(box.face, disk_mib=8) as small:
             small.files.write("/tmp/a", b"old")
             error = refused(28, small.files.write, "/tmp/a", bytes(12 << 20))
             assert "disk_mib" in str(error)

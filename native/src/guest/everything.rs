@@ -11,6 +11,13 @@ struct Known {
     state: u8,
 }
 
+/// What one look at /proc has found.
+struct Found {
+    descendants: Vec<Known>,
+    /// Nothing was there that had gone before it was looked at: what descends from such a one may be missing.
+    whole: bool,
+}
+
 /// Sends it to everything. As process 1 in one step, which no fork escapes.
 pub fn signal(number: i32) -> Outcome<()> {
     if std::process::id() == 1 {
@@ -18,20 +25,30 @@ pub fn signal(number: i32) -> Outcome<()> {
         let _ = process::kill(-1, number);
         return Ok(());
     }
-    for one in descendants()? {
+    for one in look()?.descendants {
         // It may have ended.
         let _ = process::kill(one.pid, number);
     }
     Ok(())
 }
 
-/// Stops what has not stopped yet. True once there is nothing of that kind.
+/// Stops what has not stopped yet. True once there is nothing of that kind, and nothing was made while it was looked for.
 pub fn stop() -> Outcome<bool> {
-    let moving = descendants()?.iter().filter(|one| !matches!(one.state, b'T' | b't' | b'Z' | b'X')).count();
-    if moving > 0 {
+    let newest = newest_pid();
+    let found = look()?;
+    let moves = |one: &Known| !matches!(one.state, b'T' | b't' | b'Z' | b'X');
+    if found.descendants.iter().any(moves) {
         signal(libc::SIGSTOP)?;
+        return Ok(false);
     }
-    Ok(moving == 0)
+    Ok(found.whole && newest_pid() == newest)
+}
+
+/// The number of the process that was made last. proc(5), loadavg.
+fn newest_pid() -> Option<i32> {
+    let mut buffer = [0; 256];
+    let text = fd::read_small_at(libc::AT_FDCWD, "/proc/loadavg", &mut buffer).ok()?;
+    std::str::from_utf8(text).ok()?.split_ascii_whitespace().last()?.parse().ok()
 }
 
 /// Ends it all, and waits until it is gone. `commands` are known to run, whatever /proc shows.
@@ -49,8 +66,8 @@ pub fn end(commands: impl Iterator<Item = i32>) {
     }
 }
 
-fn descendants() -> Outcome<Vec<Known>> {
-    let mut others: Vec<Known> = all()?;
+fn look() -> Outcome<Found> {
+    let (mut others, whole) = all()?;
     let mut found: Vec<Known> = Vec::new();
     let mut parents = vec![std::process::id() as i32];
     while let Some(parent) = parents.pop() {
@@ -60,20 +77,22 @@ fn descendants() -> Outcome<Vec<Known>> {
         found.extend(below);
         others = rest;
     }
-    Ok(found)
+    Ok(Found { descendants: found, whole })
 }
 
-fn all() -> Outcome<Vec<Known>> {
+fn all() -> Outcome<(Vec<Known>, bool)> {
     let unreadable = |errno| Fault::new("processes", "/proc", errno);
     let entries =
         fs::read_dir("/proc").map_err(|error| unreadable(error.raw_os_error().unwrap_or(libc::EIO)))?;
     let number = |entry: fs::DirEntry| entry.file_name().to_str()?.parse().ok();
-    let found: Vec<Known> = entries.flatten().filter_map(number).filter_map(known).collect();
+    let numbers: Vec<i32> = entries.flatten().filter_map(number).collect();
+    let found: Vec<Known> = numbers.iter().copied().filter_map(known).collect();
     // This process is there; where it is not, that is no /proc.
     if found.iter().all(|one| one.pid != std::process::id() as i32) {
         return Err(unreadable(libc::ENOENT));
     }
-    Ok(found)
+    let whole = found.len() == numbers.len();
+    Ok((found, whole))
 }
 
 fn known(pid: i32) -> Option<Known> {

@@ -4,9 +4,9 @@
 mod ends;
 mod everything;
 mod requests;
-mod serve;
-mod stream;
-mod wire;
+pub mod serve;
+pub mod stream;
+pub mod wire;
 
 use crate::channel::frame::Frame;
 use crate::fault::{At, Fault, Outcome};

@@ -113,6 +113,7 @@ impl Guest {
                 // Not after its end: another process may have its number.
                 if let (Some(running), None) = (&one.running, &one.exit) {
                     send_signal(running.pid, signal.into(), group);
+                    one.signalled = true;
                 }
             }
             Frame::Resize { columns, rows, .. } => {
@@ -179,6 +180,7 @@ impl Guest {
             outputs: ends.outputs.into_iter().map(|(which, fd)| Pipe::new(which, fd, window)).collect(),
             terminal: flags & TERMINAL != 0,
             exit: None,
+            signalled: false,
             told: false,
         });
         Ok(())
@@ -194,6 +196,7 @@ impl Guest {
             outputs: Vec::new(),
             terminal: asked.flags & TERMINAL != 0,
             exit: Some(exit),
+            signalled: false,
             told: false,
         };
         stream.settle(&mut self.wire);

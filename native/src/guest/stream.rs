@@ -20,6 +20,9 @@ pub struct Stream {
     pub terminal: bool,
     /// Known, and told as soon as what was written before it is on its way.
     pub exit: Option<Exit>,
+    /// The host has sent it a signal. Where it dies of one, what the host has no room for is not waited for: nobody may
+    /// be reading, and it might as well have died before it was written.
+    pub signalled: bool,
     pub told: bool,
 }
 
@@ -51,6 +54,7 @@ pub struct Exit {
 impl Stream {
     /// The command has ended. What is in its pipes was written before; what its orphans will write later was not.
     pub fn ended(&mut self, exit: Exit) {
+        self.signalled &= libc::WIFSIGNALED(exit.status);
         self.exit = Some(exit);
         for pipe in &mut self.outputs {
             pipe.owed = match self.terminal {
@@ -62,7 +66,8 @@ impl Stream {
 
     /// Tells the exit where that is due. True where the stream is over.
     pub fn settle(&mut self, wire: &mut Wire) -> bool {
-        if let Some(exit) = self.exit.take_if(|_| self.outputs.iter().all(|pipe| pipe.owed == 0)) {
+        let sent = |pipe: &Pipe| pipe.owed == 0 || self.signalled && pipe.credit == 0;
+        if let Some(exit) = self.exit.take_if(|_| self.outputs.iter().all(sent)) {
             let (errno, step) = (exit.errno as u16, exit.step as u16);
             let Exit { status, cpu_us, memory_peak_kib, .. } = exit;
             let stream = Count(self.id);
@@ -149,6 +154,11 @@ impl Input {
 
     pub fn waits(&self) -> bool {
         !self.pending.is_empty()
+    }
+
+    #[cfg(test)]
+    pub fn pending_bytes(&self) -> usize {
+        self.pending.len()
     }
 
     /// False where the host had been told of no room for it, or had ended the input.

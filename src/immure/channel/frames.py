@@ -246,6 +246,9 @@ class _AnyHello(Struct, frozen=True, array_like=True, tag=0):
     version: int
 
 
+#: Text that is none has an error of its own.
+_NO_FRAME = (msgspec.DecodeError, UnicodeDecodeError)
+
 _encoder = msgspec.msgpack.Encoder()
 _number: msgspec.msgpack.Decoder[U32] = msgspec.msgpack.Decoder(U32)
 _any_hello = msgspec.msgpack.Decoder(_AnyHello)
@@ -272,14 +275,14 @@ def decode_any(body: bytes | bytearray | memoryview) -> FromHost | FromGuest:
 def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray | memoryview) -> Any:
     try:
         frame = decoder.decode(body)
-    except msgspec.DecodeError as error:
+    except _NO_FRAME as error:
         raise _fault(body, error) from None
     if type(frame) is Hello:
         _check_version(frame.magic, frame.version)
     return frame
 
 
-def _fault(body: bytes | bytearray | memoryview, error: msgspec.DecodeError) -> ChannelError:
+def _fault(body: bytes | bytearray | memoryview, error: Exception) -> ChannelError:
     """What is wrong with it: a second look, which trusts no count or length."""
     kind = _kind_of(bytes(body[:_KIND_BYTES]))
     if kind is None:
@@ -290,7 +293,7 @@ def _fault(body: bytes | bytearray | memoryview, error: msgspec.DecodeError) -> 
         try:
             other = _any_hello.decode(body)
             _check_version(other.magic, other.version)
-        except msgspec.DecodeError:
+        except _NO_FRAME:
             # Not even the beginning that all versions have.
             pass
         except ChannelError as fault:

@@ -27,6 +27,9 @@ class Relay:
         self._targets = dict(zip((1, 2), targets, strict=False))
         self.source: Source | None = None
         self._exit: bytes | None = None
+        #: The asker has sent it a signal. Where it dies of one, what nobody reads is not waited for: it might as well
+        #: have died before it was written.
+        self._signalled = False
         self._told = False
         self._done = done
         for target in targets:
@@ -53,8 +56,9 @@ class Relay:
                 self._tell(frames.header(frames.STARTED))
             case channel.Exited():
                 self._exit = exit_message(event)
-                for target in self._targets.values():
-                    target.owed = target.pending_bytes()
+                if not (self._signalled and _died_of_signal(event.status)):
+                    for target in self._targets.values():
+                        target.owed = target.pending_bytes()
             case _:
                 return
         self.settle()
@@ -83,6 +87,7 @@ class Relay:
             if number <= _MOST_SIGNAL:
                 group = bool(int.from_bytes(message[2:4], "little") & frames.GROUP)
                 self._pump.host.signal(self._stream, number, group=group)
+                self._signalled = True
         elif kind == RESIZE and len(message) >= 16:
             self._pump.host.resize(self._stream, frames.u32(message, 8), frames.u32(message, 12))
         elif not message or event & GONE:
@@ -118,6 +123,10 @@ class Relay:
         for target in self._targets.values():
             target.close()
         self._close_asker()
+
+
+def _died_of_signal(status: int) -> bool:
+    return status & 0x7F not in (0, 0x7F)
 
 
 def exit_message(event: channel.Exited) -> bytes:
