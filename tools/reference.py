@@ -32,7 +32,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "The spec": ("SandboxSpec", "Level"),
     "Errors": (
         "ImmureError", "SpecError", "ProfileError", "ProtectionUnavailable", "RuntimeUnavailable", "LevelNotReached",
-        "BoxError", "SetupFailed", "ExecFailed", "FileError", "BoxLost",
+        "BoxError", "SetupFailed", "ExecFailed", "FileError", "BoxLost", "ChannelError",
     ),
 }  # fmt: skip
 

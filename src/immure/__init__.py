@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from immure.engine.stdio import PIPE as PIPE
     from immure.errors import BoxError as BoxError
     from immure.errors import BoxLost as BoxLost
+    from immure.errors import ChannelError as ChannelError
     from immure.errors import ExecFailed as ExecFailed
     from immure.errors import FileError as FileError
     from immure.errors import ImmureError as ImmureError
@@ -34,6 +35,7 @@ __version__ = "0.1.0"
 _ERRORS = (
     "BoxError",
     "BoxLost",
+    "ChannelError",
     "ExecFailed",
     "FileError",
     "ImmureError",
@@ -64,6 +66,7 @@ __all__ = [
     "AsyncSandbox",
     "BoxError",
     "BoxLost",
+    "ChannelError",
     "ExecFailed",
     "FileError",
     "ImmureError",

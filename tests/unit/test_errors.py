@@ -7,7 +7,16 @@ import pickle
 import pytest
 
 from immure import errors
-from immure.errors import BoxError, ExecFailed, FileError, ImmureError, ProtectionUnavailable, SetupFailed, SpecError
+from immure.errors import (
+    BoxError,
+    BoxLost,
+    ExecFailed,
+    FileError,
+    ImmureError,
+    ProtectionUnavailable,
+    SetupFailed,
+    SpecError,
+)
 
 TREE = {
     "ImmureError": (Exception, "IMM-ERROR"),
@@ -21,6 +30,7 @@ TREE = {
     "ExecFailed": (BoxError, "IMM-EXEC"),
     "FileError": (BoxError, "IMM-FILE"),
     "BoxLost": (BoxError, "IMM-LOST"),
+    "ChannelError": (BoxLost, "IMM-CHANNEL"),
 }
 
 
