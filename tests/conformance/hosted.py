@@ -17,6 +17,7 @@ import msgspec
 from immure import PIPE, AsyncSandbox, Process, Sandbox
 from immure.channel.aio import LoopDriver
 from immure.channel.blocking import ThreadDriver
+from immure.engine.command import prepare_call
 from immure.engine.face import BoxFace
 from immure.engine.readiness import readable
 from immure.host.native import native_program
@@ -82,12 +83,14 @@ class HostedSandbox(Sandbox):
     """A `Sandbox` whose box is behind a channel that a thread serves."""
 
     def __init__(self, **keywords: Any) -> None:
-        BoxFace.__init__(self, **keywords)
+        rest = dict(keywords)
+        preset, name, log_mib = rest.pop("preset", None), rest.pop("name", "immure"), rest.pop("log_mib", 1)
+        BoxFace.__init__(self, prepare_call(None, preset, rest, name), name, log_mib=log_mib)
         self._closing = threading.Lock()
         outer = outer_box(**keywords)
         try:
             self._measured = outer._measured
-            self._box = guest_box(outer, self._launch, ThreadDriver)
+            self._stem = self._box = guest_box(outer, self._launch, ThreadDriver)
         except BaseException:
             outer.close()
             raise
@@ -109,7 +112,7 @@ class HostedAsyncSandbox(AsyncSandbox):
         outer = await asyncio.to_thread(outer_box, **self._keywords)
         try:
             self._measured = outer._measured
-            self._box = guest_box(outer, self._launch, LoopDriver)
+            self._stem = self._box = guest_box(outer, self._launch, LoopDriver)
         except BaseException:
             outer.close()
             raise

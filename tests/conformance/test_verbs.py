@@ -417,6 +417,20 @@ class TestPause:
             assert box.exec(["true"]).ok
 
 
+class TestKill:
+    def test_it_ends_the_box_under_who_waits(self, face: str) -> None:
+        with blocking(face) as box:
+            process = box.start(["sleep", "300"])
+            box.box.kill()
+            with pytest.raises(BoxLost):
+                process.wait()
+            with pytest.raises(BoxLost):
+                box.exec(["true"])
+            box.box.kill()
+            box.close()
+            box.box.kill()
+
+
 def told(logs: Logs) -> list[tuple[int, str, str]]:
     return [(one.command, one.stream, one.text()) for one in logs.entries]
 

@@ -89,6 +89,12 @@ class BoxFace:
         self._check_owner()
         return self.log.read(command, tail)
 
+    def kill(self) -> None:
+        """Ends the box and everything in it at once, whatever waits for it. `close` waits until it is gone."""
+        self._check_owner()
+        if not self._stem.left:
+            self._stem.kill()
+
     def request(
         self,
         argv: Sequence[Argument],
