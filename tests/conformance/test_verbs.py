@@ -364,7 +364,7 @@ class TestPause:
         busy = box.start(["/usr/bin/python3", "-ISc", program])
         assert settles(lambda: box.box.stats().cpu_ms > 50)
         box.pause()
-        assert box.box.paused
+        assert (box.box.paused, box.box.state) == (True, "paused")
         before = box.box.stats().cpu_ms
         time.sleep(0.2)
         assert box.box.stats().cpu_ms == before
@@ -421,7 +421,9 @@ class TestKill:
     def test_it_ends_the_box_under_who_waits(self, face: str) -> None:
         with blocking(face) as box:
             process = box.start(["sleep", "300"])
+            assert box.box.state == "ready"
             box.box.kill()
+            assert box.box.state == "stopped"
             with pytest.raises(BoxLost):
                 process.wait()
             with pytest.raises(BoxLost):
@@ -429,6 +431,7 @@ class TestKill:
             box.box.kill()
             box.close()
             box.box.kill()
+            assert box.box.state == "removed"
 
 
 def told(logs: Logs) -> list[tuple[int, str, str]]:

@@ -85,6 +85,16 @@ def test_between_two_commands_of_a_box() -> None:
             box.exec(["true"])
 
 
+def test_a_box_that_has_lost_it_has_failed() -> None:
+    with Sandbox() as box:
+        assert box.state == "ready"
+        kill_spawners()
+        assert eventually(lambda: box.state == "failed")
+        with pytest.raises(BoxLost):
+            box.exec(["true"])
+    assert box.state == "removed"
+
+
 def test_before_a_box_is_made() -> None:
     kill_spawners()
     assert run(["true"]).ok, "a dead spawner is noticed and replaced"

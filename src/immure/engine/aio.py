@@ -53,6 +53,7 @@ class AsyncSandbox(BoxFace):
 
     async def open(self) -> AsyncSandbox:
         """Makes the box. Raises as `Sandbox` does. `async with` and `await` do this."""
+        self._starting = True
         spawner = await asyncio.to_thread(spawner_for, self._launch)
         try:
             self._box, self._measured = await self._make(spawner)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Callable, Mapping, Sequence
+from typing import Literal
 
 from immure.engine.command import Argument, make_request, make_result
 from immure.engine.log import Log, Logs, Record
@@ -25,6 +26,8 @@ from immure.runtimes.process.session import Measured
 from immure.runtimes.process.spawner import Socket, hang_up
 from immure.runtimes.process.stem import ask
 from immure.spec.keywords import check_environment
+
+State = Literal["created", "starting", "ready", "paused", "failed", "stopped", "removed"]
 
 #: The kernel's (uid_t) -1.
 _NO_USER = 0xFFFF_FFFF
@@ -53,8 +56,24 @@ class BoxFace:
         self._owner = os.getpid()
         self._launch = launch
         self._oom_kills = 0
+        self._starting = self._killed = False
         self.log = Log(int(log_mib * (1 << 20)))
         self.paused = False
+
+    @property
+    def state(self) -> State:
+        """What it is in: `created` and `starting` before it is ready, `ready`, `paused`, `failed` where it has ended by
+        itself, `stopped` where it was killed, and `removed` once it is closed and gone.
+        """
+        if not hasattr(self, "_stem"):
+            return "starting" if self._starting else "created"
+        if self._stem.left:
+            return "removed"
+        if self._killed:
+            return "stopped"
+        if not self._stem.alive():
+            return "failed"
+        return "paused" if self.paused else "ready"
 
     def evidence(self) -> Evidence:
         """What was measured of the box before its first command, part by part, and the level that it comes to."""
@@ -93,6 +112,7 @@ class BoxFace:
         """Ends the box and everything in it at once, whatever waits for it. `close` waits until it is gone."""
         self._check_owner()
         if not self._stem.left:
+            self._killed = True
             self._stem.kill()
 
     def request(

@@ -60,6 +60,10 @@ class Commands(Protocol):
         """How much of a box that is to be paused has not stopped yet. Waits for nothing."""
         ...
 
+    def alive(self) -> bool:
+        """Whether it can be used, as far as that is known without asking."""
+        ...
+
     def kill(self) -> None:
         """Ends the box at once."""
 
@@ -76,10 +80,6 @@ class Box(Commands, Protocol):
 
     def release(self) -> None:
         """Lets what was measured go on."""
-
-    def alive(self) -> bool:
-        """Whether it can be used, as far as that is known without asking."""
-        ...
 
     def hear_owner(self) -> None:
         """Takes one message from the owner's socket, which is readable. Raises BoxLost."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import select
 import threading
 from collections import deque
 from time import time
@@ -30,16 +29,6 @@ class HeldBox(Sandbox):
         self._begin(launch, name, LOG_MIB, sources)
         self.created_s = time()
         self._background: deque[Background] = deque(maxlen=_MOST_ENDED)
-
-    @property
-    def state(self) -> str:
-        """`ready` or `paused`, or `failed` where it has ended by itself."""
-        poll = select.poll()
-        poll.register(self._box.owner.fileno(), select.POLLIN)
-        poll.register(self._box.stem.fileno(), 0)
-        if poll.poll(0):
-            return "failed"
-        return "paused" if self.paused else "ready"
 
     def for_client(self) -> tuple[dict[str, Any], list[int]]:
         """What another process needs to have commands run in it, with the stem's socket, which stays ours.

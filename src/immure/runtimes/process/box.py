@@ -67,7 +67,8 @@ class Box(Stem):
         import select
 
         poll = select.poll()
-        poll.register(self.owner.fileno(), 0)
+        # Its end is told here, or the spawner's is seen.
+        poll.register(self.owner.fileno(), select.POLLIN)
         poll.register(self.stem.fileno(), 0)
         return not poll.poll(0)
 

@@ -140,6 +140,14 @@ class Stem:
 
         return sum(not stopped(pid) for pid in below(self.pid))
 
+    def alive(self) -> bool:
+        """Whether its stem is there."""
+        import select
+
+        poll = select.poll()
+        poll.register(self.stem.fileno(), 0)
+        return not poll.poll(0)
+
     def pause(self, paused: bool) -> None:
         """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
         with self._using:
