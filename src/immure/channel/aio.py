@@ -6,6 +6,8 @@ import asyncio
 
 from immure.channel.pump import Pump
 
+_STEP_S = 0.05
+
 
 class LoopDriver:
     """Steps a pump in the running loop until its channel is over. Works with any loop that has add_reader."""
@@ -21,6 +23,10 @@ class LoopDriver:
             self.close()
 
     def close(self) -> None:
-        """Steps it no more."""
-        if not self._loop.is_closed():
-            self._loop.remove_reader(self._pump.fileno())
+        """Waits for the channel's end, and steps it no more. In the loop's own thread, which does nothing else then."""
+        while not self._pump.is_over:
+            self._pump.step(_STEP_S)
+        if not self._pump.is_closed:
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._pump.fileno())
+            self._pump.close()

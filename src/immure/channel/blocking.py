@@ -18,8 +18,9 @@ class ThreadDriver:
     def _run(self) -> None:
         while not self._pump.is_over:
             self._pump.step(-1)
+        self._pump.close()
 
     def close(self) -> None:
-        """Waits until it steps no more, which it does not once the channel is over."""
+        """Waits for the channel's end."""
         if self._thread is not threading.current_thread():
             self._thread.join()

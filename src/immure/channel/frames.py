@@ -5,6 +5,7 @@ docs/channel.md says what each means; `native/src/channel/frame.rs` has the same
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, cast
 
 import msgspec
@@ -237,6 +238,7 @@ FromGuest = (
     | Bye
 )
 KINDS: dict[int, type[Frame]] = {cast("int", kind.__struct_config__.tag): kind for kind in Frame.__subclasses__()}
+GUEST_KINDS = {number: kind for number, kind in KINDS.items() if number in (0, *range(64, 128))}
 
 
 class _AnyHello(Struct, frozen=True, array_like=True, tag=0):
@@ -262,32 +264,32 @@ def encode(frame: Frame) -> bytes:
     return len(body).to_bytes(4, "little") + body
 
 
-def decode(body: bytes | bytearray | memoryview) -> FromGuest:
+def decode(body: bytes) -> FromGuest:
     """A frame of a guest out of its bytes, without its length. Raises ChannelError."""
-    return _decode(_from_guest, body)
+    return _decode(_from_guest, body, GUEST_KINDS)
 
 
-def decode_any(body: bytes | bytearray | memoryview) -> FromHost | FromGuest:
+def decode_any(body: bytes) -> FromHost | FromGuest:
     """A frame of either side. Raises ChannelError."""
-    return _decode(_from_anybody, body)
+    return _decode(_from_anybody, body, KINDS)
 
 
-def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes | bytearray | memoryview) -> Any:
+def _decode(decoder: msgspec.msgpack.Decoder[Any], body: bytes, kinds: Mapping[int, type[Frame]]) -> Any:
     try:
         frame = decoder.decode(body)
     except _NO_FRAME as error:
-        raise _fault(body, error) from None
+        raise _fault(body, error, kinds) from None
     if type(frame) is Hello:
         _check_version(frame.magic, frame.version)
     return frame
 
 
-def _fault(body: bytes | bytearray | memoryview, error: Exception) -> ChannelError:
+def _fault(body: bytes, error: Exception, kinds: Mapping[int, type[Frame]]) -> ChannelError:
     """What is wrong with it: a second look, which trusts no count or length."""
-    kind = _kind_of(bytes(body[:_KIND_BYTES]))
+    kind = _kind_of(body[:_KIND_BYTES])
     if kind is None:
         return ChannelError("malformed", need="an array that begins with the number of a kind", have=str(error))
-    if kind not in KINDS:
+    if kind not in kinds:
         return ChannelError("kind", need="a known kind of frame", have=str(kind))
     if kind == 0:
         try:
@@ -298,7 +300,7 @@ def _fault(body: bytes | bytearray | memoryview, error: Exception) -> ChannelErr
             pass
         except ChannelError as fault:
             return fault
-    return ChannelError("fields", need=f"the fields of {KINDS[kind].__name__}", have=str(error))
+    return ChannelError("fields", need=f"the fields of {kinds[kind].__name__}", have=str(error))
 
 
 #: An array's head and a number, in their longest forms.

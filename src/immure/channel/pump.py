@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from immure.channel.frames import FromGuest
 from immure.channel.host import Host
+from immure.channel.limits import HOST_FRAME_BYTES
 from immure.errors import BoxError, BoxLost
 
 IN, OUT = select.EPOLLIN, select.EPOLLOUT
@@ -73,12 +74,14 @@ class Pump:
             for _ in range(len(self._soon)):
                 self._soon.popleft()()
             self.flush()
-            if self._soon and not self.is_over:
-                os.eventfd_write(self._wake, 1)
+            if self._soon:
+                self.wake()
 
     def wake(self) -> None:
         """Has somebody who waits look again."""
-        os.eventfd_write(self._wake, 1)
+        with self.lock:
+            if not self.is_closed:
+                os.eventfd_write(self._wake, 1)
 
     # For those that are joined to it.
 
@@ -108,6 +111,10 @@ class Pump:
     def has_room(self) -> bool:
         """Whether anything more is to be sent now."""
         return len(self._unsent) < FULL_BYTES
+
+    def takes_commands(self) -> bool:
+        """Whether a command is to be asked for: not where the guest has not taken what was sent before."""
+        return len(self._unsent) <= HOST_FRAME_BYTES
 
     def when_room(self, work: Callable[[], None]) -> None:
         """Calls it when there is room again."""
@@ -148,12 +155,18 @@ class Pump:
         self._lost(why)
         self.wake()
 
+    @property
+    def is_closed(self) -> bool:
+        """Whether nobody is to step it any more."""
+        return self._epoll.closed
+
     def close(self) -> None:
-        """Lets go of what is left, once nobody steps any more."""
-        if not self._epoll.closed:
-            self.unwatch(self._wake)
-            os.close(self._wake)
-            self._epoll.close()
+        """Lets go of what is left, once nobody steps it any more."""
+        with self.lock:
+            if not self._epoll.closed:
+                self.unwatch(self._wake)
+                os.close(self._wake)
+                self._epoll.close()
 
     def _clear_wake(self, _event: int) -> None:
         try:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import threading
+import weakref
 from collections.abc import Callable
-from time import monotonic
 from typing import Protocol
 
 import msgspec
@@ -19,16 +20,16 @@ from immure.runtimes.process import frames
 from immure.runtimes.process.spawner import Socket, pair, receive, send
 from immure.runtimes.process.stem import Ended
 
-#: How long a guest may take to end what is in it.
-_PATIENCE_S = 5.0
-_STEP_S = 0.05
+#: How long a guest may take to greet, and to end what is in it.
+START_S = 60.0
+_END_S = 5.0
 
 
 class Driver(Protocol):
     """What steps a pump: `ThreadDriver` or `LoopDriver`."""
 
     def close(self) -> None:
-        """Steps it no more."""
+        """Waits for the channel's end, and steps it no more."""
 
 
 def configuration_of(wire: bytes, *, landlock: bool, drop_groups: bool) -> bytes:
@@ -44,7 +45,7 @@ class GuestBox:
 
     It owns both descriptors. `pid` is the process of this host below which all of it is. `drive` begins to step its
     pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `end` ends what the box is in, whatever the guest
-    does; it is called once, after the channel's end.
+    does; it is called once, after the channel's end. A guest that does not answer within `start_s` is given up.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class GuestBox:
         pid: int,
         drive: Callable[[Pump], Driver],
         end: Callable[[], None],
+        start_s: float = START_S,
     ) -> None:
         self.launch = launch
         self.pid = pid
@@ -67,7 +69,8 @@ class GuestBox:
         self._pause = 0
         self._asked_to_end = False
         self._end_host: Callable[[], None] | None = end
-        self._bridge = Bridge(receives, sends, configuration, self._hear)
+        self._bridge = Bridge(receives, sends, configuration, weakref.WeakMethod(self._hear))
+        self._timer = self._give_up_after(start_s, "an answer to the configuration")
         self._driver = drive(self._bridge.pump)
 
     @property
@@ -75,8 +78,23 @@ class GuestBox:
         """Whether it is closed."""
         return self.owner.fileno() < 0
 
+    def _give_up_after(self, seconds: float, awaited: str) -> threading.Timer:
+        """Ends the channel of a guest that does not answer in time. Nobody else would: it need not ever say a word."""
+        pump = self._bridge.pump
+
+        def give_up() -> None:
+            with pump.lock:
+                if not timer.finished.is_set():
+                    pump.end(BoxLost("the box does not answer", need=f"{awaited} within {seconds:g} s"))
+
+        timer = self._timer = threading.Timer(seconds, give_up)
+        timer.daemon = True
+        timer.start()
+        return timer
+
     def _hear(self, told: channel.Configured | BoxError) -> None:
         """Passes on what concerns the whole box; called by whoever steps the pump."""
+        self._timer.cancel()
         if isinstance(told, channel.Configured):
             for name, answer in (("before", told.sentinel_before), ("after", told.sentinel_after)):
                 if answer is not None:
@@ -177,7 +195,10 @@ class GuestBox:
         """Has the guest end everything; `wait_end` tells when it has."""
         with self._bridge.pump.lock:
             if not self._bridge.pump.is_over:
-                self._asked_to_end = True
+                if not self._asked_to_end:
+                    self._asked_to_end = True
+                    self._timer.cancel()
+                    self._give_up_after(_END_S, "an end")
                 self._bridge.shut_down()
 
     def hear_owner(self) -> None:
@@ -196,19 +217,22 @@ class GuestBox:
         """Ends the box, and what it is in, and waits until it is gone. A guest that does not end is given up."""
         if self.owner.fileno() < 0:
             return
-        pump = self._bridge.pump
         try:
             self.kill()
-            until = monotonic() + _PATIENCE_S
-            # Whoever else steps it: nobody may, where that is the loop of this very thread.
-            while not pump.is_over and monotonic() < until:
-                pump.step(_STEP_S)
-        finally:
-            with pump.lock:
-                pump.end(BoxLost("the box was closed", have=f"it did not end within {_PATIENCE_S} s"))
             self._driver.close()
-            pump.close()
+        finally:
+            self._let_go()
             self.owner.close()
-            if self._end_host is not None:
-                end, self._end_host = self._end_host, None
-                end()
+
+    def _let_go(self) -> None:
+        pump = self._bridge.pump
+        with pump.lock:
+            pump.end(BoxLost("the box was closed"))
+        if self._end_host is not None:
+            end, self._end_host = self._end_host, None
+            end()
+
+    def __del__(self) -> None:
+        # A box that nobody holds ends.
+        if hasattr(self, "_driver"):
+            self._let_go()

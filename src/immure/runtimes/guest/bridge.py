@@ -20,15 +20,17 @@ from immure.runtimes.process.spawner import Socket
 _E2BIG, _EAGAIN, _EXEC_STEP = 7, 11, 1
 
 
+Told = Callable[[channel.Configured | BoxError], None]
+
+
 class Bridge:
     """Starts commands over a channel and passes on what is said of them. Used under its pump's lock.
 
-    `told` is called with what concerns the whole box: `Configured`, and at the end with why there is no more.
+    `told` leads to who is called with what concerns the whole box, while it is there: `Configured`, and at the end why
+    there is no more.
     """
 
-    def __init__(
-        self, receives: int, sends: int, configuration: bytes, told: Callable[[channel.Configured | BoxError], None]
-    ) -> None:
+    def __init__(self, receives: int, sends: int, configuration: bytes, told: Callable[[], Told | None]) -> None:
         self.host = Host(configuration)
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told
@@ -69,7 +71,7 @@ class Bridge:
         """The errno of a command that can't even be asked for."""
         if not self.host.takes_command(command):
             return _E2BIG
-        return 0 if self.host.has_room_for_stream() else _EAGAIN
+        return 0 if self.host.has_room_for_stream() and self.pump.takes_commands() else _EAGAIN
 
     def pause(self) -> int:
         """Has everything stop; `paused` becomes the number that this gives once it has."""
@@ -98,7 +100,7 @@ class Bridge:
         match event:
             case channel.Configured():
                 self._ready = True
-                self._told(event)
+                self._tell(event)
             case channel.Paused(number):
                 self.paused = number
             case channel.Fault(step, thing, errno):
@@ -115,9 +117,14 @@ class Bridge:
                 if relay is not None:
                     relay.hear(event)
 
+    def _tell(self, what: channel.Configured | BoxError) -> None:
+        told = self._told()
+        if told is not None:
+            told(what)
+
     def _lost(self, why: BoxError) -> None:
         # First, so that whoever learns of the end by its asker finds the reason there.
-        self._told(why)
+        self._tell(why)
         while self._relays:
             _, relay = self._relays.popitem()
             relay.close()
