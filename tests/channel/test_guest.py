@@ -1,0 +1,477 @@
+"""The native guest, in an ordinary box: bounds, ends, what it can't do and therefore refuses. As root, one that can."""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import signal
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from conformance.hosted import HostedSandbox, configuration, guest_box, name_of, outer_box, stage_of
+from immure import PIPE, BoxLost, ExecFailed, Sandbox
+from immure.channel.blocking import ThreadDriver
+from immure.engine.face import BoxFace
+from immure.errors import SetupFailed
+from immure.host.native import native_program
+from immure.host.tree import below
+from immure.plan.launch import Launch
+from immure.runtimes.guest.box import GuestBox, configuration_of
+
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(120)]
+
+MIB = 1 << 20
+#: What the design allows for one stream.
+BOUND_KIB = 8 * 1024
+
+
+@pytest.fixture
+def box() -> Iterator[HostedSandbox]:
+    with HostedSandbox() as made:
+        yield made
+
+
+def eventually(condition: Callable[[], object]) -> bool:
+    deadline = time.monotonic() + 10
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def private_kib(pid: int | str) -> int:
+    """What of a process's memory is its own, as it never was larger: what it has written to stays its own."""
+    text = Path(f"/proc/{pid}/status").read_text()
+    return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("RssAnon:"))
+
+
+class TestBounds:
+    def test_a_flood_for_a_slow_reader_is_kept_by_nobody(self, box: HostedSandbox) -> None:
+        size = 1 << 30
+        process = box.start(["head", "-c", str(size), "/dev/zero"])
+        process.stdout.read(1)
+        gc.collect()
+        here, there = private_kib("self"), private_kib(box._box.pid)
+        most_here = most_there = read = 0
+        buffer = bytearray(MIB)
+        while count := process.stdout.readinto(buffer):
+            read += count
+            if read < 32 * MIB:
+                time.sleep(0.01)
+            most_here = max(most_here, private_kib("self") - here)
+            most_there = max(most_there, private_kib(box._box.pid))
+        assert read == size - 1
+        assert process.wait().exit.code == 0
+        assert most_here < BOUND_KIB
+        assert most_there < BOUND_KIB, there
+        # The control: what somebody keeps is seen.
+        kept = box.start(["head", "-c", str(32 * MIB), "/dev/zero"]).stdout.read()
+        assert private_kib("self") - here > 24 * 1024, len(kept)
+
+    def test_a_command_that_reads_nothing_stops_its_writer(self, box: HostedSandbox) -> None:
+        process = box.start(["/bin/sh", "-c", "read -r go </tmp/go; wc -c"], stdin=PIPE, workdir="/tmp")
+        box.exec(["mkfifo", "/tmp/go"])
+        process.close()
+        process = box.start(["/bin/sh", "-c", "read -r go </tmp/go; wc -c"], stdin=PIPE)
+        assert process.stdin is not None
+        os.set_blocking(process.stdin.fileno(), False)
+        written = 0
+        while written < 100 * MIB:
+            count = process.stdin.write(bytes(MIB))
+            if count is None:
+                if not eventually_grows(lambda: process.stdin.write(bytes(4096)) or 0):  # type: ignore[union-attr]
+                    break
+                count = 4096
+            written += count
+        # Two pipes and a window, and not what there was to write.
+        assert written < BOUND_KIB * 1024
+        assert private_kib(box._box.pid) < BOUND_KIB
+        box.exec(["/bin/sh", "-c", "echo > /tmp/go"])
+        os.set_blocking(process.stdin.fileno(), True)
+        process.stdin.close()
+        assert int(process.wait().stdout) == written
+
+    def test_a_hundred_streams_at_once(self, box: HostedSandbox) -> None:
+        content = [os.urandom(300_000) for _ in range(100)]
+        found: dict[int, bytes] = {}
+
+        def one(number: int) -> None:
+            found[number] = bytes(box.exec(["cat"], stdin=content[number]).stdout)
+
+        threads = [threading.Thread(target=one, args=(number,)) for number in range(100)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert [found[number] == content[number] for number in range(100)] == [True] * 100
+
+    def test_one_stream_that_nobody_reads_holds_up_no_other(self, box: HostedSandbox) -> None:
+        stuck = [box.start(["yes"]) for _ in range(20)]
+        for process in stuck:
+            process.stdout.peek(1)
+        assert box.exec(["head", "-c", "10000000", "/dev/zero"]).usage.stdout_bytes == 10_000_000
+        assert box.exec(["cat"], stdin=bytes(3 * MIB)).usage.stdout_bytes == 3 * MIB
+        for process in stuck:
+            process.close()
+
+
+def eventually_grows(write: Callable[[], int]) -> bool:
+    """Whether there is room again within a moment that is long for two processes that do nothing else."""
+    deadline = time.monotonic() + 1
+    while time.monotonic() < deadline:
+        if write():
+            return True
+        time.sleep(0.02)
+    return False
+
+
+class TestCommands:
+    def test_arguments_of_more_than_a_mebibyte(self, box: HostedSandbox) -> None:
+        words = ["x" * 100_000] * 15
+        assert box.exec(["/bin/sh", "-c", 'echo $# "$*" | wc -c', "sh", *words]).stdout.text().split() == ["1500018"]
+        with pytest.raises(ExecFailed, match="Argument list too long"):
+            box.exec(["true", "x" * (1 << 17)])
+        assert box.exec(["true"]).ok
+
+    def test_all_that_was_written_comes_before_the_exit(self, box: HostedSandbox) -> None:
+        for size in (1, 65_536, 65_537, 300_000, 3_000_000):
+            result = box.exec(["/bin/sh", "-c", f"head -c {size} /dev/zero; head -c {size} /dev/zero >&2; exit 7"])
+            assert (result.exit.code, len(result.stdout), len(result.stderr)) == (7, size, size)
+
+    def test_what_orphans_write_is_not_waited_for(self, box: HostedSandbox) -> None:
+        result = box.exec(["/bin/sh", "-c", "echo first; (sleep 300; echo late) & exit 0"])
+        assert (result.exit.code, result.stdout) == (0, b"first\n")
+        flood = box.exec(["/bin/sh", "-c", "yes & sleep 0.1; exit 5"], output_mib=4000)
+        assert flood.exit.code == 5
+
+    def test_a_killed_command_that_nobody_reads_is_heard_of(self, box: HostedSandbox) -> None:
+        for number in (signal.SIGTERM, signal.SIGKILL):
+            process = box.start(["yes"])
+            process.stdout.peek(1)
+            process.signal(number)
+            assert process.wait().exit.signal == number
+
+    def test_memory_and_time_of_a_command_are_told(self, box: HostedSandbox) -> None:
+        program = "import time\nx = bytearray(50_000_000)\nwhile time.process_time() < 0.2: pass"
+        usage = box.exec(["/usr/bin/python3", "-ISc", program]).usage
+        assert usage.cpu_ms >= 190
+        assert usage.memory_peak_bytes > 50_000_000
+
+    def test_orphans_are_reaped(self, box: HostedSandbox) -> None:
+        box.exec(["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &) ; done"])
+        assert eventually(lambda: not below(box._box.pid))
+
+    def test_a_terminal_is_told_of_its_first_and_its_next_size(self, box: HostedSandbox) -> None:
+        script = "trap 'stty size; exit' WINCH; stty size; while :; do sleep 0.01; done"
+        process = box.start(["/bin/sh", "-c", script], pty=(90, 33))
+        assert process.stdout.readline() == b"33 90\r\n"
+        process.resize(200, 60)
+        assert process.stdout.read() == b"60 200\r\n"
+
+    def test_every_byte_goes_through_a_terminal_as_typed(self, box: HostedSandbox) -> None:
+        """Ours between is no second terminal: what it would change is changed once, by the command's own."""
+        process = box.start(["/bin/sh", "-c", "stty raw -echo; echo ready; head -c 256"], pty=True)
+        assert process.stdout.read(5) == b"ready"
+        process.stdout.read(1)
+        every = bytes(range(256))
+        assert process.stdin is not None
+        process.stdin.write(every)
+        assert process.stdout.read() == every
+
+
+class TestEnds:
+    def test_with_the_channel_ends_everything(self) -> None:
+        with outer_box() as outer:
+            box = guest_box(outer, outer._launch, ThreadDriver)
+            box.ready()
+            face = face_of(outer, box)
+            running = face.start(["/bin/sh", "-c", "trap '' TERM HUP; setsid sleep 300 & sleep 300 & wait"])
+            assert eventually(lambda: len(below(box.pid)) == 3)
+            pump = box._bridge.pump
+            with pump.lock:
+                pump.end(BoxLost("lost"))
+            assert eventually(lambda: box.pid not in below(outer._box.pid))
+            assert eventually(lambda: not below(outer._box.pid))
+            with pytest.raises(BoxLost):
+                face.exec(["true"])
+            running.close()
+            box.close()
+
+    def test_a_guest_that_is_killed(self, box: HostedSandbox) -> None:
+        process = box.start(["sleep", "300"])
+        os.kill(box._box.pid, signal.SIGKILL)
+        with pytest.raises(BoxLost):
+            process.wait()
+        with pytest.raises(BoxLost):
+            box.exec(["true"])
+
+    def test_a_file_that_did_not_come_whole_takes_no_place(self, tmp_path: Path) -> None:
+        """Its content comes through a pipe, whose end must not be taken for that of the content."""
+        with outer_box(disk_mib=2000) as outer:
+            box = guest_box(outer, outer._launch, ThreadDriver)
+            box.ready()
+            face = face_of(outer, box)
+            face.files.write("/tmp/a", b"old")
+            # The control: one that comes whole does.
+            face.files.write("/tmp/b", b"old")
+            face.files.write("/tmp/b", b"new")
+            source = tmp_path / "large"
+            with source.open("wb") as file:
+                file.truncate(1 << 30)
+            writing = threading.Thread(target=lost, args=(face, source))
+            writing.start()
+            assert eventually(lambda: any(one.size_bytes > MIB for one in outer.files.list("/tmp")))
+            pump = box._bridge.pump
+            with pump.lock:
+                pump.end(BoxLost("lost"))
+            writing.join()
+            assert eventually(lambda: box.pid not in below(outer._box.pid))
+            assert (outer.files.read("/tmp/a"), outer.files.read("/tmp/b")) == (b"old", b"new")
+            box.close()
+
+    def test_one_byte_at_a_time(self) -> None:
+        with outer_box() as outer, SlowBox(outer, outer._launch) as box:
+            face = face_of(outer, box)
+            result = face.exec(["/bin/sh", "-c", "cat; echo err >&2; exit 3"], stdin=b"in\n" * 100)
+            assert (result.exit.code, result.stdout, result.stderr) == (3, b"in\n" * 100, b"err\n")
+
+    def test_a_source_that_breaks_is_no_end(self, box: HostedSandbox) -> None:
+        class Broken(io.RawIOBase):
+            def readable(self) -> bool:
+                return True
+
+            def readinto(self, buffer: Any) -> int:
+                raise OSError("the disk is gone")
+
+        box.files.write("/tmp/a", b"old")
+        with pytest.raises(OSError, match="gone"):
+            box.files.write("/tmp/a", Broken())
+        assert box.files.read("/tmp/a") == b"old"
+
+
+def lost(face: Sandbox, source: Path) -> None:
+    with pytest.raises(BoxLost):
+        face.files.write("/tmp/a", source)
+
+
+def face_of(outer: Sandbox, box: GuestBox) -> Sandbox:
+    """The face of a sandbox for a box of our own."""
+    face = Sandbox.__new__(Sandbox)
+    BoxFace.__init__(face)
+    face._closing = threading.Lock()
+    face._measured = outer._measured
+    face._box = box
+    return face
+
+
+class SlowBox:
+    """A box behind a guest, between which every byte goes by itself."""
+
+    def __init__(self, outer: Sandbox, launch: Launch) -> None:
+        self._command = outer.start(["/opt/immure-init", "guest", "0", "1"], stdin=PIPE)
+        self._ours, theirs = socket.socketpair()
+        assert self._command.stdin is not None
+        ends = ((theirs.fileno(), self._command.stdin.fileno()), (self._command.stdout.fileno(), theirs.fileno()))
+        self._threads = [threading.Thread(target=trickle, args=both, daemon=True) for both in ends]
+        self._theirs = theirs
+        for thread in self._threads:
+            thread.start()
+        receives, sends = os.dup(self._ours.fileno()), os.dup(self._ours.fileno())
+        self.box = GuestBox(
+            receives, sends, launch, configuration(stage_of(launch)), pid=0, drive=ThreadDriver, end=self._end
+        )
+
+    def _end(self) -> None:
+        self._command.kill()
+        self._theirs.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+        self._command.close()
+        self._ours.close()
+        self._theirs.close()
+
+    def __enter__(self) -> GuestBox:
+        self.box.ready()
+        return self.box
+
+    def __exit__(self, *_: object) -> None:
+        self.box.close()
+
+
+def trickle(source: int, target: int) -> None:
+    try:
+        while data := os.read(source, 1 << 16):
+            for byte in data:
+                os.write(target, bytes([byte]))
+    except OSError:
+        pass
+
+
+def refused(outer: Sandbox, config: bytes) -> SetupFailed:
+    box = guest_box(outer, outer._launch, ThreadDriver, config)
+    try:
+        with pytest.raises(SetupFailed) as caught:
+            box.ready()
+        return caught.value
+    finally:
+        box.close()
+
+
+class TestWithoutPrivileges:
+    """What a guest is told to do and can't is an error, and nothing is left out."""
+
+    def test_the_control(self) -> None:
+        with outer_box() as outer:
+            box = guest_box(outer, outer._launch, ThreadDriver, configuration(stage_of(outer._launch)))
+            assert box.ready() == {}
+            box.close()
+
+    @pytest.mark.parametrize(
+        ("change", "step"),
+        [
+            ({"known_capabilities": 1 << 21}, "capabilities"),
+            ({"securebits": 0xC3}, "capabilities"),
+            ({"inherited_filters": 1}, "seccomp"),
+            ({"listener_flags": 8}, "seccomp"),
+            ({"surprise": 1}, "plan"),
+            ({"umask": None}, "plan"),
+        ],
+        ids=str,
+    )
+    def test_a_stage_that_it_can_not_apply(self, change: dict[str, Any], step: str) -> None:
+        outer = outer_box()
+        assert refused(outer, configuration({**stage_of(outer._launch), **change})).step == step
+
+    def test_groups_that_it_can_not_drop(self) -> None:
+        outer = outer_box()
+        error = refused(outer, configuration(stage_of(outer._launch), drop_groups=True))
+        assert (error.step, error.errno) == ("identity", 1)
+
+    def test_landlock_s_rules_that_it_can_not_look_up(self) -> None:
+        """The box around it lacks openat2, by which they are."""
+        outer = outer_box()
+        rules = msgspec.msgpack.decode(outer._launch.wire)["landlock"]
+        error = refused(outer, configuration(stage_of(outer._launch), rules))
+        assert (error.step, error.errno) == ("landlock", 38)
+
+    def test_a_user_that_it_can_not_be(self, box: HostedSandbox) -> None:
+        with pytest.raises(ExecFailed):
+            box.exec(["true"], user=0)
+        assert box.exec(["true"], user=1000).ok
+
+    def test_filters_and_umask_are_the_command_s(self, box: HostedSandbox) -> None:
+        status = box.exec(["/bin/sh", "-c", "umask; grep -E 'NoNewPrivs|Seccomp_filters' /proc/self/status"])
+        # One of the box around it, and one of its own.
+        assert status.stdout.text().split() == ["0022", "NoNewPrivs:", "1", "Seccomp_filters:", "2"]
+
+
+def privileged_box(launch: Launch, config: bytes) -> GuestBox:
+    """A guest that is process 1 of a namespace, as in a machine of its own, with all privileges."""
+    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", native_program(), "guest", "0", "1"]
+    child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert child.stdin is not None
+    assert child.stdout is not None
+    assert eventually(lambda: [one for one in below(child.pid) if name_of(one) == "immure-guest"])
+
+    def end() -> None:
+        child.wait(10)
+
+    receives, sends = os.dup(child.stdout.fileno()), os.dup(child.stdin.fileno())
+    child.stdin.close()
+    child.stdout.close()
+    return GuestBox(receives, sends, launch, config, pid=below(child.pid)[0], drive=ThreadDriver, end=end)
+
+
+@pytest.fixture
+def pid_1() -> Iterator[Sandbox]:
+    with outer_box() as outer:
+        launch = outer._launch
+        box = privileged_box(launch, configuration_of(launch.wire, landlock=False, drop_groups=True))
+        try:
+            box.ready()
+            yield face_of(outer, box)
+        finally:
+            box.close()
+
+
+@pytest.mark.root
+class TestAsProcess1:
+    def test_the_whole_last_stage(self, pid_1: Sandbox) -> None:
+        script = "id -u; id -g; id -G; umask; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status"
+        words = pid_1.exec(["/bin/sh", "-c", script], user=1234).stdout.text().split()
+        assert words[:4] == ["1234", "1234", "1234", "0022"]
+        shown = dict(zip(words[4::2], words[5::2], strict=True))
+        assert {name: int(value, 16) for name, value in shown.items()} == {
+            "CapInh:": 0, "CapPrm:": 0, "CapEff:": 0, "CapBnd:": 0, "CapAmb:": 0, "NoNewPrivs:": 1, "Seccomp:": 2,
+        }  # fmt: skip
+
+    def test_a_command_owns_its_streams(self, pid_1: Sandbox) -> None:
+        assert pid_1.exec(["/bin/sh", "-c", "echo out > /dev/stdout"]).stdout == b"out\n"
+        process = pid_1.start(["/bin/sh", "-c", "echo tty > $(tty)"], pty=True)
+        assert process.stdout.read() == b"tty\r\n"
+
+    def test_orphans_are_its_children_and_reaped(self, pid_1: Sandbox) -> None:
+        pid_1.exec(["/bin/sh", "-c", "for i in 1 2 3 4 5 6 7 8; do (sleep 0.01 &) ; done"])
+        assert eventually(lambda: not below(pid_1._box.pid))
+
+    def test_a_pause_stops_forks_without_end(self, pid_1: Sandbox) -> None:
+        bomb = pid_1.start(["/bin/sh", "-c", "f() { for i in 1 2; do (:); done; }; while :; do f & f; done"])
+        for _ in range(5):
+            pid_1.pause()
+            before = pid_1.stats()
+            time.sleep(0.05)
+            after = pid_1.stats()
+            assert (after.cpu_ms, after.processes) == (before.cpu_ms, before.processes)
+            pid_1.resume()
+            time.sleep(0.02)
+        bomb.close()
+
+    def test_its_end_ends_everything(self, pid_1: Sandbox) -> None:
+        running = pid_1.start(["/bin/sh", "-c", "setsid sleep 300 & sleep 300 & wait"])
+        assert eventually(lambda: len(below(pid_1._box.pid)) == 3)
+        known = below(pid_1._box.pid)
+        pid_1._box.close()
+        assert not [pid for pid in known if Path(f"/proc/{pid}").exists()]
+        running.close()
+
+    def test_no_command_can_end_or_stop_it(self, pid_1: Sandbox) -> None:
+        pid_1.exec(["/bin/sh", "-c", "kill -9 1; kill -STOP 1; kill -TERM 1"], user=0)
+        assert pid_1.exec(["true"]).ok
+
+
+@pytest.mark.root
+def test_landlock_is_entered_and_what_it_answers_is_told() -> None:
+    with outer_box() as outer:
+        plan = msgspec.msgpack.decode(outer._launch.wire)
+        rules = [rule for rule in plan["landlock"]["rules"] if rule["path"] in ("/usr", "/dev", "/proc")]
+        landlock = {**plan["landlock"], "rules": rules, "sentinel": "/etc/passwd"}
+        stage = {**plan["command"], "inherited_filters": 0}
+        box = privileged_box(outer._launch, configuration(stage, landlock))
+        try:
+            said = {name: int.from_bytes(value, "little") for name, value in box.ready().items()}
+            # It opens before, and is refused after it.
+            assert said == {"sentinel.before": 0, "sentinel.after": 13}
+            face = face_of(outer, box)
+            assert face.exec(["/usr/bin/cat", "/etc/passwd"], workdir="/usr").exit.code == 1
+            assert face.exec(["/usr/bin/cat", "/usr/bin/cat"], workdir="/usr").ok
+        finally:
+            box.close()
+        box = privileged_box(outer._launch, configuration(stage, {**landlock, "rules": [NOWHERE]}))
+        try:
+            with pytest.raises(SetupFailed, match="/no/such/place"):
+                box.ready()
+        finally:
+            box.close()
+
+
+NOWHERE = {"path": "/no/such/place", "access": 4}
