@@ -25,7 +25,7 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	tools/install_test_packages.sh bench
-	$(VENV)/bin/pip install --quiet --editable '.[bench]'
+	-$(VENV)/bin/pip install --quiet --editable '.[bench]'
 	$(PYTHON) -m bench.policy $(wildcard $(IMMURE_CORPUS)/moby/default.json)
 	$(PYTHON) -m bench.many
 	$(PYTHON) -m bench.files

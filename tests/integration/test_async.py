@@ -46,6 +46,7 @@ def test_a_loop_goes_on_while_commands_run(run: Callable[..., Any]) -> None:
                 task.cancel()
             ended = await asyncio.gather(*tasks, return_exceptions=True)
             assert all(isinstance(one, asyncio.CancelledError) for one in ended)
+            assert [one.text() for one in box.logs().entries if one.stream == "ended"] == ["closed"] * 20
 
     run(main())
 

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
+
+from immure.policy.seccomp import compare, load_preset, parse_profile
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
 from bench import oci, report, rivals
 from bench.filters import Filters
 from bench.gates import judge
 from bench.measure import Measured
-
-from immure.policy.seccomp import compare, load_preset, parse_profile
 
 
 def states(exec_ns: list[float], vfork_ns: list[float]) -> dict[str, str]:

@@ -181,8 +181,9 @@ class Files:
     def upload(self, source: StrPath, path: StrPath) -> None:
         """Copies a file of the host, or a folder with the files, folders and links in it, to `path`.
 
-        A folder is put into what is there. Modes come along, but that a file which is there keeps its own. Raises
-        SpecError for what is none of these.
+        A folder is put into what is there. Modes come along, but that a file which is there keeps its own. It is sent
+        as it is read, in little memory, and no link of it is followed. Raises SpecError for what is none of these, for
+        what becomes something else meanwhile, and for more than 256 folders in each other.
         """
         kind = Path(source).stat().st_mode
         if stat.S_ISREG(kind):
@@ -204,8 +205,9 @@ class Files:
     def download(self, path: StrPath, target: StrPath, *, max_bytes: int = 1 << 30, max_entries: int = 100_000) -> None:
         """Copies a file or folder of the box to `target`, which must not be there: whole, or nothing.
 
-        What comes is hostile. A link that leads out of the folder, and anything that is neither file, folder nor link,
-        is an error that names it; setuid bits and owners do not come along.
+        What comes is hostile. A link or a name that leads out of the folder, a name that comes twice, anything that is
+        neither file, folder nor link, and more than `max_bytes` in all, `max_entries` or 256 folders in each other are
+        a FileError that names it. Setuid bits and owners do not come along. Memory stays small.
         """
         if os.path.lexists(target):
             raise SpecError("the target is there already", path=os.fspath(target), need="a name that is free")
@@ -219,7 +221,10 @@ class Files:
             save(process, target, mode, max_bytes, lambda: self._end(process, "read", path))
 
     def watch(self, path: StrPath, *, recursive: bool = False) -> Watch:
-        """Changes of a folder's entries as they come, with `recursive` of all folders below too."""
+        """Changes of a folder's entries as they come (FileEvent), with `recursive` of all folders below too.
+
+        It has no timeout: it ends when it is closed, and where its box ends the next change is BoxLost.
+        """
         process = self._started("watch", path, "1" if recursive else "0", stdin=True, timed=False)
         return Watch(process, lambda: self._end(process, "watch", path))
 
