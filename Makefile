@@ -21,7 +21,8 @@ check: $(STAMP)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/pyright
 	$(VENV)/bin/lint-imports
-	cd native && cargo fmt --check && cargo clippy --release --locked -- -D warnings
+	cd native && cargo fmt --check && cargo clippy --release --locked --all-targets -- -D warnings
+	cd native && cargo test --locked --quiet
 
 bench: $(STAMP)
 	tools/install_test_packages.sh bench
