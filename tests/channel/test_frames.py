@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from immure.channel import frames, limits
 from immure.channel.frames import KINDS, decode, decode_any, encode
-from immure.channel.limits import HOST_FRAME_BYTES
+from immure.channel.limits import CHUNK_BYTES, GUEST_FRAME_BYTES, HOST_FRAME_BYTES
 from immure.channel.splitter import Splitter
 from immure.errors import ChannelError
+from immure.runtimes.process.frames import STEPS
 
 from .corpus import INVALID, LOOSE, VALID
 
@@ -128,3 +129,31 @@ def test_both_sides_have_the_same_flags_and_limits() -> None:
         there = eval(value.replace("[", "(").replace("]", ")"), dict(vars(limits)))
         assert there == here, name
     assert len(found) == 10
+
+
+def page() -> str:
+    path = Path(__file__).parents[2] / "docs/channel.md"
+    if not path.is_file():
+        pytest.skip("host: a copy of the tests alone")
+    return path.read_text()
+
+
+def test_the_page_has_the_same_table() -> None:
+    tables = page().partition("## The beginning")[0]
+    rows = re.findall(r"^\| (\d+) \| ([A-Z_]+) \|(.*)\|$", tables, re.MULTILINE)
+    there = {int(number): (name, re.findall(r"(?:^|, )(\w+)", fields.strip())) for number, name, fields in rows}
+    assert there == {number: (in_capitals(kind), list(kind.__struct_fields__)) for number, kind in KINDS.items()}
+
+
+def in_capitals(kind: type[frames.Frame]) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", "_", kind.__name__).upper()
+
+
+def test_the_page_has_the_same_numbers() -> None:
+    rest = page().partition("## The beginning")[2]
+    flags = {name: int(number) for number, name in re.findall(r"^\| (\d+) \| ([A-Z_]+) \|", rest, re.MULTILINE)}
+    assert flags == {name: getattr(frames, name) for name in ("NO_INPUT", "HOLD", "TELL", "TERMINAL", "BUILTIN")}
+    words = re.sub(r"\s+", " ", page())
+    assert ", ".join(f"{number} {step}" for number, step in enumerate(STEPS[:-1]) if step) in words
+    assert f"{GUEST_FRAME_BYTES:,} bytes" in words
+    assert f"1 to {CHUNK_BYTES:,} of them" in words
