@@ -11,13 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from conformance.hosted import begin_face
 from immure import Sandbox
 from immure.channel import frames
 from immure.channel.blocking import ThreadDriver
 from immure.channel.frames import Frame, encode
 from immure.channel.limits import HOST_FRAME_BYTES, MAGIC, STREAMS, VERSION, WINDOW_BYTES
 from immure.channel.splitter import Splitter
-from immure.engine.face import BoxFace
 from immure.engine.prepare import prepare
 from immure.plan.launch import Launch
 from immure.runtimes.guest.box import GuestBox
@@ -90,10 +90,9 @@ class FakeSandbox(Sandbox):
     """A `Sandbox` whose box is a fake guest's."""
 
     def __init__(self, guest: FakeGuest, **options: Any) -> None:
-        BoxFace.__init__(self)
-        self._closing = threading.Lock()
+        begin_face(self)
         self._measured = Measured(self._launch, {}, ())
-        self._box = guest.box(**options)
+        self._stem = self._box = guest.box(**options)
 
 
 @contextmanager

@@ -17,10 +17,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from conformance.hosted import HostedSandbox, configuration, guest_box, name_of, outer_box, stage_of
+from conformance.hosted import HostedSandbox, begin_face, configuration, guest_box, name_of, outer_box, stage_of
 from immure import PIPE, BoxLost, ExecFailed, Sandbox
 from immure.channel.blocking import ThreadDriver
-from immure.engine.face import BoxFace
 from immure.errors import SetupFailed
 from immure.host.native import native_program
 from immure.host.tree import below
@@ -84,20 +83,15 @@ class TestBounds:
         process.close()
         process = box.start(["/bin/sh", "-c", "read -r go </tmp/go; wc -c"], stdin=PIPE)
         assert process.stdin is not None
-        os.set_blocking(process.stdin.fileno(), False)
+        fd = process.stdin.fileno()
+        os.set_blocking(fd, False)
         written = 0
-        while written < 100 * MIB:
-            count = process.stdin.write(bytes(MIB))
-            if count is None:
-                if not eventually_grows(lambda: process.stdin.write(bytes(4096)) or 0):  # type: ignore[union-attr]
-                    break
-                count = 4096
+        while written < 100 * MIB and (count := put_in_a_moment(fd, bytes(MIB))):
             written += count
         # Two pipes and a window, and not what there was to write.
         assert written < BOUND_KIB * 1024
         assert private_kib(box._box.pid) < BOUND_KIB
         box.exec(["/bin/sh", "-c", "echo > /tmp/go"])
-        os.set_blocking(process.stdin.fileno(), True)
         process.stdin.close()
         assert int(process.wait().stdout) == written
 
@@ -125,14 +119,20 @@ class TestBounds:
             process.close()
 
 
-def eventually_grows(write: Callable[[], int]) -> bool:
-    """Whether there is room again within a moment that is long for two processes that do nothing else."""
+def put(fd: int, data: bytes) -> int:
+    """How much of it there was room for."""
+    try:
+        return os.write(fd, data)
+    except BlockingIOError:
+        return 0
+
+
+def put_in_a_moment(fd: int, data: bytes) -> int:
+    """The same, where there may be room within a moment that is long for two processes that do nothing else."""
     deadline = time.monotonic() + 1
-    while time.monotonic() < deadline:
-        if write():
-            return True
+    while not (count := put(fd, data)) and time.monotonic() < deadline:
         time.sleep(0.02)
-    return False
+    return count
 
 
 class TestCommands:
@@ -267,10 +267,9 @@ def lost(face: Sandbox, source: Path) -> None:
 def face_of(outer: Sandbox, box: GuestBox) -> Sandbox:
     """The face of a sandbox for a box of our own."""
     face = Sandbox.__new__(Sandbox)
-    BoxFace.__init__(face)
-    face._closing = threading.Lock()
+    begin_face(face)
     face._measured = outer._measured
-    face._box = box
+    face._stem = face._box = box
     return face
 
 

@@ -79,14 +79,19 @@ def guest_box(outer: Sandbox, launch: Launch, drive: Any, config: bytes | None =
     return GuestBox(receives, sends, launch, config or configuration(stage_of(launch)), pid=pid, drive=drive, end=end)
 
 
+def begin_face(
+    face: Sandbox, *, preset: str | None = None, name: str = "immure", log_mib: float = 1, **keywords: Any
+) -> None:
+    """What a `Sandbox` is before it has a box."""
+    BoxFace.__init__(face, prepare_call(None, preset, keywords, name), name, log_mib=log_mib)
+    face._closing = threading.Lock()
+
+
 class HostedSandbox(Sandbox):
     """A `Sandbox` whose box is behind a channel that a thread serves."""
 
     def __init__(self, **keywords: Any) -> None:
-        rest = dict(keywords)
-        preset, name, log_mib = rest.pop("preset", None), rest.pop("name", "immure"), rest.pop("log_mib", 1)
-        BoxFace.__init__(self, prepare_call(None, preset, rest, name), name, log_mib=log_mib)
-        self._closing = threading.Lock()
+        begin_face(self, **keywords)
         outer = outer_box(**keywords)
         try:
             self._measured = outer._measured
