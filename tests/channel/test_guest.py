@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import io
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -108,6 +109,20 @@ class TestBounds:
         for thread in threads:
             thread.join()
         assert [found[number] == content[number] for number in range(100)] == [True] * 100
+
+    def test_more_streams_than_a_process_has_descriptors_for(self) -> None:
+        """Of those that a process has at first, three for each; and commands have as many as elsewhere."""
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+        with HostedSandbox(pids=2000, protections={"pids": "best_effort"}) as box:
+            before = box.exec(["/bin/sh", "-c", "ulimit -n"]).stdout
+            processes = [box.start(["cat"], stdin=PIPE) for _ in range(400)]
+            assert box.exec(["/bin/sh", "-c", "ulimit -n"]).stdout == before
+            for process in processes:
+                assert process.stdin is not None
+                process.stdin.write(b"x")
+                process.stdin.close()
+            assert all(process.wait().stdout == b"x" for process in processes)
 
     def test_one_stream_that_nobody_reads_holds_up_no_other(self, box: HostedSandbox) -> None:
         stuck = [box.start(["yes"]) for _ in range(20)]

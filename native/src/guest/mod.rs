@@ -9,9 +9,10 @@ pub mod stream;
 pub mod wire;
 
 use crate::channel::frame::Frame;
+use crate::channel::STREAMS;
 use crate::fault::{At, Fault, Outcome};
 use crate::init::{command, landlock, starter::Starter};
-use crate::plan::GuestPlan;
+use crate::plan::{CommandStage, GuestPlan};
 use crate::sys::{fd, process};
 use serve::Guest;
 use std::os::fd::RawFd;
@@ -61,6 +62,17 @@ fn settle_in(input: RawFd, output: RawFd) -> Outcome<Wire> {
         process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).at("subreaper", "")?;
     }
     Wire::new(input, output).at("stream", "")
+}
+
+/// A guest has three descriptors for each command. What it takes more than it was given is not its commands'.
+fn take_descriptors(stage: &mut CommandStage) -> Outcome<()> {
+    let resource = libc::RLIMIT_NOFILE;
+    let (soft, hard) = process::limit(resource).at("rlimit", "descriptors")?;
+    if !stage.rlimits.iter().any(|one| one.0 == resource) {
+        stage.rlimits.push((resource, soft, hard));
+    }
+    let wanted = u64::from(3 * STREAMS + 64);
+    process::set_limit(resource, wanted.clamp(soft, hard.max(soft)), hard).at("rlimit", "descriptors")
 }
 
 /// Applies what commands inherit, as a stem does, and says how Landlock answered.

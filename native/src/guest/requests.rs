@@ -67,8 +67,9 @@ impl Guest {
     }
 
     fn configure(&mut self, configuration: &[u8]) -> Outcome<()> {
-        let plan: GuestPlan = rmp_serde::from_slice(configuration)
+        let mut plan: GuestPlan = rmp_serde::from_slice(configuration)
             .map_err(|error| Fault::new("plan", error.to_string(), libc::EBADMSG))?;
+        super::take_descriptors(&mut plan.command)?;
         // As long as this process lives.
         let (starter, sentinel) = super::apply(Box::leak(Box::new(plan)))?;
         self.starter = Some(starter);

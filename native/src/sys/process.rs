@@ -199,6 +199,14 @@ pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Sys<()> {
     check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, &limit, 0usize) }).map(drop)
 }
 
+/// Soft and hard.
+pub fn limit(resource: u32) -> Sys<(u64, u64)> {
+    let mut limit = libc::rlimit64 { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: `limit` outlives the call.
+    check(unsafe { libc::syscall(libc::SYS_prlimit64, 0, resource, 0usize, &mut limit) })?;
+    Ok((limit.rlim_cur, limit.rlim_max))
+}
+
 /// exit_group(2). Where a filter refuses even that, an illegal instruction ends the process.
 pub fn exit(status: i32) -> ! {
     // SAFETY: does not return; the instruction after it ends the process by a signal that can't be refused.

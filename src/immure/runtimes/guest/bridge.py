@@ -47,23 +47,13 @@ class Bridge:
             asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0)))
             asker.close()
             return
-        terminal = bool(flags & channel.TERMINAL)
-        copies: list[int] = []
-        try:
-            columns, rows = _make_raw(stdio[1]) if terminal else (0, 0)
-            for fd, access in zip(stdio[1:2] if terminal else stdio[1:], (os.O_WRONLY, os.O_WRONLY), strict=False):
-                copies.append(own_copy(fd, access))
-            if stdio[0] is not None:
-                copies.append(own_copy(stdio[0], os.O_RDONLY))
-        except BaseException:
-            for fd in copies:
-                os.close(fd)
-            raise
+        columns, rows = _make_raw(stdio[1]) if flags & channel.TERMINAL else (0, 0)
+        source, *targets = _own_copies(stdio, one_output=bool(flags & channel.TERMINAL))
         stream = self.host.exec(flags, command, columns=columns, rows=rows)
-        source = copies.pop() if stdio[0] is not None else None
-        targets = [Target(self.pump, fd, stream, 1 if at == 0 else 2) for at, fd in enumerate(copies)]
-        relay = self._relays[stream] = Relay(self.pump, asker, stream, targets, self._forget)
-        if source is not None:
+        outputs: tuple[channel.Output, ...] = (1, 2)
+        made = [Target(self.pump, fd, stream, output) for fd, output in zip(targets, outputs, strict=False)]
+        relay = self._relays[stream] = Relay(self.pump, asker, stream, made, self._forget)
+        if source >= 0:
             relay.source = Source(self.pump, source, stream)
         self.pump.flush()
 
@@ -133,6 +123,21 @@ class Bridge:
 def _given_up(step: str, thing: str, errno: int) -> BoxLost:
     """The error of a guest that can't go on."""
     return BoxLost(f"the box gave up: {step} {thing}".rstrip(), have=os.strerror(errno), hint="make a new Sandbox")
+
+
+def _own_copies(stdio: tuple[int | None, int, int], *, one_output: bool) -> list[int]:
+    """Descriptors of ours for what a command is to have: standard input, -1 where there is none, and its outputs."""
+    wanted = [(stdio[0], os.O_RDONLY), (stdio[1], os.O_WRONLY), (stdio[2], os.O_WRONLY)][: 2 if one_output else 3]
+    copies: list[int] = []
+    try:
+        for fd, access in wanted:
+            copies.append(-1 if fd is None else own_copy(fd, access))
+    except BaseException:
+        for fd in copies:
+            if fd >= 0:
+                os.close(fd)
+        raise
+    return copies
 
 
 def _make_raw(fd: int) -> tuple[int, int]:
