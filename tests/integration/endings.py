@@ -38,7 +38,10 @@ ENDINGS: dict[str, str] = {
         "for _ in range(4): threading.Thread(target=work, daemon=True).start()\ntime.sleep(0.1)"
     ),
     "in a loop": "async def main():\n    async with AsyncSandbox() as one: sys.exit(3)\nasyncio.run(main())",
-    "Ctrl-C": "os.kill(os.getpid(), signal.SIGINT)\ntime.sleep(300)",
+    # Whoever started us may have had it ignored.
+    "Ctrl-C": (
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\nos.kill(os.getpid(), signal.SIGINT)\ntime.sleep(300)"
+    ),
     "SIGTERM": "os.kill(os.getpid(), signal.SIGTERM)\ntime.sleep(300)",
     "SIGKILL": "os.kill(os.getpid(), signal.SIGKILL)",
     "SIGSEGV": "import faulthandler; faulthandler._sigsegv()",

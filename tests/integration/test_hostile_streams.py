@@ -6,10 +6,11 @@ import asyncio
 import socket
 import threading
 import time
+from collections.abc import Callable, Sequence
 
 import pytest
 
-from immure import AsyncSandbox, Sandbox
+from immure import AsyncSandbox, BoxLost, Result, Sandbox, run
 
 from .command_line import CommandLine, python
 from .processes import eventually
@@ -87,6 +88,63 @@ def test_a_command_that_takes_its_output_back_from_a_loop() -> None:
 
     check_thieves(asyncio.run(main()))
     assert turns > 20
+
+
+#: Holds the lock of its output's pipe, for as long as nobody types into its terminal.
+LOCK = "import os, time; ours, theirs = os.openpty(); os.write(1, b'x'); os.splice(ours, 1, 4096)"
+LOCKS = {
+    "itself": LOCK,
+    "what it leaves behind": f"import os, time\nif os.fork() == 0:\n os.setsid()\n {LOCK}\ntime.sleep(300)",
+}
+
+
+def by_exec(argv: Sequence[str]) -> Result:
+    with Sandbox() as box:
+        return box.exec(argv, timeout_s=1)
+
+
+def by_wait(argv: Sequence[str]) -> Result:
+    with Sandbox() as box, box.start(argv, timeout_s=1) as process:
+        return process.wait()
+
+
+def by_run(argv: Sequence[str]) -> Result:
+    return run(argv, timeout_s=1)
+
+
+def in_a_loop(argv: Sequence[str]) -> Result:
+    async def main() -> Result:
+        async with AsyncSandbox() as box:
+            return await box.exec(argv, timeout_s=1)
+
+    return asyncio.run(main())
+
+
+def started_in_a_loop(argv: Sequence[str]) -> Result:
+    async def main() -> Result:
+        async with AsyncSandbox() as box, await box.start(argv, timeout_s=1) as process:
+            await process.stdout.read()
+            return await process.wait()
+
+    return asyncio.run(main())
+
+
+@pytest.mark.parametrize("who", LOCKS)
+@pytest.mark.parametrize("by", [by_exec, by_wait, by_run, in_a_loop, started_in_a_loop])
+def test_a_command_that_locks_its_output(by: Callable[[Sequence[str]], Result], who: str) -> None:
+    """Whoever reads or closes the pipe meanwhile waits in the kernel, where no signal reaches it."""
+    outcome: list[str] = []
+
+    def work() -> None:
+        try:
+            outcome.append(by(python(LOCKS[who])).exit.kind)
+        except BoxLost:
+            outcome.append("the box was ended")
+
+    thread = threading.Thread(target=work, daemon=True)
+    thread.start()
+    thread.join(30)
+    assert outcome in (["timeout"], ["the box was ended"]), "it waits for ever"
 
 
 def test_input_that_is_not_taken_holds_up_no_deadline(cli: CommandLine) -> None:

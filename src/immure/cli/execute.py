@@ -13,7 +13,7 @@ from immure.engine.spawners import spawner_for
 from immure.engine.verdict import Verdict, judge_end
 from immure.errors import ExecFailed, ImmureError
 from immure.plan.launch import Launch
-from immure.runtimes.process.attend import Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Sink, Stdio
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.session import Measured, Once
 
@@ -62,6 +62,7 @@ class Outcome:
             wakeup=signals.wakeup,
             attending=signals.attend,
             listening=listening,
+            watched=watching(request),
         )
         assert once.attendance is not None
         return judge_end(request, once.attendance, once.box.ended if once.box is not None else None)
@@ -118,6 +119,16 @@ def execute_into(
     if not quiet:
         _remark(verdict, request)
     return verdict.exit_status()
+
+
+def watching(request: Request) -> Callable[[Attendance, float | None], None] | None:
+    """What sees to a command's end where its attendant is held up, if it has a time."""
+    if request.timeout_s is None:
+        # Threads have no place on the hot path.
+        return None
+    from immure.engine.deadlines import watch_over
+
+    return watch_over
 
 
 def complain(error: ImmureError) -> None:

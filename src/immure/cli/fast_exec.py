@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from time import perf_counter_ns
 
-from immure.cli.execute import Outcome, Signals, execute_into
+from immure.cli.execute import Outcome, Signals, execute_into, watching
 from immure.engine.keeper.joined import Joined, join
 from immure.engine.verdict import Verdict, judge_end
 from immure.errors import ImmureError
@@ -47,7 +47,7 @@ class KeptOutcome(Outcome):
             try:
                 signals.attend()
                 self._attendance = Attendance(stem, asker, stdio, request, wakeup=signals.wakeup)
-                self._attendance.run()
+                self._attendance.see_through(stdio, watching(request))
             finally:
                 # It ends the command.
                 asker.close()

@@ -11,6 +11,7 @@ from typing import Any
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument, prepare_call
+from immure.engine.deadlines import watch_over
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.log import Record
 from immure.engine.process_face import hear_start
@@ -109,7 +110,12 @@ class AsyncSandbox(BoxFace):
         try:
             attendance = Attendance(self._box, asker, stdio, request)
             attendance.heard = record.wrote
-            await drive(attendance)
+            watch_over(attendance, request.timeout_s)
+            try:
+                await drive(attendance)
+            finally:
+                stdio.done()
+                attendance.leave()
         except BaseException:
             # It ends the command.
             hang_up(asker)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from immure.engine.command import Argument, make_request, make_result
+from immure.engine.deadlines import watch_over
 from immure.engine.log import Log, Logs, Record
 from immure.engine.ownership import check_owner
 from immure.engine.process import Process
@@ -151,7 +152,7 @@ class BoxFace:
         record: Record | None = None,
         attending: Callable[[Attendance | None], None] | None = None,
     ) -> Attendance:
-        """Runs a command, or an operation of the native program, and waits for its end. The caller closes `stdio`.
+        """Runs a command, or an operation of the native program, and waits for its end. Streams are closed then.
 
         `attending` is given what another thread can stop it by, and None when that must not be used any more.
         """
@@ -162,7 +163,7 @@ class BoxFace:
                 attendance.heard = record.wrote
             if attending is not None:
                 attending(attendance)
-            attendance.run()
+            attendance.see_through(stdio, watch_over)
         except BaseException:
             # It ends the command.
             hang_up(asker)

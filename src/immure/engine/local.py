@@ -8,6 +8,7 @@ from time import perf_counter_ns
 from typing import Any
 
 from immure.engine.command import Argument, make_request, make_result, prepare_call
+from immure.engine.deadlines import watch_over
 from immure.engine.result import Result
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
@@ -44,14 +45,14 @@ def run(
     planned = perf_counter_ns()
     once = Once()
     try:
-        once.run(spawner_for(launch), request, lambda _: captured(stdin))
+        once.run(spawner_for(launch), request, lambda _: captured(stdin), watched=watch_over)
     except BoxLost:
         if once.measured is not None or once.spawner is None or not once.spawner.gone():
             raise
         # The spawner was killed before anything ran: another one is asked, once.
         spawner = replace(launch, once.spawner)
         once = Once()
-        once.run(spawner, request, lambda _: captured(stdin))
+        once.run(spawner, request, lambda _: captured(stdin), watched=watch_over)
     return result_of_once(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from time import perf_counter_ns
 from typing import Protocol
 
+from immure.engine.deadlines import watch_over
 from immure.engine.log import Record
 from immure.engine.ownership import check_owner
 from immure.engine.result import Result
@@ -68,6 +69,8 @@ class ProcessFace:
         self._attendance = Attendance(box, asker, stdio, request)
         if record is not None:
             self._attendance.heard = record.wrote
+        # For whoever is held up by the command, and so can't look at the time.
+        watch_over(self._attendance, request.timeout_s)
 
     @property
     def number(self) -> int:
@@ -165,6 +168,7 @@ class ProcessFace:
         self._stdio.done()
         if self._input is not None:
             self._input.close()
+        self._attendance.leave()
         if self._record is not None:
             self._record.closed()
 

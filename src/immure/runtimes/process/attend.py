@@ -5,6 +5,7 @@ Standard library only, and little of that: this is on the hot path.
 
 from __future__ import annotations
 
+import _thread
 import os
 import select
 from time import monotonic
@@ -19,7 +20,10 @@ _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
 _SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
 #: What a terminal takes for the end of input.
 _END_OF_INPUT = b"\x04"
-_GRACE_S = 1.0
+#: A machine that is busy takes a while to end a command. What ends its box instead takes it from everybody.
+_GRACE_S = 5.0
+#: How late a command is before somebody else than its attendant ends it.
+LATE_S = 0.5
 #: What a pipe holds at most. pipe(7): a plain user can't make it longer.
 _MOST_IN_PIPE = 1 << 20
 
@@ -160,12 +164,16 @@ class Attendance:
         self.wakeup = wakeup
         #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
         self.heard: Callable[[int, bytes], None] | None = None
+        self._timeout_s = request.timeout_s
         self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
         self.room = request.output_bytes
         self._feed = stdio.feed
         self._terminal, self._resize = stdio.terminal, stdio.resize
         self._feeding = b""
         self._over = False
+        #: Held while its end is decided: afterwards the socket may be another command's.
+        self._deciding = _thread.allocate_lock()
+        self._late = self._left = False
         self._open: dict[int, Sink] = {}
         #: When what does not end after `stop` is ended with its box.
         self._last_call: float | None = None
@@ -182,6 +190,16 @@ class Attendance:
             for fd, event in poll.poll(self.wait_ms()):
                 self.handle(poll, fd, event)
             self.check_time()
+
+    def see_through(self, stdio: Stdio, watched: Callable[[Attendance, float | None], None] | None) -> None:
+        """Runs it, and closes its streams. `watched` has it ended in time where its attendant is held up."""
+        if watched is not None:
+            watched(self, self._timeout_s)
+        try:
+            self.run()
+        finally:
+            stdio.done()
+            self.leave()
 
     def register(self, poll: Poller) -> None:
         """Says what is to be waited for; it changes as things come."""
@@ -249,6 +267,29 @@ class Attendance:
             self.signal(_SIGKILL, group=True)
         self._last_call = monotonic() + _GRACE_S
 
+    def overdue(self) -> float | None:
+        """For another thread, when its time is over: ends what its attendant has not. Gives when to look again.
+
+        A command that splices from a terminal or a socket into its own output holds the kernel's lock of that pipe, and
+        whoever reads or closes it waits, uninterruptibly, until the command is gone.
+        """
+        with self._deciding:
+            if self._left:
+                return None
+            if self._late:
+                # What it left behind outside of its group may hold the lock.
+                self.box.kill()
+            elif not self._over and self._last_call is None:
+                self.timed_out = True
+                self.stop()
+            self._late = True
+        return _GRACE_S
+
+    def leave(self) -> None:
+        """Nothing of it is left to be held up by."""
+        with self._deciding:
+            self._left = True
+
     def signal(self, number: int, *, group: bool) -> None:
         """Sends a signal to the command, or to its process group."""
         message = frames.header(frames.SIGNAL, frames.GROUP if group else 0) + number.to_bytes(4, "little")
@@ -273,7 +314,8 @@ class Attendance:
             if self._own.ended is None:
                 return False
         message, _ = receive(self.asker)
-        self._over = True
+        with self._deciding:
+            self._over = True
         if message and frames.kind_of(message) == frames.EXITED:
             self.exit = Exit(message)
         elif self._own is None and not (self.timed_out or self.flooded):

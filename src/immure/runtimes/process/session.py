@@ -145,9 +145,11 @@ class Once:
         wakeup: int | None = None,
         attending: Callable[[], None] | None = None,
         listening: Callable[[int], None] | None = None,
+        watched: Callable[[Attendance, float | None], None] | None = None,
     ) -> None:
         """Runs it to the end; `attending` is called before the command goes on: from then on signals
-        on `wakeup` are passed to it. `listening` is given the listener of a filter that asks a supervisor.
+        on `wakeup` are passed to it. `listening` is given the listener of a filter that asks a supervisor, and
+        `watched` what another thread can end when its time is over.
 
         Raises ImmureError; the box is gone on return, whatever happens.
         """
@@ -166,7 +168,7 @@ class Once:
                 self.measured = _measure_with(box, asker, request, _last_touch(stdio, request, attending))
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, own=box, wakeup=wakeup)
-                self.attendance.run()
+                self.attendance.see_through(stdio, watched)
                 self.times_us = {
                     "create": (created - began) // 1000,
                     "ready": (ready - created) // 1000,
