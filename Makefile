@@ -31,6 +31,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench.many
 	$(PYTHON) -m bench.files
 	$(PYTHON) -m bench.idle
+	$(PYTHON) -m bench.ends
 	$(PYTHON) -m bench
 
 format: $(STAMP)
