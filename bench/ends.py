@@ -10,6 +10,7 @@ import select
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from time import perf_counter
 
 from bench.report import describe_host
@@ -29,7 +30,12 @@ from immure import Sandbox
 from immure.host.tree import below
 box = Sandbox()
 process = box.start(["sh", "-c", "setsid sleep 300 & exec sleep 300"])
-while len(below(os.getpid())) < 4:
+def names():
+    try:
+        return sorted(open(f"/proc/{pid}/comm").read().strip() for pid in below(os.getpid()))
+    except OSError:
+        return []
+while names() != ["immure-init", "immure-spawner", "sleep", "sleep"]:
     time.sleep(0.001)
 print(*below(os.getpid()), flush=True)
 input()
@@ -71,10 +77,18 @@ def _busy_box() -> tuple[Sandbox, list[int]]:
     box = Sandbox()
     # Nobody waits for it; its end is the box's.
     process = box.start(WORKLOAD)
-    while len(below(box._box.pid)) < 2:
+    while _names(box._box.pid) != ["sleep", "sleep"]:
         pass
     box._kept = process  # type: ignore[attr-defined]
     return box, _held([box._box.pid, *below(box._box.pid)])
+
+
+def _names(root: int) -> list[str]:
+    """Of what runs below a process; nothing where one of them has just ended."""
+    try:
+        return sorted(Path(f"/proc/{pid}/comm").read_text().strip() for pid in below(root))
+    except OSError:
+        return []
 
 
 def _held(pids: list[int]) -> list[int]:
@@ -129,7 +143,7 @@ def _by_cancelling() -> float:
     async def session(running: asyncio.Future[list[int]]) -> None:
         async with AsyncSandbox() as box:
             asking = asyncio.ensure_future(box.exec(WORKLOAD))
-            while len(below(box._box.pid)) < 2:
+            while _names(box._box.pid) != ["sleep", "sleep"]:
                 await asyncio.sleep(0)
             running.set_result(_held([box._box.pid, *below(box._box.pid)]))
             await asking

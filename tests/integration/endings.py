@@ -19,7 +19,12 @@ box.exec(["sh", "-c", "setsid sleep 300 & exit 0"])
 process = box.start(["sleep", "300"])
 threading.Thread(target=run, args=(["sleep", "300"],), daemon=True).start()
 from immure.host.tree import below
-while sum(open(f"/proc/{pid}/comm").read() == "sleep\\n" for pid in below(os.getpid())) < 3:
+def names():
+    try:
+        return sorted(open(f"/proc/{pid}/comm").read().strip() for pid in below(os.getpid()))
+    except OSError:
+        return []
+while names() != ["immure-init"] * 2 + ["immure-spawner"] + ["sleep"] * 3:
     time.sleep(0.01)
 print(json.dumps(below(os.getpid())), flush=True)
 """
