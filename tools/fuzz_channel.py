@@ -254,6 +254,7 @@ class Talk:
         words: list[Frame] = [frames.OutputData(stream, output, bytes(min(room, size)))
                               for output, room in state.outputs.items() if room] * 4  # fmt: skip
         words += [frames.OutputEnd(stream, output) for output in state.outputs]
+        words += [frames.OutputDrained(stream, 1 if output == 1 else 2) for output in state.draining]
         if state.input_credit is not None:
             missing = WINDOW_BYTES - state.input_credit
             words += [frames.InputCredit(stream, missing)] * 3 if missing else []
@@ -261,7 +262,7 @@ class Talk:
         if state.tells and not (state.started or state.exited):
             words += [frames.Started(stream)] * 3
         if not state.exited:
-            words.append(frames.Exited(stream, self._chance.randrange(1 << 16), 0, 0, 1, 2))
+            words.append(frames.Exited(stream, self._chance.randrange(1 << 16), 0, 0, 1, 2, sum(state.outputs)))
         return self._chance.choice(words) if words else self._any_word()
 
     def _any_word(self) -> Frame:
@@ -272,9 +273,10 @@ class Talk:
             lambda: frames.OutputData(stream, output, bytes(chance.choice((1, 100, 1 << 16)))),
             lambda: frames.OutputData(stream, output, b"x"),
             lambda: frames.OutputEnd(stream, output),
+            lambda: frames.OutputDrained(stream, output),
             lambda: frames.InputCredit(stream, chance.choice((1, 65536, 2**32 - 1))),
             lambda: frames.InputClosed(stream),
-            lambda: frames.Exited(stream, chance.randrange(1 << 16), 0, 0, 1, 2),
+            lambda: frames.Exited(stream, chance.randrange(1 << 16), 0, 0, 1, 2, 0),
             lambda: frames.Paused(chance.randrange(4)),
             lambda: frames.Pong(chance.randrange(4)),
             lambda: frames.Configured(None, 13),

@@ -31,6 +31,9 @@ pub const LISTENER: u16 = 112;
 pub const STARTED: u16 = 113;
 /// With both ends of a terminal, ours first, or the errno by which there is none.
 pub const OPENED_TERMINAL: u16 = 114;
+/// All of one output that was written before the exit has been passed on. Said behind a channel, by the engine itself.
+#[allow(dead_code)]
+pub const DRAINED: u16 = 115;
 // What runs in a box, to the spawner and back, before the first command.
 pub const FAULT: u16 = 21;
 /// With what the stem reports of itself.
@@ -53,6 +56,9 @@ pub const TELL: u16 = 32;
 pub const TERMINAL: u16 = 64;
 /// SIGNAL: to the whole process group of the command.
 pub const GROUP: u16 = 2;
+/// EXITED: of each output DRAINED follows.
+#[allow(dead_code)]
+pub const DRAINING: u16 = 128;
 
 pub struct Header {
     pub kind: u16,

@@ -79,9 +79,7 @@ class TestBounds:
         assert private_kib("self") - here > 24 * 1024, len(kept)
 
     def test_a_command_that_reads_nothing_stops_its_writer(self, box: HostedSandbox) -> None:
-        process = box.start(["/bin/sh", "-c", "read -r go </tmp/go; wc -c"], stdin=PIPE, workdir="/tmp")
-        box.exec(["mkfifo", "/tmp/go"])
-        process.close()
+        assert box.exec(["mkfifo", "/tmp/go"]).ok
         process = box.start(["/bin/sh", "-c", "read -r go </tmp/go; wc -c"], stdin=PIPE)
         assert process.stdin is not None
         fd = process.stdin.fileno()
@@ -124,6 +122,28 @@ class TestBounds:
                 process.stdin.close()
             assert all(process.wait().stdout == b"x" for process in processes)
 
+    def test_streams_that_end_while_others_begin(self, box: HostedSandbox) -> None:
+        """A guest says nothing of one that is over, in whatever order things happen: the host would not have it."""
+        outcomes: list[bytes] = []
+
+        def one() -> None:
+            for _ in range(40):
+                gone = box.start(["/bin/sh", "-c", "sleep 1; wc -c"], stdin=PIPE)
+                box.exec(["true"])
+                gone.close()
+                process = box.start(["/bin/sh", "-c", "read x; wc -c"], stdin=PIPE)
+                assert process.stdin is not None
+                process.stdin.write(b"x\n" + bytes(30_000))
+                process.stdin.close()
+                outcomes.append(bytes(process.wait().stdout))
+
+        threads = [threading.Thread(target=one) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert outcomes == [b"30000\n"] * 160
+
     def test_one_stream_that_nobody_reads_holds_up_no_other(self, box: HostedSandbox) -> None:
         stuck = [box.start(["yes"]) for _ in range(20)]
         for process in stuck:
@@ -158,7 +178,7 @@ class TestCommands:
             box.exec(["true", "x" * (1 << 17)])
         assert box.exec(["true"]).ok
 
-    def test_all_that_was_written_comes_before_the_exit(self, box: HostedSandbox) -> None:
+    def test_all_that_was_written_before_the_end_is_collected(self, box: HostedSandbox) -> None:
         for size in (1, 65_536, 65_537, 300_000, 3_000_000):
             result = box.exec(["/bin/sh", "-c", f"head -c {size} /dev/zero; head -c {size} /dev/zero >&2; exit 7"])
             assert (result.exit.code, len(result.stdout), len(result.stderr)) == (7, size, size)
@@ -175,6 +195,22 @@ class TestCommands:
             process.stdout.peek(1)
             process.signal(number)
             assert process.wait().exit.signal == number
+
+    @pytest.mark.parametrize(("size", "code"), [(100_000, 0), (500_000, 5)])
+    def test_an_end_is_heard_of_though_nobody_reads(self, box: HostedSandbox, size: int, code: int) -> None:
+        """More is under way than the caller's pipe holds, or than it has said it has room for; all of it comes."""
+        script = f"trap 'exit 5' TERM; head -c {size} /dev/zero & wait"
+        process = box.start(["/bin/sh", "-c", script])
+        process.stdout.peek(1)
+        time.sleep(0.2)
+        process.signal(signal.SIGTERM)
+        assert process.wait().exit.code == code
+        assert len(process.stdout.read()) == size
+        # And who comes late to collect it misses nothing.
+        late = box.start(["/bin/sh", "-c", f"head -c {size} /dev/zero; head -c {size} /dev/zero >&2"])
+        time.sleep(0.2)
+        result = late.wait()
+        assert (result.exit.code, len(result.stdout), len(result.stderr)) == (0, size, size)
 
     def test_memory_and_time_of_a_command_are_told(self, box: HostedSandbox) -> None:
         program = "import time\nx = bytearray(50_000_000)\nwhile time.process_time() < 0.2: pass"

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.rootless
 
 HELLO = frames.Hello(MAGIC, VERSION, HOST_FRAME_BYTES, STREAMS, WINDOW)
 CONFIGURED = frames.Configured(None, None)
-EXITED = frames.Exited(1, 0, 0, 0, 5, 6)
+EXITED = frames.Exited(1, 0, 0, 0, 5, 6, 0)
 
 
 def heard(host: Host, *said: Frame) -> list[Frame]:
@@ -66,7 +66,7 @@ def test_hello_configuration_and_a_command() -> None:
     assert sent(host) == [frames.Exec(1, frames.TELL, 0, 0, b"command")]
     said = [
         frames.Started(stream), frames.OutputData(stream, 1, b"out"), frames.OutputData(stream, 2, b"err"),
-        frames.OutputEnd(stream, 1), frames.Exited(stream, 0, 0, 0, 1, 2), frames.OutputEnd(stream, 2),
+        frames.OutputEnd(stream, 1), frames.Exited(stream, 0, 0, 0, 1, 2, 0), frames.OutputEnd(stream, 2),
     ]  # fmt: skip
     assert heard(host, *said) == said
     assert host.exec(0, b"next") == 2
@@ -128,6 +128,20 @@ def test_what_comes_too_late_for_a_command_is_dropped() -> None:
     host.exec(0, b"y")
     host.signal(2, 9, group=True)
     assert len(sent(host)) == 2
+
+
+def test_what_was_written_before_an_exit_comes_after_it() -> None:
+    said = [
+        frames.Exited(1, 0, 0, 0, 0, 0, 3), frames.OutputData(1, 1, b"rest"), frames.OutputDrained(1, 1),
+        frames.OutputData(1, 1, b"of others"), frames.OutputEnd(1, 2), frames.OutputEnd(1, 1),
+    ]  # fmt: skip
+    host = running()
+    assert heard(host, *said) == said
+    for again in (1, 2):
+        host = running()
+        heard(host, *said[:5])
+        with pytest.raises(ChannelError):
+            heard(host, frames.OutputDrained(1, 1 if again == 1 else 2))
 
 
 def test_limits_of_the_guest_are_kept() -> None:
@@ -225,7 +239,11 @@ UNHEARD: list[tuple[tuple[str, Callable[[], Host]], Frame, str]] = [
         (("a terminal", lambda: running(frames.TERMINAL)), frame, "order")
         for frame in (frames.OutputData(1, 2, b"x"), frames.OutputEnd(1, 2))
     ),
-    *((("exited", exited), frame, "order") for frame in (EXITED, frames.Started(1))),
+    *((("exited", exited), frame, "order") for frame in (EXITED, frames.Started(1), frames.OutputDrained(1, 1))),
+    (RUNNING, frames.OutputDrained(1, 1), "order"),
+    (RUNNING, frames.Exited(1, 0, 0, 0, 0, 0, 4), "order"),
+    (("a terminal", lambda: running(frames.TERMINAL)), frames.Exited(1, 0, 0, 0, 0, 0, 2), "order"),
+    (("half closed", half_closed), frames.Exited(1, 0, 0, 0, 0, 0, 1), "order"),
     *(
         (("half closed", half_closed), frame, "order")
         for frame in (

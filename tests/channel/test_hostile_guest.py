@@ -26,7 +26,7 @@ pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
 STORY: list[Frame] = [
     frames.OutputData(1, 1, b"out"),
     frames.OutputData(1, 2, b"err"),
-    frames.Exited(1, 3 << 8, 0, 0, 1000, 64),
+    frames.Exited(1, 3 << 8, 0, 0, 1000, 64, 0),
     frames.OutputEnd(1, 1),
     frames.OutputEnd(1, 2),
 ]
@@ -36,7 +36,7 @@ NONSENSE: dict[str, bytes] = {
     "one byte more than the longest": (GUEST_FRAME_BYTES + 1).to_bytes(4, "little"),
     "no MessagePack": b"\x02\0\0\0\xc1\xc1",
     "text that is none": INVALID["fault of text that is none"][1],
-    "an unknown kind": INVALID["kind 75"][1],
+    "an unknown kind": INVALID["kind 76"][1],
     "a call of the host": encode(frames.Shutdown()),
     "a second hello": encode(HELLO) * 2,
     "a second answer to the configuration": encode(CONFIGURED) * 2,

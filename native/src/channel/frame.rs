@@ -66,11 +66,12 @@ frames! {
     67 OutputEnd { stream: Count, output: Output }
     68 InputCredit { stream: Count, bytes: Count }
     69 InputClosed { stream: Count }
-    70 Exited { stream: Count, status: i32, errno: u16, step: u16, cpu_us: u64, memory_peak_kib: u64 }
+    70 Exited { stream: Count, status: i32, errno: u16, step: u16, cpu_us: u64, memory_peak_kib: u64, draining: u16 }
     71 Paused { number: u32 }
     72 Pong { number: u32 }
     73 Fault { step: &'a str, object: &'a str, errno: u16 }
     74 Bye {}
+    75 OutputDrained { stream: Count, output: Output }
 }
 
 /// EXEC: standard input is the guest's own null device, and none will come.

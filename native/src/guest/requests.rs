@@ -112,9 +112,8 @@ impl Guest {
             Frame::OutputClose { output, .. } => one.end_output(output, wire),
             Frame::Signal { signal, group, .. } => {
                 // Not after its end: another process may have its number.
-                if let (Some(running), None) = (&one.running, &one.exit) {
+                if let Some(running) = &one.running {
                     send_signal(running.pid, signal.into(), group);
-                    one.signalled = true;
                 }
             }
             Frame::Resize { columns, rows, .. } => {
@@ -133,7 +132,7 @@ impl Guest {
         if stream.0 > self.last_stream {
             return Err(broken("stream"));
         }
-        Ok(self.streams.binary_search_by_key(&stream.0, |one| one.id).ok())
+        Ok(self.find(stream.0))
     }
 
     fn exec(&mut self, asked: Asked, command: &[u8]) -> Outcome<()> {
@@ -180,8 +179,6 @@ impl Guest {
             input: ends.input.map(Input::new),
             outputs: ends.outputs.into_iter().map(|(which, fd)| Pipe::new(which, fd, window)).collect(),
             terminal: flags & TERMINAL != 0,
-            exit: None,
-            signalled: false,
             told: false,
         });
         Ok(())
@@ -196,11 +193,9 @@ impl Guest {
             input: None,
             outputs: Vec::new(),
             terminal: asked.flags & TERMINAL != 0,
-            exit: Some(exit),
-            signalled: false,
             told: false,
         };
-        stream.settle(&mut self.wire);
+        stream.end(exit, &mut self.wire);
         self.wire.send(&Frame::OutputEnd { stream: Count(asked.id), output: Output::Stdout });
         if !stream.terminal {
             self.wire.send(&Frame::OutputEnd { stream: Count(asked.id), output: Output::Stderr });

@@ -62,7 +62,7 @@ impl Guest {
     }
 
     pub fn pids(&self) -> impl Iterator<Item = i32> + '_ {
-        self.streams.iter().filter(|one| one.exit.is_none()).filter_map(|one| Some(one.running.as_ref()?.pid))
+        self.streams.iter().filter_map(|one| Some(one.running.as_ref()?.pid))
     }
 
     /// Until the host is gone (false) or has asked for the end (true).
@@ -112,8 +112,7 @@ impl Guest {
                 }
             }
             self.go_on_pausing()?;
-            let wire = &mut self.wire;
-            self.streams.retain_mut(|one| !one.settle(wire));
+            self.streams.retain(|one| !one.is_over());
         }
     }
 
@@ -128,9 +127,15 @@ impl Guest {
     }
 
     fn with(&mut self, id: u32, work: impl FnOnce(&mut Stream, &mut Wire)) {
-        if let Ok(place) = self.streams.binary_search_by_key(&id, |one| one.id) {
+        if let Some(place) = self.find(id) {
             work(&mut self.streams[place], &mut self.wire);
         }
+    }
+
+    /// None where it is over: nothing is to be said of it any more, though it may not be gone yet.
+    pub fn find(&self, id: u32) -> Option<usize> {
+        let place = self.streams.binary_search_by_key(&id, |one| one.id).ok()?;
+        (!self.streams[place].is_over()).then_some(place)
     }
 
     /// What is ready of all that is waited for.
@@ -173,22 +178,21 @@ impl Guest {
 
     fn reap(&mut self) -> Outcome<()> {
         while let Some((pid, status, usage)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
-            let is_it = |one: &&mut Stream| {
-                one.exit.is_none() && one.running.as_ref().is_some_and(|running| running.pid == pid)
-            };
+            let is_it = |one: &&mut Stream| one.running.as_ref().is_some_and(|running| running.pid == pid);
             let Some(one) = self.streams.iter_mut().find(is_it) else {
                 continue;
             };
             let slot = one.running.as_ref().map(|running| running.slot).unwrap_or(0);
             let starter = self.starter.as_ref().ok_or_else(|| Fault::new("wait", "starter", libc::EINVAL))?;
             let word = starter.word(slot);
-            one.ended(Exit {
+            let exit = Exit {
                 status,
                 errno: word.errno,
                 step: word.step,
                 cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
                 memory_peak_kib: usage.ru_maxrss as u64,
-            });
+            };
+            one.end(exit, &mut self.wire);
         }
         Ok(())
     }

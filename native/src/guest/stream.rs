@@ -18,11 +18,7 @@ pub struct Stream {
     /// Those that are not at their end.
     pub outputs: Vec<Pipe>,
     pub terminal: bool,
-    /// Known, and told as soon as what was written before it is on its way.
-    pub exit: Option<Exit>,
-    /// The host has sent it a signal. Where it dies of one, what the host has no room for is not waited for: nobody may
-    /// be reading, and it might as well have died before it was written.
-    pub signalled: bool,
+    /// Its end was told.
     pub told: bool,
 }
 
@@ -39,8 +35,8 @@ pub struct Pipe {
     pub which: Output,
     pub fd: OwnedFd,
     pub credit: u32,
-    /// What is to be sent before the exit is told.
-    owed: usize,
+    /// What was in it at the command's end, and was not sent yet.
+    owed: Option<usize>,
 }
 
 pub struct Exit {
@@ -52,30 +48,26 @@ pub struct Exit {
 }
 
 impl Stream {
-    /// The command has ended. What is in its pipes was written before; what its orphans will write later was not.
-    pub fn ended(&mut self, exit: Exit) {
-        self.signalled &= libc::WIFSIGNALED(exit.status);
-        self.exit = Some(exit);
+    /// Tells the command's end. What is in its pipes was written before; what its orphans will write later was not.
+    pub fn end(&mut self, exit: Exit, wire: &mut Wire) {
+        let mut draining = 0;
         for pipe in &mut self.outputs {
-            pipe.owed = match self.terminal {
+            let count = match self.terminal {
                 true => TERMINAL_BYTES,
                 false => fd::unread(pipe.fd.as_raw_fd()).unwrap_or(0),
             };
+            pipe.owed = (count > 0).then_some(count);
+            draining |= if count > 0 { pipe.which as u16 } else { 0 };
         }
+        let (stream, errno, step) = (Count(self.id), exit.errno as u16, exit.step as u16);
+        let Exit { status, cpu_us, memory_peak_kib, .. } = exit;
+        wire.send(&Frame::Exited { stream, status, errno, step, cpu_us, memory_peak_kib, draining });
+        self.told = true;
+        // With what was held for it.
+        self.running = None;
     }
 
-    /// Tells the exit where that is due. True where the stream is over.
-    pub fn settle(&mut self, wire: &mut Wire) -> bool {
-        let sent = |pipe: &Pipe| pipe.owed == 0 || self.signalled && pipe.credit == 0;
-        if let Some(exit) = self.exit.take_if(|_| self.outputs.iter().all(sent)) {
-            let (errno, step) = (exit.errno as u16, exit.step as u16);
-            let Exit { status, cpu_us, memory_peak_kib, .. } = exit;
-            let stream = Count(self.id);
-            wire.send(&Frame::Exited { stream, status, errno, step, cpu_us, memory_peak_kib });
-            self.told = true;
-            // With what was held for it.
-            self.running = None;
-        }
+    pub fn is_over(&self) -> bool {
         self.told && self.outputs.is_empty()
     }
 
@@ -91,14 +83,14 @@ impl Stream {
         }
         match fd::read(pipe.fd.as_raw_fd(), &mut buffer[..most]) {
             // Nothing more of it was written before the end.
-            Err(libc::EAGAIN) => pipe.owed = 0,
+            Err(libc::EAGAIN) => pipe.sent(self.id, usize::MAX, wire),
             // A terminal's end is an error.
             Ok(0) | Err(_) => self.end_output(which, wire),
             Ok(count) => {
                 pipe.credit -= count as u32;
-                pipe.owed = pipe.owed.saturating_sub(count);
                 let data = Chunk(&buffer[..count]);
                 wire.send(&Frame::OutputData { stream: Count(self.id), output: which, data });
+                pipe.sent(self.id, count, wire);
             }
         }
     }
@@ -189,6 +181,18 @@ impl Input {
 
 impl Pipe {
     pub fn new(which: Output, fd: OwnedFd, credit: u32) -> Pipe {
-        Pipe { which, fd, credit, owed: 0 }
+        Pipe { which, fd, credit, owed: None }
+    }
+
+    /// Says so once all is sent that was there at the command's end.
+    fn sent(&mut self, id: u32, count: usize, wire: &mut Wire) {
+        self.owed = match self.owed {
+            Some(owed) if owed > count => Some(owed - count),
+            Some(_) => {
+                wire.send(&Frame::OutputDrained { stream: Count(id), output: self.which });
+                None
+            }
+            None => None,
+        };
     }
 }

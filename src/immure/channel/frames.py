@@ -174,7 +174,10 @@ class InputClosed(Frame, frozen=True, tag=69):
 
 
 class Exited(Frame, frozen=True, tag=70):
-    """The command's end. All that it wrote itself has come before. An `errno` where it never started, and the step."""
+    """The command's end; an `errno` and a step where it never started.
+
+    `draining` are the outputs (bits: 1 and 2) of which something that was written before it is still to come.
+    """
 
     stream: Count
     status: I32
@@ -182,6 +185,7 @@ class Exited(Frame, frozen=True, tag=70):
     step: U16
     cpu_us: U64
     memory_peak_kib: U64
+    draining: U16
 
 
 class Paused(Frame, frozen=True, tag=71):
@@ -206,6 +210,13 @@ class Fault(Frame, frozen=True, tag=73):
 
 class Bye(Frame, frozen=True, tag=74):
     """Everything has ended. Nothing follows."""
+
+
+class OutputDrained(Frame, frozen=True, tag=75):
+    """All that was written before the command's end has come; the end of the output says so too."""
+
+    stream: Count
+    output: Output
 
 
 FromHost = (
@@ -236,6 +247,7 @@ FromGuest = (
     | Pong
     | Fault
     | Bye
+    | OutputDrained
 )
 KINDS: dict[int, type[Frame]] = {cast("int", kind.__struct_config__.tag): kind for kind in Frame.__subclasses__()}
 GUEST_KINDS = {number: kind for number, kind in KINDS.items() if number in (0, *range(64, 128))}

@@ -31,12 +31,14 @@ _FRAME_OVERHEAD = 64
 class _Stream:
     """What the guest may still say of one command."""
 
-    __slots__ = ("exited", "input_credit", "outputs", "started", "tells", "terminal")
+    __slots__ = ("draining", "exited", "input_credit", "outputs", "started", "tells", "terminal")
 
     def __init__(self, flags: int, input_credit: int) -> None:
         self.tells = bool(flags & frames.TELL)
         self.started = False
         self.exited = False
+        #: Outputs of which something that was written before the exit is still to come.
+        self.draining: set[int] = set()
         self.terminal = bool(flags & frames.TERMINAL)
         #: How much of the input the guest has room for; None where there is no input any more.
         self.input_credit: int | None = None if flags & frames.NO_INPUT else input_credit
@@ -269,6 +271,7 @@ class Host:
         | frames.OutputEnd
         | frames.InputCredit
         | frames.InputClosed
+        | frames.OutputDrained
         | frames.Exited,
     ) -> None:
         stream = self._streams.get(frame.stream)
@@ -285,6 +288,11 @@ class Host:
             case frames.OutputEnd(_, output):
                 if stream.outputs.pop(output, None) is None:
                     self._refuse("order", "an output that is not at its end", frame)
+                stream.draining.discard(output)
+            case frames.OutputDrained(_, output):
+                if output not in stream.draining:
+                    self._refuse("order", "an output that the exit has named", frame)
+                stream.draining.discard(output)
             case frames.InputCredit(_, count):
                 if stream.input_credit is None:
                     self._refuse("order", "an input that is not closed", frame)
@@ -303,6 +311,9 @@ class Host:
                 if stream.exited:
                     self._refuse("order", "one exit", frame)
                 stream.exited = True
+                stream.draining = {output for output in (1, 2) if frame.draining & output}
+                if frame.draining > 3 or not stream.draining <= stream.outputs.keys():
+                    self._refuse("order", "outputs that are not at their end", frame)
         if stream.exited and not stream.outputs:
             del self._streams[frame.stream]
 

@@ -46,6 +46,7 @@ class Pump:
         self._receives, self._sends = receives, sends
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
+        self._masks: dict[int, int] = {}
         self._unsent = bytearray()
         #: What goes on when there is room again, and what does at the next step in any case.
         self._waiting: list[Callable[[], None]] = []
@@ -92,11 +93,14 @@ class Pump:
         except PermissionError:
             return False
         self._ready[fd] = ready
+        self._masks[fd] = mask
         return True
 
     def change(self, fd: int, mask: int) -> None:
         """Waits for something else of it."""
-        self._epoll.modify(fd, mask)
+        if self._masks[fd] != mask:
+            self._masks[fd] = mask
+            self._epoll.modify(fd, mask)
 
     def unwatch(self, fd: int) -> None:
         """No longer; before it is closed."""

@@ -99,8 +99,6 @@ fn guest() -> (Guest, Vec<std::os::fd::OwnedFd>) {
             input: Some(Input::new(writer)),
             outputs: vec![Pipe::new(Output::Stdout, theirs, WINDOW_BYTES)],
             terminal: id == 3,
-            exit: None,
-            signalled: false,
             told: false,
         });
         others.extend([reader, ours]);

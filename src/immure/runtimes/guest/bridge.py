@@ -44,7 +44,7 @@ class Bridge:
         """Asks for a command. `asker` is closed when nobody needs it any more; `stdio` stays the caller's."""
         refused = self._refusal(command)
         if refused:
-            asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0)))
+            asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0, 0), draining=False))
             asker.close()
             return
         columns, rows = _make_raw(stdio[1]) if flags & channel.TERMINAL else (0, 0)

@@ -24,13 +24,11 @@ class Relay:
         self, pump: Pump, asker: Socket, stream: int, targets: list[Target], done: Callable[[int], None]
     ) -> None:
         self._pump, self._asker, self._stream = pump, asker, stream
-        self._targets = dict(zip((1, 2), targets, strict=False))
+        self._targets = dict(enumerate(targets, 1))
         self.source: Source | None = None
-        self._exit: bytes | None = None
-        #: The asker has sent it a signal. Where it dies of one, what nobody reads is not waited for: it might as well
-        #: have died before it was written.
-        self._signalled = False
-        self._told = False
+        self._exited = False
+        #: Outputs of which the asker is to be told when all is there that was written before the exit.
+        self._draining: set[int] = set()
         self._done = done
         for target in targets:
             target.moved = self.settle
@@ -42,6 +40,8 @@ class Relay:
         match event:
             case channel.OutputData(_, output, data):
                 self._targets[output].put(data)
+            case channel.OutputDrained(_, output):
+                self._targets[output].drain()
             case channel.OutputEnd(_, output):
                 self._targets[output].end()
                 if len(self._targets) == 1:
@@ -55,23 +55,33 @@ class Relay:
             case channel.Started():
                 self._tell(frames.header(frames.STARTED))
             case channel.Exited():
-                self._exit = exit_message(event)
-                if not (self._signalled and _died_of_signal(event.status)):
-                    for target in self._targets.values():
-                        target.owed = target.pending_bytes()
+                self._exit(event)
             case _:
                 return
         self.settle()
 
+    def _exit(self, event: channel.Exited) -> None:
+        self._exited = True
+        self._close_source()
+        for output, target in self._targets.items():
+            if not event.draining & output:
+                target.drain()
+        if not all(target.is_drained for target in self._targets.values()):
+            # Of each of them, at once of those that are.
+            self._draining = set(self._targets)
+        self._tell(exit_message(event, draining=bool(self._draining)))
+
     def settle(self) -> None:
-        """Tells the exit once all that came before it has been written, and ends what is over."""
-        if self._exit is not None and not any(target.owed for target in self._targets.values()):
-            self._tell(self._exit)
-            self._exit = None
-            self._told = True
-            self._close_source()
+        """Tells what has been passed on by now, and ends what is over."""
+        if not self._exited:
+            return
+        for output in [one for one in self._draining if self._targets[one].is_drained]:
+            self._draining.discard(output)
+            # The streams of an asker are numbered from 0 on.
+            self._tell(frames.header(frames.DRAINED) + (output - 1).to_bytes(4, "little"))
+        if not self._draining:
             self._close_asker()
-        if self._told and not any(target.is_open for target in self._targets.values()):
+        if not any(target.is_open for target in self._targets.values()):
             self._done(self._stream)
 
     def _hear_asker(self, event: int) -> None:
@@ -87,14 +97,16 @@ class Relay:
             if number <= _MOST_SIGNAL:
                 group = bool(int.from_bytes(message[2:4], "little") & frames.GROUP)
                 self._pump.host.signal(self._stream, number, group=group)
-                self._signalled = True
         elif kind == RESIZE and len(message) >= 16:
             self._pump.host.resize(self._stream, frames.u32(message, 8), frames.u32(message, 12))
         elif not message or event & GONE:
             self._abandon()
 
     def _abandon(self) -> None:
-        """Nobody waits for the command any more."""
+        """Nobody waits for the command any more. What it has written may still have a reader once it has ended."""
+        self._close_asker()
+        if self._exited:
+            return
         self._pump.host.signal(self._stream, _SIGKILL, group=True)
         for output in self._targets:
             self._pump.host.close_output(self._stream, 1 if output == 1 else 2)
@@ -125,15 +137,11 @@ class Relay:
         self._close_asker()
 
 
-def _died_of_signal(status: int) -> bool:
-    return status & 0x7F not in (0, 0x7F)
-
-
-def exit_message(event: channel.Exited) -> bytes:
+def exit_message(event: channel.Exited, *, draining: bool) -> bytes:
     """An exit as the process runtime's stem tells it."""
     return b"".join(
         (
-            frames.header(frames.EXITED),
+            frames.header(frames.EXITED, frames.DRAINING if draining else 0),
             event.status.to_bytes(4, "little", signed=True),
             event.errno.to_bytes(4, "little"),
             event.step.to_bytes(4, "little"),

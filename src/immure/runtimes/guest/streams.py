@@ -103,8 +103,8 @@ class Target:
         self._pending: deque[bytes] = deque()
         self._written = 0
         self._ended = False
-        #: How much is still to be written of what came before the exit.
-        self.owed = 0
+        #: How much is still to be written of what came before the exit; None until all of that is here.
+        self._owed: int | None = None
         #: Called when it is at its end, or when more of it was written.
         self.moved: Callable[[], None] | None = None
         self._watched = pump.watch(fd, 0, self._on_ready)
@@ -114,9 +114,15 @@ class Target:
         """Whether somebody may read it, and more may come."""
         return self._fd >= 0
 
-    def pending_bytes(self) -> int:
-        """What was not written yet."""
-        return sum(map(len, self._pending))
+    @property
+    def is_drained(self) -> bool:
+        """Whether all is written that came before the exit, or nobody reads it."""
+        return self._owed == 0
+
+    def drain(self) -> None:
+        """All has come that was written before the exit."""
+        if self._owed is None:
+            self._owed = sum(map(len, self._pending))
 
     def put(self, data: bytes) -> None:
         """Takes what the command has written."""
@@ -128,6 +134,7 @@ class Target:
 
     def end(self) -> None:
         """Nothing more will come."""
+        self.drain()
         self._ended = True
         if not self._pending:
             self.close()
@@ -155,7 +162,8 @@ class Target:
             else:
                 self._pending.popleft()
             self._written += count
-            self.owed = max(0, self.owed - count)
+            if self._owed is not None:
+                self._owed = max(0, self._owed - count)
         self._tell_room()
         if self._ended and not self._pending:
             self.close()
@@ -178,4 +186,4 @@ class Target:
             os.close(self._fd)
             self._fd = -1
         self._pending.clear()
-        self.owed = 0
+        self._owed = 0

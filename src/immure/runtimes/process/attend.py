@@ -47,11 +47,15 @@ if TYPE_CHECKING:
 
 
 class Exit:
-    """How a command ended. `errno` is not 0 where it never started, and `step` says where."""
+    """How a command ended. `errno` is not 0 where it never started, and `step` says where.
 
-    __slots__ = ("cpu_ms", "errno", "memory_peak_bytes", "status", "step")
+    `draining`: DRAINED follows for each stream, once all of it is in its pipe that was written before.
+    """
+
+    __slots__ = ("cpu_ms", "draining", "errno", "memory_peak_bytes", "status", "step")
 
     def __init__(self, message: bytes) -> None:
+        self.draining = bool(int.from_bytes(message[2:4], "little") & frames.DRAINING)
         self.status = frames.i32(message, 8)
         self.errno = frames.i32(message, 12)
         self.step = frames.STEPS[min(frames.u32(message, 16), len(frames.STEPS) - 1)]
@@ -174,6 +178,8 @@ class Attendance:
         #: Held while its end is decided: afterwards the socket may be another command's.
         self._deciding = _thread.allocate_lock()
         self._late = self._left = False
+        #: Streams of which something that was written before the exit is still under way.
+        self._draining: set[int] = set()
         self._open: dict[int, Sink] = {}
         #: When what does not end after `stop` is ended with its box.
         self._last_call: float | None = None
@@ -234,6 +240,8 @@ class Attendance:
     def finished(self) -> bool:
         """Whether the command, or the one-shot box, has ended and its output is all here."""
         if not self._ended():
+            return False
+        if self._draining and any(self.sinks[one].fd in self._open for one in self._draining):
             return False
         # What it left in the pipes is its output. What its orphans will write later is not waited for, nor is the end
         # of a pipe that others hold open: a process that was forked from ours, or one that the box gave it to.
@@ -316,11 +324,19 @@ class Attendance:
         message, _ = receive(self.asker)
         with self._deciding:
             self._over = True
-        if message and frames.kind_of(message) == frames.EXITED:
+        kind = frames.kind_of(message) if message else 0
+        if kind == frames.EXITED:
             self.exit = Exit(message)
-        elif self._own is None and not (self.timed_out or self.flooded):
-            raise self.box.failure or BoxLost("the box ended under the command", have="its stem closed the connection")
-        return True
+            self._draining = set(range(len(self.sinks) if self.exit.draining else 0))
+        elif kind == frames.DRAINED:
+            self._draining.discard(frames.u32(message, 8))
+        else:
+            self._draining.clear()
+            if self._own is None and not (self.timed_out or self.flooded):
+                raise self.box.failure or BoxLost(
+                    "the box ended under the command", have="its stem closed the connection"
+                )
+        return not self._draining
 
     def note(self, sink: Sink, chunk: bytes, *, bounded: bool) -> bytes:
         """Counts what somebody else has read of a stream, and gives what of it is within the limit of output."""
