@@ -6,7 +6,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from seccomp_cases import calls_near, expected, profiles
 
-from immure.policy.seccomp import Call, evaluate, outcomes_of
+from immure.policy.seccomp import Action, Call, Profile, Rule, evaluate, outcomes_of
+from immure.policy.seccomp.actions import ENOSYS
+
+
+def test_a_default_of_enosys_is_the_default_for_newer_calls_too() -> None:
+    rule = Rule(action=Action.KILL, names=("read",))
+    profile = Profile(default_action=Action.ERRNO, default_errno_ret=ENOSYS, syscalls=(rule,))
+    (one,) = outcomes_of(profile, "x86_64", 156, {})
+    assert one.reason == evaluate(profile, Call("x86_64", 156, (0,) * 6)).reason == "default"
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -24,7 +24,7 @@ else:
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *("/plan/compile.py", "/plan/root.py", "/policy/landlock.py"),
+    *("/plan/compile.py", "/plan/filters.py", "/plan/root.py", "/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )
 _INTERRUPTS = (1, 2, 3, 15)

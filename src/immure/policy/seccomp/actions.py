@@ -9,6 +9,7 @@ import errno
 from enum import Enum
 
 EPERM = 1
+EINVAL = 22
 ENOSYS = 38
 MAX_ERRNO = 4095
 """The kernel gives at most this, whatever a filter says (`MAX_ERRNO` of `linux/err.h`)."""

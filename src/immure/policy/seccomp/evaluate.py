@@ -88,9 +88,11 @@ class Reference:
         if matching:
             # min() keeps the first of equals: the document's order.
             return min(matching, key=lambda decision: _PRECEDENCE.index(decision.action))
-        if _is_newer(self._profile, call.nr, named.keys()):
-            return Decision(Action.ERRNO, ENOSYS, None, "newer than the profile")
-        return _decision(self._profile.default_action, self._profile.default_data, None, "default")
+        default = _decision(self._profile.default_action, self._profile.default_data, None, "default")
+        newer = Decision(Action.ERRNO, ENOSYS, None, "newer than the profile")
+        # Where the default says the same, it is that.
+        is_default = (default.action, default.errno) == (newer.action, newer.errno)
+        return newer if not is_default and _is_newer(self._profile, call.nr, named.keys()) else default
 
 
 def evaluate(

@@ -4,13 +4,17 @@ A box may have an idmapped, writable mount of the caller's files. A setuid file 
 caller on the host, whatever `nosuid` says inside. So no call may set S_ISUID or S_ISGID, and calls whose mode
 a filter can't see (openat2's is behind a pointer, io_uring makes calls without entering the kernel) look
 missing, so that programs fall back on those that it can.
+
+Nor may a call put into a pipe what has not come yet: the kernel holds the pipe's lock until it comes, and whoever reads
+or closes that pipe waits for the lock, where no signal reaches it. A command's output is such a pipe, and its caller
+reads it.
 """
 
 from __future__ import annotations
 
 from functools import cache
 
-from .actions import ENOSYS, EPERM, Action
+from .actions import EINVAL, ENOSYS, EPERM, Action
 from .profile import Architecture, ArchMap, Arg, Operator, Profile, Rule
 
 S_ISUID = 0o4000
@@ -24,6 +28,8 @@ _MODE_ARGUMENT = {"chmod": 1, "fchmod": 1, "fchmodat": 2, "creat": 1, "mknod": 1
 # Which arguments are flags and mode; the mode counts only where a file may be made.
 _OPEN_ARGUMENTS = {"open": (1, 2), "openat": (2, 3)}
 _OPAQUE = ("fchmodat2", "openat2", "io_uring_setup")
+# From a terminal or a socket into a pipe: `splice_file_to_pipe` of the kernel's fs/splice.c.
+_LOCKING = ("splice", "sendfile", "sendfile64")
 
 
 @cache
@@ -36,8 +42,8 @@ def guard_profile() -> Profile:
             ArchMap(Architecture.AARCH64, (Architecture.ARM,)),
             ArchMap(Architecture.S390X, (Architecture.S390,)),
         ),
-        syscalls=(*_mode_rules(), *_open_rules(), _opaque_rule()),
-        comment="no setuid or setgid file can be made, by any road",
+        syscalls=(*_mode_rules(), *_open_rules(), _opaque_rule(), _locking_rule()),
+        comment="no setuid or setgid file can be made, by any road, and no pipe's lock be held",
     )
 
 
@@ -62,6 +68,15 @@ def _opaque_rule() -> Rule:
         errno_ret=ENOSYS,
         names=_OPAQUE,
         comment="their mode is in memory, which a filter can't read; callers fall back on ENOSYS",
+    )
+
+
+def _locking_rule() -> Rule:
+    return Rule(
+        action=Action.ERRNO,
+        errno_ret=EINVAL,
+        names=_LOCKING,
+        comment="what a descriptor is, a filter can't see; callers read and write on EINVAL",
     )
 
 
