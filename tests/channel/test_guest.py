@@ -212,6 +212,12 @@ class TestCommands:
         result = late.wait()
         assert (result.exit.code, len(result.stdout), len(result.stderr)) == (0, size, size)
 
+    def test_who_asks_again_and_again_hears_the_same(self, box: HostedSandbox) -> None:
+        process = box.start(["/bin/sh", "-c", "head -c 500000 /dev/zero; exit 4"])
+        assert eventually(lambda: process.poll() is not None)
+        assert process.poll() is process.wait()
+        assert (process.wait().exit.code, len(process.wait().stdout)) == (4, 500_000)
+
     def test_memory_and_time_of_a_command_are_told(self, box: HostedSandbox) -> None:
         program = "import time\nx = bytearray(50_000_000)\nwhile time.process_time() < 0.2: pass"
         usage = box.exec(["/usr/bin/python3", "-ISc", program]).usage

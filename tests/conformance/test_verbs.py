@@ -391,6 +391,15 @@ class TestPause:
                 time.sleep(0.02)
             bomb.close()
 
+    def test_one_that_waits_for_its_child_s_execve_is_at_rest(self, box: BlockingBox) -> None:
+        busy = box.start(sh("while :; do /bin/true; done"))
+        for _ in range(20):
+            time.sleep(0.01)
+            box.pause()
+            box.resume()
+        busy.kill()
+        busy.wait()
+
     def test_what_is_asked_of_a_paused_box_is_refused(self, box: BlockingBox) -> None:
         box.pause()
         for call in (lambda: box.exec(["true"]), lambda: box.start(["true"]), lambda: box.files.read("/etc/passwd")):

@@ -18,6 +18,8 @@ use serve::Guest;
 use std::os::fd::RawFd;
 use wire::Wire;
 
+/// The longest object of a fault; what a host takes is more.
+const FAULT_BYTES: usize = 1024;
 /// How long the host's end may be full before a last word is given up.
 const LAST_WORD_MS: i32 = 5_000;
 
@@ -44,7 +46,9 @@ pub fn run(input: RawFd, output: RawFd) -> ! {
 }
 
 fn told(fault: &Fault) -> Frame<'_> {
-    Frame::Fault { step: fault.step, object: &fault.object, errno: fault.errno as u16 }
+    // Nobody takes more of it.
+    let end = fault.object.floor_char_boundary(FAULT_BYTES);
+    Frame::Fault { step: fault.step, object: &fault.object[..end], errno: fault.errno as u16 }
 }
 
 /// Signals, descriptors and orphans as a guest needs them, whatever started it.

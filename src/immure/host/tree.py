@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 _TICK_MS = 1000 // os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
+_STOPPED = (b"T", b"t", b"Z", b"X", b"")
 
 
 class Used(NamedTuple):
@@ -28,10 +29,23 @@ def below(pid: int) -> list[int]:
     return found
 
 
-def stopped(pid: int) -> bool:
-    """Whether a process runs no more for now: stopped, or ended. One that waits for a disk can't be stopped before."""
-    state = _read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1]
-    return not state or state[0] in (b"T", b"t", b"Z", b"X")
+def moving(pid: int) -> int:
+    """How many processes that descend from `pid` run: that are neither stopped nor ended.
+
+    One that waits for a disk can't be stopped before that has answered. One that waits for a stopped child to execve, after
+    vfork, looks the same, and does nothing until the child does.
+    """
+    return sum(not _at_rest(one) for one in below(pid))
+
+
+def _at_rest(pid: int) -> bool:
+    state = _state(pid)
+    return state in _STOPPED or (state == b"D" and any(_state(child) in _STOPPED for child in _children(pid)))
+
+
+def _state(pid: int) -> bytes:
+    """One letter, as proc(5) has it; nothing where there is no such process."""
+    return b"".join(_read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[:1])
 
 
 def _children(pid: int) -> list[int]:

@@ -331,8 +331,10 @@ class Attendance:
         elif kind == frames.DRAINED:
             self._draining.discard(frames.u32(message, 8))
         else:
+            # Behind a channel the connection ends once everything has been told.
+            lost = self.exit is None or bool(self._draining)
             self._draining.clear()
-            if self._own is None and not (self.timed_out or self.flooded):
+            if lost and self._own is None and not (self.timed_out or self.flooded):
                 raise self.box.failure or BoxLost(
                     "the box ended under the command", have="its stem closed the connection"
                 )

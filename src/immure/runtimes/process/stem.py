@@ -136,9 +136,9 @@ class Stem:
 
     def moving(self) -> int:
         """How many processes of a box that is to be paused have not stopped yet."""
-        from immure.host.tree import below, stopped
+        from immure.host.tree import moving
 
-        return sum(not stopped(pid) for pid in below(self.pid))
+        return moving(self.pid)
 
     def alive(self) -> bool:
         """Whether its stem is there."""
