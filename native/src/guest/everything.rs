@@ -36,12 +36,18 @@ pub fn signal(number: i32) -> Outcome<()> {
 pub fn stop() -> Outcome<bool> {
     let newest = newest_pid();
     let found = look()?;
-    let moves = |one: &Known| !matches!(one.state, b'T' | b't' | b'Z' | b'X');
-    if found.descendants.iter().any(moves) {
+    let all = &found.descendants;
+    // One that waits for its child's execve, after vfork, waits until that goes on.
+    let waits = |one: &Known| all.iter().any(|child| child.parent == one.pid && is_stopped(child));
+    if !all.iter().all(|one| is_stopped(one) || one.state == b'D' && waits(one)) {
         signal(libc::SIGSTOP)?;
         return Ok(false);
     }
     Ok(found.whole && newest_pid() == newest)
+}
+
+fn is_stopped(one: &Known) -> bool {
+    matches!(one.state, b'T' | b't' | b'Z' | b'X')
 }
 
 /// The number of the process that was made last. proc(5), loadavg.

@@ -32,8 +32,8 @@ def below(pid: int) -> list[int]:
 def moving(pid: int) -> int:
     """How many processes that descend from `pid` run: that are neither stopped nor ended.
 
-    One that waits for a disk can't be stopped before that has answered. One that waits for a stopped child to execve, after
-    vfork, looks the same, and does nothing until the child does.
+    One that waits for a disk can't be stopped before that has answered. One that waits for a stopped child's execve,
+    after vfork, looks the same, and does nothing until the child does.
     """
     return sum(not _at_rest(one) for one in below(pid))
 
