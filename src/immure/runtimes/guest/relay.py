@@ -12,7 +12,7 @@ from immure.runtimes.process import frames
 from immure.runtimes.process.spawner import Socket
 
 #: An asker's message: its terminal has another size. `u32 columns, rows`.
-RESIZE = 15
+RESIZE = 16
 _SIGKILL, _MOST_SIGNAL = 9, 64
 _MESSAGE_BYTES = 64
 

@@ -34,8 +34,8 @@ _own_namespaces: dict[str, int] = {}
 def own_namespaces() -> dict[str, int]:
     """This process's namespaces as inode numbers. They are asked for once: it does not change them."""
     if not _own_namespaces:
-        for name in _NAMESPACES:
-            _own_namespaces[f"ns/{name}"] = os.stat(f"/proc/self/ns/{name}").st_ino  # noqa: PTH116
+        # All in one step: another thread may look meanwhile.
+        _own_namespaces.update({f"ns/{name}": os.stat(f"/proc/self/ns/{name}").st_ino for name in _NAMESPACES})  # noqa: PTH116
     return _own_namespaces
 
 
