@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import marshal
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -162,6 +163,15 @@ def test_the_keeper_holds_nothing_of_who_started_it(kept: Kept, tmp_path: Path) 
     assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
     held = {str(one.readlink()) for one in Path(f"/proc/{pid}/fd").iterdir()}
     assert str(tmp_path) not in held
+
+
+def test_the_limit_of_open_files_is_that_of_who_made_the_keeper(kept: Kept) -> None:
+    """It raises its own, to hold many boxes."""
+    lowered = ["sh", "-c", 'ulimit -S -n 700; exec "$@"', "sh"]
+    subprocess.run([*lowered, *kept.words("run", "--keep", "--name", "desk")], env=kept.env, timeout=30, check=True)
+    (pid,) = kept.keepers()
+    assert resource.prlimit(pid, resource.RLIMIT_NOFILE)[0] > 700
+    assert kept.ok("exec", "desk", "--", "sh", "-c", "ulimit -n") == b"700\n"
 
 
 def test_mounts_are_those_of_who_made_the_box(kept: Kept, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ import msgspec
 from immure.engine.keeper.held import HeldBox
 from immure.engine.keeper.place import Place, peer
 from immure.engine.keeper.wire import OtherVersion, close_all, error_to_value, receive_value, send_value
+from immure.engine.spawners import spawner_for
 from immure.errors import BoxError, BoxLost, ImmureError, SpecError
 from immure.plan.launch import Launch
 
@@ -35,7 +36,9 @@ Answer = tuple[Any, list[int]]
 class Keeper:
     """What is held, by name. Each connection asks one thing, and has a thread for that."""
 
-    def __init__(self, listener: socket.socket, place: Place) -> None:
+    def __init__(self, listener: socket.socket, place: Place, files: tuple[int, int]) -> None:
+        """`files` is the limit of open files that boxes are to have, which is not ours."""
+        self._files = files
         self._listener = listener
         self._place = place
         self._changing = threading.Lock()
@@ -163,6 +166,7 @@ class Keeper:
                 )
             self._held[name] = None
         try:
+            self._limit_files(launch)
             box = HeldBox(launch, name, fds)
         except BaseException:
             with self._changing:
@@ -172,11 +176,25 @@ class Keeper:
             self._held[name] = box
         return box.for_client()
 
+    def _limit_files(self, launch: Launch) -> None:
+        try:
+            resource.prlimit(spawner_for(launch).pid, resource.RLIMIT_NOFILE, self._files)
+        except ProcessLookupError:
+            # It was killed; the box's own maker says so.
+            pass
+
     def _join(self, arguments: dict[str, Any], fds: list[int]) -> Answer:
         return self._box(arguments["name"]).for_client()
 
     def _list(self, arguments: dict[str, Any], fds: list[int]) -> Answer:
-        return [box.describe() for box in self._boxes()], []
+        rows: list[dict[str, Any]] = []
+        for box in self._boxes():
+            try:
+                rows.append(box.describe())
+            except BoxLost:
+                # It is being ended.
+                continue
+        return rows, []
 
     def _kill(self, arguments: dict[str, Any], fds: list[int]) -> Answer:
         box = self._box(arguments["name"])
@@ -254,11 +272,11 @@ def main(arguments: list[str]) -> None:
     fd, folder = arguments
     os.umask(0o077)
     # Each box takes a few.
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (files[1], files[1]))
     listener = socket.socket(fileno=int(fd))
     os.set_inheritable(listener.fileno(), False)
     place = Place(make=False)
     if place.path != folder:
         sys.exit(f"the keeper's folder is {place.path}, not {folder}")
-    Keeper(listener, place).run()
+    Keeper(listener, place, files).run()
