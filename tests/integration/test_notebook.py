@@ -9,9 +9,7 @@ import pytest
 
 from .processes import eventually, running
 
-nbclient = pytest.importorskip("nbclient")
-nbformat = pytest.importorskip("nbformat")
-pytest.importorskip("ipykernel")
+pytestmark = pytest.mark.root
 
 BLOCKING = """
 from immure import AsyncSandbox, Sandbox
@@ -44,6 +42,8 @@ def said(cell: Any) -> str:
 
 @pytest.mark.filterwarnings("ignore")
 def test_cells_use_boxes_and_the_kernel_takes_them_along(tmp_path: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    nbclient, nbformat = pytest.importorskip("nbclient"), pytest.importorskip("nbformat")
+    pytest.importorskip("ipykernel")
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path))
     new_cell: Callable[[str], Any] = nbformat.v4.new_code_cell
     notebook = nbformat.v4.new_notebook(
