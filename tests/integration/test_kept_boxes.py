@@ -16,7 +16,9 @@ from pathlib import Path
 import pytest
 
 from immure import run
-from immure.engine.keeper import place, wire
+from immure.engine.keeper import held, place, wire
+from immure.engine.prepare import prepare
+from immure.spec.models import SandboxSpec
 
 from .command_line import CommandLine, shell
 from .kept_boxes import Kept, kept_boxes
@@ -248,6 +250,19 @@ def test_nonsense_is_no_end_of_the_keeper(kept: Kept, monkeypatch: pytest.Monkey
         socket.send(message)
     socket.close()
     assert kept.ok("exec", "desk", "--", "echo", "here") == b"here\n"
+
+
+def test_a_command_in_the_background_is_remembered_while_it_runs() -> None:
+    """However many end meanwhile; of those the newest are remembered."""
+    launch = prepare(SandboxSpec(), base=Path.cwd())
+    with held.HeldBox(launch, "desk", []) as box:
+        first = box.start_background([b"sleep", b"300"], {})
+        for _ in range(held._MOST + 5):
+            box.start_background([b"true"], {})
+            assert eventually(lambda: not box._background[-1].runs)
+        assert box._background[0].number == first
+        assert box._background[0].describe()["state"] == "running"
+        assert len(box._background) == held._MOST + 2
 
 
 ASKING = """

@@ -184,6 +184,13 @@ class TestDetached:
             assert set(one.stdout.read().split()) <= {b"tick"}
         assert one.returncode == 0
 
+    def test_a_box_whose_command_can_not_be_started_is_not_kept(self, desk: Kept) -> None:
+        for words, status in ((("no-such-program",), 127), (("true",), 0)):
+            ended = desk.run("-d", "--name", "brief", "--", *words)
+            assert ended.returncode == status, ended.stderr
+            assert ("brief" in desk.boxes()) == (status == 0)
+        desk.ok("kill", "brief")
+
     def test_one_that_can_not_be_started_is_told(self, desk: Kept) -> None:
         ended = desk.carry_out("exec", "-d", "desk", "--", "no-such-program")
         assert ended.returncode == 127

@@ -47,7 +47,7 @@ def run_kept(options: Namespace, launch: Launch, command: list[str], target: int
         box = KeptBox(keep(launch, name))
         if options.detach:
             box.close()
-            _start(name, command, None)
+            _start_or_end(name, command)
             sys.stdout.write(f"{name}\n")
             return 0
     except ImmureError as error:
@@ -108,6 +108,15 @@ def _request(box: KeptBox, options: Namespace, command: list[str]) -> Request:
         # What a command line passes on need not be kept in memory.
         request.output_bytes = request.launch.output_bytes
     return request
+
+
+def _start_or_end(name: str, command: list[str]) -> None:
+    """A box whose command can't be started is of no use, and its name would be taken."""
+    try:
+        _start(name, command, None)
+    except ImmureError:
+        ask("kill", {"name": name})
+        raise
 
 
 def _start(name: str, command: list[str], options: Namespace | None) -> int:

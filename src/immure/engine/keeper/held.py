@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import threading
-from collections import deque
 from time import time
 from typing import Any
 
@@ -15,8 +14,8 @@ from immure.errors import BoxError, BoxLost, ImmureError
 from immure.plan.launch import Launch
 from immure.runtimes.process.session import own_namespaces
 
-#: Of commands in the background, how many are remembered once they have ended.
-_MOST_ENDED = 100
+#: Of commands in the background: how many may run at once, and how many of those that have ended are remembered.
+_MOST = 100
 _CHUNK = 1 << 16
 #: What a kept box's log holds.
 LOG_MIB = 4
@@ -28,7 +27,7 @@ class HeldBox(Sandbox):
     def __init__(self, launch: Launch, name: str, sources: list[int]) -> None:
         self._begin(launch, name, LOG_MIB, sources)
         self.created_s = time()
-        self._background: deque[Background] = deque(maxlen=_MOST_ENDED)
+        self._background: list[Background] = []
 
     def for_client(self) -> tuple[dict[str, Any], list[int]]:
         """What another process needs to have commands run in it, with the stem's socket, which stays ours.
@@ -66,16 +65,19 @@ class HeldBox(Sandbox):
 
     def start_background(self, argv: list[bytes], keywords: dict[str, Any]) -> int:
         """Starts a command that nobody waits for. Its number in the box's log. Raises as `Sandbox.start`."""
-        if sum(one.result is None for one in self._background) >= _MOST_ENDED:
-            raise BoxError("too many commands in the background", need=f"at most {_MOST_ENDED} in one box")
+        if sum(one.runs for one in self._background) >= _MOST:
+            raise BoxError("too many commands in the background", need=f"at most {_MOST} in one box")
         background = Background(argv, self.start(argv, **keywords))
+        ended = [one for one in self._background if not one.runs]
+        for forgotten in ended[:-_MOST]:
+            self._background.remove(forgotten)
         self._background.append(background)
         return background.number
 
     def close(self) -> None:
         """As `Sandbox.close`; what it ran in the background has ended then."""
         super().close()
-        for one in self._background:
+        for one in list(self._background):
             one.join()
 
 
@@ -94,6 +96,11 @@ class Background:
         self._threads.append(threading.Thread(target=self._attend, daemon=True))
         for thread in self._threads:
             thread.start()
+
+    @property
+    def runs(self) -> bool:
+        """Whether its end has not been heard."""
+        return self.result is None and self.failure is None
 
     def _attend(self) -> None:
         for thread in self._threads[:-1]:

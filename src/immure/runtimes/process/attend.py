@@ -278,8 +278,8 @@ class Attendance:
     def overdue(self) -> float | None:
         """For another thread, when its time is over: ends what its attendant has not. Gives when to look again.
 
-        A command that splices from a terminal or a socket into its own output holds the kernel's lock of that pipe, and
-        whoever reads or closes it waits, uninterruptibly, until the command is gone.
+        Whoever reads or closes a pipe whose lock the kernel holds for a command waits, uninterruptibly, until that is
+        gone. The guard refuses the calls that are known to hold it.
         """
         with self._deciding:
             if self._left:
