@@ -223,6 +223,13 @@ class TestPlanted:
             assert len(box.files.read("d/grows", length=1000)) <= 1000
         stop(box, changing)
 
+    def test_an_archive_whose_last_block_its_reader_leaves(self, box: Sandbox, tmp_path: Path) -> None:
+        # One header, the content and the first of two blocks of zeros are as much as is read in one go.
+        size = 256 * 1024 - 2 * 512
+        sh(box, f"mkdir even; head -c {size} /dev/zero > even/file")
+        box.files.download("even", tmp_path / "even")
+        assert (tmp_path / "even" / "file").stat().st_size == size
+
     def test_folders_that_go_deeper_than_anybody_wants(self, box: Sandbox, tmp_path: Path) -> None:
         deep = "import os\nos.mkdir(n := '{}'); os.chdir(n)\nfor _ in range({}): os.mkdir('x'); os.chdir('x')"
         for name, depth in (("deep", 1900), ("deeper", 2500), ("usual", 200)):

@@ -16,6 +16,8 @@ from immure.engine.packing import MOST_DEPTH
 from immure.errors import FileError
 
 _CHUNK = 256 * 1024
+#: An archive ends with two blocks of zeros, of which its reader may leave the second in the stream.
+_END_BYTES = 512
 _NAME_BYTES, _LONG_NAME_BYTES = 255, 8192
 #: Names and targets of links are kept until the end: as many bytes for each entry that is allowed, and some more.
 _NAME_ROOM, _MORE_ROOM = 256, 1 << 20
@@ -95,6 +97,7 @@ class _Unpacking:
                     self._take(archive, member)
                 # The reader would keep every header.
                 archive.members = []  # type: ignore[attr-defined]
+        stream.read(_END_BYTES)
         for name, target in self._links:
             with _names_that_there_can_be(name):
                 (self._root / name).symlink_to(target)
