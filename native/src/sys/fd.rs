@@ -174,7 +174,8 @@ pub fn close_all_but(keep: &mut [RawFd]) -> Sys<()> {
         }
         first = first.max(fd + 1);
     }
-    close_range(first, u32::MAX)
+    // No descriptor has a larger number, and gVisor (2024) takes none.
+    close_range(first, i32::MAX as u32)
 }
 
 pub fn close_range(first: u32, last: u32) -> Sys<()> {
