@@ -33,6 +33,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench.idle
 	$(PYTHON) -m bench.ends
 	$(PYTHON) -m bench
+	$(PYTHON) -m bench.sentry
 
 format: $(STAMP)
 	$(VENV)/bin/ruff format .

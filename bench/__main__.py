@@ -10,9 +10,9 @@ from pathlib import Path
 
 from bench import peers, report, rivals, subjects, walls
 from bench.build import BuildError, compile_package
-from bench.contender import Contender
+from bench.contender import Contender, count
 from bench.filters import Filters, write_filters
-from bench.gates import Verdict, judge
+from bench.gates import Verdict, judge, missed
 from bench.measure import Measured, measure
 
 CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
@@ -36,7 +36,7 @@ def main() -> int:
     sizes = QUICK if options.quick else FULL
     if options.n:
         sizes = {**sizes, "rounds": options.n}
-    say = (lambda *_: None) if options.json else _say
+    say = (lambda *_: None) if options.json else report.say
 
     compile_package()
     try:
@@ -57,17 +57,17 @@ def main() -> int:
         print(f"bench: {error}", file=sys.stderr)
         return 1
 
-    verdicts = judge(_series(measured))
+    verdicts = judge(measured.series())
     if options.json:
         print(json.dumps(report.as_json(host, filters, absent, contenders, stood, measured, verdicts), indent=1))
     else:
-        _print(contenders, measured, verdicts)
+        report.print_tables(contenders, measured, verdicts)
     return int(_missed(verdicts, measured, set(options.only)))
 
 
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__)
-    parser.add_argument("--n", type=_count, metavar="N", help=f"samples of each (default {FULL['rounds']})")
+    parser.add_argument("--n", type=count, metavar="N", help=f"samples of each (default {FULL['rounds']})")
     parser.add_argument("--quick", action="store_true", help="few samples: does it work, not how fast is it")
     parser.add_argument("--json", action="store_true", help="one JSON document instead of tables")
     parser.add_argument("--walls", action="store_true", help="show what holds, measure nothing")
@@ -79,12 +79,6 @@ def _parse() -> argparse.Namespace:
         help="a packed sock_filter file instead of our own default profile with the guard",
     )
     return parser.parse_args()
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) == 0:
-        raise argparse.ArgumentTypeError(f"{text}: a number from 1 on is needed")
-    return int(text)
 
 
 def _names(text: str) -> list[str]:
@@ -109,32 +103,9 @@ def _breached(stood: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def _series(measured: Measured) -> dict[str, list[float]]:
-    times = {name: measured.totals(name) for name in measured.samples}
-    return times | {f"{name}/s": rates for name, rates in measured.rates.items()}
-
-
 def _missed(verdicts: Sequence[Verdict], measured: Measured, asked: set[str]) -> bool:
-    """A gate that could not be measured is missed, unless its contenders were left out by `--only`."""
-    judged = [v for v in verdicts if {v.gate.of.split("/")[0], v.gate.to.split("/")[0]} <= asked]
     ours = measured.failed.keys() - {rival.name for rival in rivals.RIVALS}
-    return bool(ours) or any(v.state not in ("met", "met, stretch too") for v in judged)
-
-
-def _print(contenders: Sequence[Contender], measured: Measured, verdicts: Sequence[Verdict]) -> None:
-    _say(report.times_table(contenders, measured))
-    if measured.rates:
-        _say(report.rates_table(contenders, measured))
-    for contender in contenders:
-        if phases := report.phases_table(contender, measured):
-            _say(phases)
-    _say(report.gates_table(verdicts))
-    for why in measured.failed.values():
-        print(f"bench: {why}", file=sys.stderr)
-
-
-def _say(text: str) -> None:
-    print(text, end="\n\n", flush=True)
+    return bool(ours) or missed(verdicts, asked)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ BUILD = BENCH / "build"
 COMMAND = ("cc", "-std=gnu17", "-O2", "-static", "-Wall", "-Wextra")
 PROGRAMS = {
     "floor": ("floor.h", "box.c", "command.c", "floor.c", "root.c", "spawner.c", "template.c"),
+    "inside": ("inside.c",),
     "per_call": ("per_call.c",),
     "vfork_exec": ("vfork_exec.c",),
 }

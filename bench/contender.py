@@ -8,6 +8,7 @@ Every worker, in C or in Python, takes the same orders, one a line:
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 import tempfile
@@ -37,6 +38,13 @@ class Sample:
 
 class WorkerFailed(Exception):
     """A contender can't be measured here; says which and why."""
+
+
+def count(text: str) -> int:
+    """How many samples an argument asks for."""
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError(f"{text}: a number from 1 on is needed")
+    return int(text)
 
 
 def python_worker(subject: str, *arguments: str) -> tuple[str, ...]:

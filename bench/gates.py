@@ -20,6 +20,7 @@ class Gate:
     bound: float
     stretch: float | None = None
     at: float = 0.5  # the percentile that is compared
+    to_at: float | None = None  # that of the other, where it is another one
 
     @property
     def wanted(self) -> str:
@@ -54,9 +55,15 @@ GATES = (
 )
 
 
-def judge(series: Mapping[str, Sequence[float]]) -> list[Verdict]:
-    return [Verdict(gate, _ratio(series.get(gate.of), series.get(gate.to), gate.at)) for gate in GATES]
+def judge(series: Mapping[str, Sequence[float]], gates: Sequence[Gate] = GATES) -> list[Verdict]:
+    return [Verdict(gate, _ratio(gate, series.get(gate.of), series.get(gate.to))) for gate in gates]
 
 
-def _ratio(of: Sequence[float] | None, to: Sequence[float] | None, at: float) -> Ratio | None:
-    return ratio_of(of, to, at=at) if of and to else None
+def missed(verdicts: Sequence[Verdict], asked: set[str]) -> bool:
+    """A gate that could not be measured is missed, unless what it compares was not asked for."""
+    judged = [v for v in verdicts if {v.gate.of.split("/")[0], v.gate.to.split("/")[0]} <= asked]
+    return any(v.state not in ("met", "met, stretch too") for v in judged)
+
+
+def _ratio(gate: Gate, of: Sequence[float] | None, to: Sequence[float] | None) -> Ratio | None:
+    return ratio_of(of, to, at=gate.at, to_at=gate.to_at) if of and to else None

@@ -25,12 +25,17 @@ class Measured:
     def totals(self, name: str) -> list[float]:
         return [sample.total_ns for sample in self.samples.get(name, ())]
 
+    def series(self) -> dict[str, list[float]]:
+        """By name, as gates name them: times in ns, and rates as `NAME/s`."""
+        times = {name: self.totals(name) for name in self.samples}
+        return times | {f"{name}/s": rates for name, rates in self.rates.items()}
+
 
 def measure(contenders: Sequence[Contender], *, rounds: int, warmup: int, segments: int, segment_ms: int) -> Measured:
     measured = Measured()
     _time([c for c in contenders if not c.apart], rounds, warmup, measured)
     _time([c for c in contenders if c.apart], max(1, rounds // APART), warmup, measured)
-    _rate([c for c in contenders if c.rated], segments, segment_ms, measured)
+    _rate([c for c in contenders if c.rated and segments], segments, segment_ms, measured)
     return measured
 
 

@@ -6,11 +6,14 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def pss_kib(pids: Iterable[int]) -> int:
-    """Memory in RAM, shared pages by halves, thirds … proc_pid_smaps(5). Needs root for what is not dumpable."""
+def pss_kib(pids: Iterable[int], of: str = "Pss") -> int:
+    """Memory in RAM, shared pages by halves, thirds … proc_pid_smaps(5). Needs root for what is not dumpable.
+
+    `of` may be a part of it, as `Pss_File`.
+    """
     total = 0
     for pid in pids:
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{of}:"):
                 total += int(line.split()[1])
     return total

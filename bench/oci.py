@@ -1,4 +1,8 @@
-"""A bundle for the runtimes of OCI: a container as near to our box as its form can say."""
+"""A bundle for the runtimes of OCI: a container as near to our box as its form can say.
+
+One for gVisor, which is asked for by `sentry`, has no ids of its own, since a Sentry has, and no filter, which it takes
+from nowhere but a command within.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +38,7 @@ def empty() -> Iterator[int]:
 
 
 @contextmanager
-def bundle(command: Sequence[str]) -> Iterator[str]:
+def bundle(command: Sequence[str], *, sentry: bool = False) -> Iterator[str]:
     """The folder of a container that runs a command, with the host's /usr and our default profile."""
     with tempfile.TemporaryDirectory(prefix="immure-bench-") as folder:
         # Its root is not the host's.
@@ -47,22 +51,22 @@ def bundle(command: Sequence[str]) -> Iterator[str]:
         for name in HOST_LINKS:
             if Path("/", name).is_symlink():
                 (root / name).symlink_to(Path("/", name).readlink())
-        Path(folder, "config.json").write_text(json.dumps(_config(command)))
+        Path(folder, "config.json").write_text(json.dumps(_config(command, sentry=sentry)))
         yield folder
 
 
 @contextmanager
-def box(runtime: Sequence[str], command: Sequence[str]) -> Iterator[Sequence[str]]:
+def box(runtime: Sequence[str], command: Sequence[str], *, sentry: bool = False) -> Iterator[Sequence[str]]:
     """The argv that makes a container for one command."""
-    with bundle(command) as folder:
+    with bundle(command, sentry=sentry) as folder:
         yield [*runtime, "run", "--bundle", folder, _name()]
 
 
 @contextmanager
-def container(runtime: Sequence[str], command: Sequence[str]) -> Iterator[tuple[str, int]]:
+def container(runtime: Sequence[str], command: Sequence[str], *, sentry: bool = False) -> Iterator[tuple[str, int]]:
     """A container that stays: its name, and its first process on the host."""
     name = _name()
-    with bundle(command) as folder:
+    with bundle(command, sentry=sentry) as folder:
         pid = Path(folder, "pid")
         _run([*runtime, "run", "--detach", "--pid-file", str(pid), "--bundle", folder, name])
         try:
@@ -86,7 +90,7 @@ def _name() -> str:
     return f"immure-bench-{secrets.token_hex(4)}"
 
 
-def _config(command: Sequence[str]) -> dict[str, object]:
+def _config(command: Sequence[str], *, sentry: bool) -> dict[str, object]:
     process = {
         "user": {"uid": 1000, "gid": 1000},
         "args": [*command],
@@ -95,14 +99,13 @@ def _config(command: Sequence[str]) -> dict[str, object]:
         "noNewPrivileges": True,
         "capabilities": {name: [] for name in SETS},
     }
-    linux = {
-        "uidMappings": IDS,
-        "gidMappings": IDS,
-        "namespaces": [{"type": name} for name in NAMESPACES],
+    linux: dict[str, object] = {
+        "namespaces": [{"type": name} for name in NAMESPACES if not (sentry and name in ("user", "cgroup"))],
         "maskedPaths": MASKED,
         "readonlyPaths": READ_ONLY,
-        "seccomp": _filter(),
     }
+    if not sentry:
+        linux.update(uidMappings=IDS, gidMappings=IDS, seccomp=_filter())
     return {
         "ociVersion": "1.0.2",
         "process": process,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -15,7 +16,7 @@ from bench.gates import Verdict
 from bench.measure import WORKERS_PER_RATE, Measured
 from bench.stats import Summary, ratio_of, summarize
 
-REFERENCES = ("floor", "bwrap", "vfork", "python")
+REFERENCES = ("floor", "bwrap", "vfork", "python", "runsc", "runsc-exec")
 RATE = f"boxes/s, {WORKERS_PER_RATE} workers"
 
 
@@ -122,6 +123,7 @@ def heading(host: Mapping[str, object], filters: Filters, absent: Mapping[str, s
     return (
         f"{now} · {host['kernel']} · {host['cpus']} cpus, {host['cpu']} · uid {host['uid']} · "
         f"Python {host['python']} · load {host['load_1min']}\nfilters: {filters.title}"
+        + (f"\nrunsc: {host['runsc']}" if "runsc" in host else "")
         + "".join(f"\nabsent: {name} ({install})" for name, install in absent.items())
     )
 
@@ -139,11 +141,13 @@ def times_table(contenders: Sequence[Contender], measured: Measured) -> str:
     width = max((len(c.title) for c in shown), default=0)
     references = [name for name in REFERENCES if name in measured.samples]
     header = f"{'ms, in turn':{width}}  {'p10':>8} {'p50':>8} {'p99':>8} {'n':>6}"
-    lines = [header + "".join(f"{':' + name:>8}" for name in references)]
+    lines = [header + "".join(f"{':' + name:>{_wide(name)}}" for name in references)]
     for contender in shown:
         summary = summarize([ns / 1e6 for ns in measured.totals(contender.name)])
         ratios = _ratios(contender, measured)
-        cells = (f"{ratios[name]:8.2f}" if name in ratios else f"{'·':>8}" for name in references)
+        cells = (
+            f"{ratios[name]:{_wide(name)}.2f}" if name in ratios else f"{'·':>{_wide(name)}}" for name in references
+        )
         lines.append(f"{contender.title:{width}}  {_figures(summary, 3)}" + "".join(cells))
     return "\n".join(lines)
 
@@ -169,7 +173,7 @@ def phases_table(contender: Contender, measured: Measured) -> str:
 
 
 def gates_table(verdicts: Sequence[Verdict]) -> str:
-    width = max(len(verdict.gate.what) for verdict in verdicts)
+    width = max((len(verdict.gate.what) for verdict in verdicts), default=0)
     lines = [f"{'gate':{width}} {'wanted':>7} {'stretch':>8} {'ratio':>7}  {'95 %':14}  verdict"]
     for verdict in verdicts:
         gate, ratio = verdict.gate, verdict.ratio
@@ -178,6 +182,26 @@ def gates_table(verdicts: Sequence[Verdict]) -> str:
         interval = f"{ratio.low:.2f} to {ratio.high:.2f}" if ratio else ""
         lines.append(f"{gate.what:{width}} {gate.wanted:>7} {stretch:>8} {value:>7}  {interval:14}  {verdict.state}")
     return "\n".join(lines)
+
+
+def print_tables(contenders: Sequence[Contender], measured: Measured, verdicts: Sequence[Verdict]) -> None:
+    say(times_table(contenders, measured))
+    if measured.rates:
+        say(rates_table(contenders, measured))
+    for contender in contenders:
+        if phases := phases_table(contender, measured):
+            say(phases)
+    say(gates_table(verdicts))
+    for why in measured.failed.values():
+        print(f"bench: {why}", file=sys.stderr)
+
+
+def say(text: str) -> None:
+    print(text, end="\n\n", flush=True)
+
+
+def _wide(reference: str) -> int:
+    return max(8, len(reference) + 2)
 
 
 def _figures(summary: Summary, digits: int) -> str:

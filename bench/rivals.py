@@ -100,12 +100,13 @@ def _runtimes(name: str, runtime: Sequence[str], around: tuple[str, ...] = ()) -
     idle = partial(oci.idle, (*around, *runtime), IDLE)
     yield Rival(name, title, command, install, found, partial(fresh, box), box, idle, around)
     title, command = f"a command in a ready container of {name}", f"{shown} exec … {COMMAND}"
-    yield Rival(f"{name}-exec", title, command, install, found, partial(_ready, runtime), around=around)
+    yield Rival(f"{name}-exec", title, command, install, found, partial(ready, runtime), around=around)
 
 
 @contextmanager
-def _ready(runtime: Sequence[str]) -> Iterator[Once]:
-    with oci.container(runtime, IDLE) as (name, _), oci.empty() as fd:
+def ready(runtime: Sequence[str], *, sentry: bool = False) -> Iterator[Once]:
+    """A command in a container that is there."""
+    with oci.container(runtime, IDLE, sentry=sentry) as (name, _), oci.empty() as fd:
         yield spawner([shutil.which(runtime[0]) or runtime[0], *runtime[1:], "exec", name, COMMAND], fd)
 
 

@@ -38,13 +38,21 @@ def summarize(samples: Sequence[float]) -> Summary:
 
 
 def ratio_of(
-    numerator: Sequence[float], denominator: Sequence[float], *, at: float = 0.5, resamples: int = 400, seed: int = 0
+    numerator: Sequence[float],
+    denominator: Sequence[float],
+    *,
+    at: float = 0.5,
+    to_at: float | None = None,
+    resamples: int = 400,
+    seed: int = 0,
 ) -> Ratio:
-    """Of the percentiles `at`. The interval is a bootstrap's: both series are drawn again with replacement."""
+    """Of the percentiles `at`, or of `at` and `to_at`. The interval is a bootstrap's: both series are drawn again with
+    replacement.
+    """
     draw = random.Random(seed)
 
     def ratio(above: Sequence[float], below: Sequence[float]) -> float:
-        return percentile(sorted(above), at) / percentile(sorted(below), at)
+        return percentile(sorted(above), at) / percentile(sorted(below), at if to_at is None else to_at)
 
     spread = sorted(
         ratio(draw.choices(numerator, k=len(numerator)), draw.choices(denominator, k=len(denominator)))

@@ -71,7 +71,7 @@ def fresh_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
     from immure import run
 
     def once() -> Mapping[str, int]:
-        return _successful(run([COMMAND], level=LEVEL))
+        return successful(run([COMMAND], level=LEVEL))
 
     yield once
 
@@ -81,7 +81,7 @@ def bare_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
     from immure import run
 
     def once() -> Mapping[str, int]:
-        return _successful(run([COMMAND], level="L1", namespaces="none"))
+        return successful(run([COMMAND], level="L1", namespaces="none"))
 
     yield once
 
@@ -91,7 +91,7 @@ def ready_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
     from immure import Sandbox
 
     with Sandbox(level=LEVEL) as box:
-        yield lambda: _successful(box.exec([COMMAND]))
+        yield lambda: successful(box.exec([COMMAND]))
 
 
 @contextmanager
@@ -103,7 +103,7 @@ def pooled_subject() -> Iterator[Callable[[], Mapping[str, int]]]:
         def once() -> Mapping[str, int]:
             # Closing it is no wait: the pool ends it, and makes the next.
             with pool.claim() as box:
-                return _successful(box.exec([COMMAND]))
+                return successful(box.exec([COMMAND]))
 
         yield once
 
@@ -113,7 +113,8 @@ def cli_subject() -> Iterator[Callable[[], None]]:
     yield spawner([IMMURE, "run", "--", COMMAND])
 
 
-def _successful(result) -> Mapping[str, int]:
+def successful(result) -> Mapping[str, int]:
+    """How long each step took. Raises RuntimeError for a command that failed."""
     if (result.exit.kind, result.exit.code) != ("exited", 0):
         raise RuntimeError(f"{COMMAND} did not end with status 0: {result.exit}")
     return result.times_us

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 
-from bench import peers, subjects
+from bench import gvisor, peers, subjects
 from bench.rivals import RIVALS
 
 SUBJECTS = {
@@ -18,6 +18,7 @@ SUBJECTS = {
     "immure-pool": subjects.pooled_subject,
     "immure-cli": subjects.cli_subject,
     **{rival.name: rival.subject for rival in RIVALS},
+    **gvisor.SUBJECTS,
 }
 
 Once = Callable[[], Mapping[str, int] | None]
@@ -38,6 +39,9 @@ def time(once: Once, count: int) -> None:
         start = perf_counter_ns()
         times_us = once()
         total = perf_counter_ns() - start
+        # What a sample leaves running is not to hit somebody else's.
+        if settle := getattr(once, "settle", None):
+            settle()
         print(total, *(f"{phase}={us * 1000:.0f}" for phase, us in (times_us or {}).items()))
 
 

@@ -23,7 +23,7 @@ from immure.cli.parser import make_parser
 from immure.engine.result import Result
 from immure.evidence.models import Evidence
 from immure.policy.seccomp import PRESETS
-from immure.spec.models import Document
+from immure.spec.models import IMAGE_FORM, Document
 
 DOCS = Path(__file__).parent.parent / "docs"
 
@@ -31,9 +31,11 @@ SPEC_WORDS = {
     "apiVersion": "The form of this document.",
     "kind": "What the document holds.",
     "metadata.name": "The box's name, and its host name.",
-    "spec.level": "The least level that is accepted; a box measured below it is refused. L3, L4: not in this version.",
+    "spec.level": "The least level that is accepted; a box measured below it is refused. L4: not in this version.",
     "spec.runtime": "What makes the box. `auto` takes the cheapest that reaches the level.",
-    "spec.image": "What the root shows. `host`: `/usr` and its links read-only, and a small generated `/etc`.",
+    "spec.image": "What the root shows. `host`: `/usr` and its links read-only, and a small generated `/etc`. Or the "
+    "path of a folder with a root file system, with a `/` in it, or a `.` or `~` at its start; a relative one starts "
+    "at the document's folder.",
     "spec.command": "What `immure run -f` runs where no command follows `--`.",
     "spec.env": "Variables. The environment starts with PATH, HOME and LANG; nothing is inherited.",
     "spec.workdir": "Where commands start. Not written: the first mount's target, else `/tmp`.",
@@ -56,6 +58,7 @@ SPEC_WORDS = {
     "spec.limits.disk_mib": "Private writable space: `/tmp`, `/dev/shm` and every tmpfs together. Default 1024.",
     "spec.limits.timeout_s": "Seconds until a command is ended. Default: none.",
     "spec.limits.output_mib": "Standard output and error together. Default 16 where output is captured, else none.",
+    "spec.gvisor.platform": "How gVisor gets hold of system calls, where it makes the box.",
     "spec.protections": "For each: whether a host that lacks it refuses the box, or makes it without.",
 }
 
@@ -225,6 +228,8 @@ def _type(info: inspect.Type) -> str:
             return f"map of {_in_map(key)} to {_in_map(value)}"
         case inspect.AnyType():
             return "anything"
+        case inspect.StrType(pattern=pattern) if pattern == IMAGE_FORM:
+            return '`"host"` or a path'
         case inspect.StrType(pattern=pattern):
             return f"string `{_escaped(pattern)}`" if pattern else "string"
         case inspect.IntType() | inspect.FloatType():
@@ -275,6 +280,7 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
     "spec.md": {"fields": lambda: _fields(Document, SPEC_WORDS, defaults=True), "presets": _presets},
     "cli.md": {
         "run options": _options("run"),
+        "trace options": _options("trace"),
         "doctor options": _options("doctor"),
         "result": lambda: _fields(Result, RESULT_WORDS, defaults=False, skip=("stdout", "stderr")),
     },

@@ -17,17 +17,19 @@ import msgspec
 import immure
 import immure.errors
 from immure.engine import command, files
+from immure.runtimes.gvisor.trace import wire
 from immure.spec import models
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Boxes": (
-        "run", "Sandbox", "AsyncSandbox", "Pool", "PooledSandbox", "AsyncPool", "AsyncPooledSandbox", "BoxStats",
-        "PoolStats",
+        "run", "Sandbox", "AsyncSandbox", "Pool", "PooledSandbox", "AsyncPool", "AsyncPooledSandbox", "Snapshot",
+        "BoxStats", "PoolStats",
     ),
     "Commands under way": ("Process", "AsyncProcess", "AsyncStream", "AsyncInput", "PIPE"),
     "Results": ("Result", "Output", "Exit", "Levels", "Usage", "Truncated", "Clause", "Denial"),
     "Files": ("Files", "AsyncFiles", "FileInfo", "FileEvent", "Watch", "AsyncWatch"),
     "Logs": ("Logs", "LogEntry", "Log"),
+    "Traces": ("Trace", "AsyncTrace", "TraceEvent", "TraceProcess", "TraceCredentials", "TraceCounts"),
     "Evidence": ("Evidence", "HostReadback", "Part"),
     "The spec": ("SandboxSpec", "Level"),
     "Errors": (
@@ -48,9 +50,14 @@ INNER = {
     "Files": {"abandon"},
     "Watch": {"abandon"},
     "Log": {"begin", "add"},
+    "Snapshot": {"launch", "base", "standing"},
+    "Trace": {"take_or_call", "call_no_more"},
 }
 
-ALIASES = {"Argument": command.Argument, "StrPath": files.StrPath, "Content": files.Content}
+#: Nobody reads one from a document: what its fields hold is whatever there is.
+UNREAD = {"TraceEvent", "TraceProcess"}
+
+ALIASES = {"Argument": command.Argument, "StrPath": files.StrPath, "Content": files.Content, "Value": wire.Value}
 
 _BOX = {
     "id": "Twelve hex digits, new for each box.",
@@ -62,6 +69,7 @@ WORDS: dict[str, dict[str, str]] = {
     "Sandbox": _BOX,
     "AsyncSandbox": _BOX,
     "Pool": {"size": "How many boxes wait at most."},
+    "Snapshot": {"path": "The folder that it is in."},
     "BoxStats": {
         "processes": "Processes of the box that have not ended, its own first ones left out.",
         "threads": "Their threads.",
@@ -97,6 +105,42 @@ WORDS: dict[str, dict[str, str]] = {
     "Logs": {
         "entries": "Oldest first.",
         "dropped_bytes": "Bytes of data that are missing before them, whichever commands they were of.",
+    },
+    "TraceEvent": {
+        "point": "The trace point.",
+        "time_ns": "When, in nanoseconds since 1970; 0 where that was not asked for.",
+        "process": "Who.",
+        "fields": "What the point says, by gVisor's names.",
+        "result": "What a system call gave.",
+        "denied": "The errno that it failed with.",
+    },
+    "TraceProcess": {
+        "thread_id": "The thread.",
+        "thread_start_time_ns": "When it started.",
+        "group_id": "The process.",
+        "group_start_time_ns": "When that started.",
+        "container_id": "gVisor's name of the container.",
+        "credentials": "Whose it is.",
+        "cwd": "Its working directory.",
+        "name": "Its name: that of its program, until it chooses another.",
+        "parent_group_id": "Its parent; not known to gVisor of 2024.",
+        "is_exec_session": "Whether `runsc exec` started it; none of ours is.",
+    },
+    "TraceCredentials": {
+        "real_uid": "User.",
+        "effective_uid": "User whose rights count.",
+        "saved_uid": "User that it may become again.",
+        "real_gid": "Group.",
+        "effective_gid": "Group whose rights count.",
+        "saved_gid": "Group that it may become again.",
+    },
+    "TraceCounts": {
+        "events": "Events that were kept, read or not.",
+        "dropped": "Events that were not.",
+        "malformed": "Of those that were read: no events.",
+        "unknown": "Of those that were read: of kinds that this version does not know.",
+        "connections": "Sentries that connected.",
+        "refused": "Connections that were none, or too many.",
     },
     "LogEntry": {
         "position": "Bytes of data that the log has taken up to this entry, and with it.",
@@ -164,7 +208,7 @@ class _Reference:
 
     def _rows(self, name: str, value: type) -> Iterator[str]:
         words = dict(self._words.get(name, {}))
-        if issubclass(value, msgspec.Struct):
+        if issubclass(value, msgspec.Struct) and name not in UNREAD:
             info = msgspec.inspect.type_info(value)
             assert isinstance(info, msgspec.inspect.StructType)
             for field in info.fields:
@@ -173,7 +217,8 @@ class _Reference:
                 yield f"| `{field.name}` | {kind} | {meaning} |"
         else:
             for one, kind in _annotated(value, self._objects):
-                yield f"| `{one}` | `{kind}` | {words.pop(one, None) or _missing(name, one)} |"
+                shown = kind.replace("|", "\\|")
+                yield f"| `{one}` | `{shown}` | {words.pop(one, None) or _missing(name, one)} |"
         if words:
             raise RuntimeError(f"{name}: no such fields: {sorted(words)}")
 
@@ -253,9 +298,13 @@ def _members(value: type, listed: Mapping[str, Any]) -> Iterator[tuple[str, Any]
     for owner in _owners(value, listed):
         seen |= INNER.get(owner.__name__, set())
         for name, member in vars(owner).items():
-            if not name.startswith("_") and name not in seen and isinstance(member, FunctionType | property):
+            if (
+                not name.startswith("_")
+                and name not in seen
+                and isinstance(member, FunctionType | property | classmethod)
+            ):
                 seen.add(name)
-                yield name, member
+                yield name, getattr(owner, name) if isinstance(member, classmethod) else member
 
 
 def _annotated(value: type, listed: Mapping[str, Any]) -> Iterator[tuple[str, str]]:

@@ -1,13 +1,17 @@
 //! `immure-init`: the part of immure that Python can't be. It decides nothing; it makes system calls.
 
+mod attest;
 mod channel;
 mod fault;
 mod files;
+mod filters;
 mod frame;
 mod guest;
 mod init;
+mod listen;
 mod plan;
 mod probe;
+mod processes;
 mod spawner;
 mod sys;
 
@@ -22,6 +26,12 @@ fn main() {
             (Ok(input), Ok(output)) => guest::run(input, output),
             _ => usage(),
         },
+        ["filters", ref pids @ ..] if !pids.is_empty() => {
+            match pids.iter().map(|pid| pid.parse()).collect::<Result<Vec<i32>, _>>() {
+                Ok(pids) => filters::run(&pids),
+                Err(_) => usage(),
+            }
+        }
         ["probe"] => probe::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
         _ => usage(),
@@ -29,6 +39,6 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | guest FD FD | probe | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | probe | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

@@ -30,7 +30,7 @@ pub enum TemplateOp {
     Link { path: String, target: String },
     File { path: String, mode: u32, data: serde_bytes::ByteBuf },
     Copy { path: String, source: String, mode: u32 },
-    Bind { path: String, source: String, attributes: u64 },
+    Bind { path: String, source: String, attributes: u64, follow: bool },
     Device { path: String, mode: u32, major: u32, minor: u32 },
 }
 
@@ -77,6 +77,9 @@ pub enum RootOp {
         source: String,
         path: String,
         attributes: u64,
+        /// The box's id 0 makes files here too, as nobody of the host, and gives them to the user.
+        #[serde(default)]
+        root_too: bool,
     },
     Hostname {
         name: String,
@@ -131,10 +134,26 @@ pub struct CommandStage {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestPlan {
+    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File` and `Hostname`.
+    #[serde(default)]
+    pub root: Vec<RootOp>,
+    /// Where the box's kernel knows one id alone, which is to have these names for commands.
+    #[serde(default)]
+    pub own_ids: Option<OwnIds>,
+    /// What the guest becomes, capabilities and all, so that no command has its id.
+    #[serde(default)]
+    pub own_id: Option<u32>,
     pub command: CommandStage,
     pub landlock: Option<Landlock>,
     /// Commands are to have no groups beside their own, which takes CAP_SETGID.
     pub drop_groups: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OwnIds {
+    pub user: u32,
+    pub group: u32,
 }
 
 /// A file to write in the box's cgroup of one controller.

@@ -13,19 +13,12 @@ pub fn run() {
         ("ptrace", try_ptrace),
     ];
     for (name, trial) in trials {
-        println!("{name}={}", in_child(trial));
-    }
-}
-
-fn in_child(trial: Trial) -> i32 {
-    // SAFETY: this program has one thread.
-    match unsafe { process::fork() } {
-        Ok(None) => process::exit(trial().err().unwrap_or(0)),
-        Ok(Some(pid)) => match process::wait(pid, 0) {
-            Ok(Some((_, status, _))) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
-            _ => libc::EIO,
-        },
-        Err(errno) => errno,
+        let errno = match process::in_child(trial) {
+            // A signal has ended it.
+            ..0 => libc::EIO,
+            errno => errno,
+        };
+        println!("{name}={errno}");
     }
 }
 

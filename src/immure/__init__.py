@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from immure.engine.process import Process as Process
     from immure.engine.result import Result as Result
     from immure.engine.sandbox import Sandbox as Sandbox
+    from immure.engine.snapshot import Snapshot as Snapshot
     from immure.engine.stdio import PIPE as PIPE
     from immure.errors import BoxError as BoxError
     from immure.errors import BoxLost as BoxLost
@@ -56,6 +57,7 @@ _HOMES = {
     "Result": "immure.engine.result",
     "Sandbox": "immure.engine.sandbox",
     "SandboxSpec": "immure.spec.models",
+    "Snapshot": "immure.engine.snapshot",
     "run": "immure.engine.local",
     **dict.fromkeys(_ERRORS, "immure.errors"),
 }
@@ -81,6 +83,7 @@ __all__ = [
     "Sandbox",
     "SandboxSpec",
     "SetupFailed",
+    "Snapshot",
     "SpecError",
     "run",
 ]

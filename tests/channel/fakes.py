@@ -19,9 +19,9 @@ from immure.channel.frames import Frame, encode
 from immure.channel.limits import HOST_FRAME_BYTES, MAGIC, STREAMS, VERSION, WINDOW_BYTES
 from immure.channel.splitter import Splitter
 from immure.engine.prepare import prepare
+from immure.engine.session import Measured
 from immure.plan.launch import Launch
 from immure.runtimes.guest.box import GuestBox
-from immure.runtimes.process.session import Measured
 from immure.spec.models import SandboxSpec
 
 HELLO = frames.Hello(MAGIC, VERSION, HOST_FRAME_BYTES, STREAMS, WINDOW_BYTES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import os
@@ -383,6 +384,11 @@ def refused(outer: Sandbox, config: bytes) -> SetupFailed:
         box.close()
 
 
+def with_root(outer: Sandbox, operations: list[dict[str, Any]], **more: Any) -> bytes:
+    plain = msgspec.msgpack.decode(configuration(stage_of(outer._launch)))
+    return msgspec.msgpack.encode({**plain, "root": operations, **more})
+
+
 class TestWithoutPrivileges:
     """What a guest is told to do and can't is an error, and nothing is left out."""
 
@@ -414,11 +420,50 @@ class TestWithoutPrivileges:
         assert (error.step, error.errno) == ("identity", 1)
 
     def test_landlock_s_rules_that_it_can_not_look_up(self) -> None:
-        """The box around it lacks openat2, by which they are."""
         outer = outer_box()
-        rules = msgspec.msgpack.decode(outer._launch.wire)["landlock"]
-        error = refused(outer, configuration(stage_of(outer._launch), rules))
-        assert (error.step, error.errno) == ("landlock", 38)
+        landlock = msgspec.msgpack.decode(outer._launch.wire)["landlock"]
+        error = refused(outer, configuration(stage_of(outer._launch), {**landlock, "rules": [NOWHERE]}))
+        assert (error.step, error.errno) == ("landlock", 2)
+
+    def test_landlock_s_rules_without_openat2(self) -> None:
+        """The box around it lacks that call, as some kernels do."""
+        with outer_box() as outer:
+            landlock = msgspec.msgpack.decode(outer._launch.wire)["landlock"]
+            rules = [rule for rule in landlock["rules"] if rule["path"] != "/etc"]
+            config = configuration(stage_of(outer._launch), {**landlock, "rules": rules})
+            box = guest_box(outer, outer._launch, ThreadDriver, config)
+            try:
+                box.ready()
+                assert outer.exec(["cat", "/etc/passwd"]).ok
+                face = face_of(outer, box)
+                assert face.exec(["true"]).ok
+                assert b"Permission denied" in face.exec(["cat", "/etc/passwd"]).stderr
+            finally:
+                box.close()
+
+    def test_a_root_that_it_can_not_make(self) -> None:
+        """It is no root of its box."""
+        error = refused(outer := outer_box(), with_root(outer, [PRIVATE]))
+        assert (error.step, error.errno) == ("tmpfs", 1)
+
+    @pytest.mark.parametrize(
+        "operation",
+        [
+            {"op": "hide", "path": "/proc/keys", "cover": "/dev/null"},
+            {"op": "freeze", "path": "/proc/sys", "attributes": 15},
+            {"op": "user_mount", "source": "/tmp", "path": "/x", "attributes": 0},
+            {"op": "loopback"},
+        ],
+    )
+    def test_what_is_not_a_guest_s_to_make(self, operation: dict[str, Any]) -> None:
+        error = refused(outer := outer_box(), with_root(outer, [operation]))
+        assert (error.step, error.errno) == ("root", 22)
+
+    def test_groups_to_drop_where_it_has_ids_of_its_own(self) -> None:
+        outer = outer_box()
+        own = msgspec.msgpack.decode(configuration(stage_of(outer._launch), drop_groups=True))
+        error = refused(outer, msgspec.msgpack.encode({**own, "own_ids": {"user": 1, "group": 1}}))
+        assert (error.step, error.errno) == ("identity", 22)
 
     def test_a_user_that_it_can_not_be(self, box: HostedSandbox) -> None:
         with pytest.raises(ExecFailed):
@@ -431,13 +476,21 @@ class TestWithoutPrivileges:
         assert status.stdout.text().split() == ["0022", "NoNewPrivs:", "1", "Seccomp_filters:", "2"]
 
 
-def privileged_box(launch: Launch, config: bytes) -> GuestBox:
+def guests_below(pid: int) -> list[int]:
+    # What sets a machine up comes and goes.
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        return [one for one in below(pid) if name_of(one) == "immure-guest"]
+    return []
+
+
+def privileged_box(launch: Launch, config: bytes, *how: str) -> GuestBox:
     """A guest that is process 1 of a namespace, as in a machine of its own, with all privileges."""
-    command = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc", native_program(), "guest", "0", "1"]
+    how = how or ("--mount-proc", native_program())
+    command = ["unshare", "--pid", "--fork", "--kill-child", *how, "guest", "0", "1"]
     child = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert child.stdin is not None
     assert child.stdout is not None
-    assert eventually(lambda: [one for one in below(child.pid) if name_of(one) == "immure-guest"])
+    assert eventually(lambda: guests_below(child.pid))
 
     def end() -> None:
         child.wait(10)
@@ -445,7 +498,7 @@ def privileged_box(launch: Launch, config: bytes) -> GuestBox:
     receives, sends = os.dup(child.stdout.fileno()), os.dup(child.stdin.fileno())
     child.stdin.close()
     child.stdout.close()
-    return GuestBox(receives, sends, launch, config, pid=below(child.pid)[0], drive=ThreadDriver, end=end)
+    return GuestBox(receives, sends, launch, config, pid=guests_below(child.pid)[0], drive=ThreadDriver, end=end)
 
 
 @pytest.fixture
@@ -503,6 +556,151 @@ class TestAsProcess1:
     def test_no_command_can_end_or_stop_it(self, pid_1: Sandbox) -> None:
         pid_1.exec(["/bin/sh", "-c", "kill -9 1; kill -STOP 1; kill -TERM 1"], user=0)
         assert pid_1.exec(["true"]).ok
+
+
+OWN_IDS = {"user": 1000, "group": 1000}
+PRIVATE = {
+    "op": "private",
+    "options": "size=1m,mode=0755",
+    "flags": 6,
+    "folders": [{"path": "/tmp", "name": "tmp", "mode": 0o1777}, {"path": "/dev/shm", "name": "shm", "mode": 0o1777}],
+}
+
+#: Makes a small root of its own, as a machine has one, and starts the guest in it.
+MACHINE = """
+set -e
+mount -t tmpfs -o mode=0755 machine "$1"
+cd "$1"; shift
+mkdir -p usr etc proc dev/pts dev/shm tmp work old .immure/space
+for name in bin lib lib64 sbin; do ln -s "usr/$name" "$name"; done
+mount --rbind /usr usr
+mount --bind "$1" work
+cp "$2" .immure/init
+ln -s pts/ptmx dev/ptmx
+touch dev/null; mount --bind /dev/null dev/null
+shift 2
+# A process whose root is none of a mount namespace may make no user namespace.
+pivot_root . old
+cd /
+mount -t proc proc proc
+umount -l old
+mount -o remount,bind,ro /
+exec /.immure/init "$@"
+"""
+
+
+class Machine:
+    """A guest with a root and a kernel's privileges of its own; `work` is a folder of this host in it."""
+
+    def __init__(self, folder: Path, *operations: dict[str, Any], user: int = 1000, **more: Any) -> None:
+        self.work = folder / "work"
+        (folder / "root").mkdir()
+        self.work.mkdir()
+        self._outer = outer_box(user=user)
+        stage = {**msgspec.msgpack.decode(self._outer._launch.wire)["command"], "inherited_filters": 0}
+        plain = msgspec.msgpack.decode(configuration(stage))
+        how = ["--mount", "--uts", "sh", "-c", MACHINE, "sh", str(folder / "root"), str(self.work), native_program()]
+        config = msgspec.msgpack.encode({**plain, "root": operations, **more})
+        self._box = privileged_box(self._outer._launch, config, *how)
+        try:
+            self._box.ready()
+        except BaseException:
+            self._box.close()
+            self._outer.close()
+            raise
+        self.face = face_of(self._outer, self._box)
+
+    def said(self, script: str, **keywords: Any) -> str:
+        return self.face.exec(["/bin/sh", "-c", f"exec 2>&1; {script}"], workdir="/", **keywords).stdout.text()
+
+    def __enter__(self) -> Machine:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._box.close()
+        self._outer.close()
+
+
+@pytest.mark.root
+class TestRoot:
+    def test_a_private_space_is_one_and_its_stand_is_gone(self, tmp_path: Path) -> None:
+        with Machine(tmp_path, PRIVATE, {"op": "share", "path": "/work", "name": "w", "mode": 0o700}) as machine:
+            assert machine.said("df -k --output=size /tmp /dev/shm /work").split()[1:] == ["1024"] * 3
+            assert machine.said("stat -c %a /tmp /dev/shm /work").split() == ["1777", "1777", "700"]
+            assert machine.said("ls -A /.immure/space") == ""
+            assert "/.immure/space" not in machine.said("cat /proc/self/mountinfo")
+            # It is full for all of them once it is for one.
+            machine.said("yes | head -c 2000000 > /tmp/full")
+            assert "No space left" in machine.said("yes | head -c 20000 > /dev/shm/more")
+
+    def test_folders_files_mounts_and_the_name(self, tmp_path: Path) -> None:
+        operations = [
+            PRIVATE,
+            {"op": "dir", "path": "/tmp/a/b", "mode": 0o755},
+            {"op": "mount", "kind": "tmpfs", "path": "/tmp/a/b", "options": "size=64k,mode=1777", "flags": 2},
+            {"op": "file", "path": "/tmp/a/f"},
+            {"op": "hostname", "name": "other"},
+        ]
+        with Machine(tmp_path, *operations) as machine:
+            assert machine.said("uname -n; ls /tmp/a; df -k --output=size /tmp/a/b | tail -1").split() == [
+                *("other", "b", "f", "64")
+            ]
+
+    def test_a_link_on_the_way_is_refused(self, tmp_path: Path) -> None:
+        (tmp_path / "elsewhere").mkdir()
+        folder = tmp_path / "machine"
+        folder.mkdir()
+        operations = [{"op": "mount", "kind": "tmpfs", "path": "/bin", "options": "", "flags": 0}]
+        with pytest.raises(SetupFailed) as caught:
+            Machine(folder, *operations)
+        assert (caught.value.step, caught.value.errno) == ("mount", 40)
+
+
+@pytest.mark.root
+class TestOwnIds:
+    """One id of the machine has the names that commands were promised; the guest is another."""
+
+    def test_a_command_owns_what_the_machine_s_user_owns(self, tmp_path: Path) -> None:
+        with Machine(tmp_path, PRIVATE, own_ids=OWN_IDS) as machine:
+            (machine.work / "mine").write_text("before")
+            (machine.work / "mine").chmod(0o600)
+            assert machine.said("id -u; id -g; id -G; stat -c %u:%g /work/mine").split() == [
+                *("1000", "1000", "1000", "1000:1000")
+            ]
+            machine.said("echo after > /work/mine; echo new > /work/new; echo out > /tmp/x; cat /tmp/x")
+            assert (machine.work / "mine").read_text() == "after\n"
+            assert (machine.work / "new").stat().st_uid == os.getuid()
+            assert machine.said("cat /proc/self/setgroups") == "deny\n"
+            assert machine.said("grep -E '^Cap(Eff|Prm|Bnd)' /proc/self/status").split()[1::2] == ["0" * 16] * 3
+
+    @pytest.mark.parametrize("own", [0, 1000])
+    def test_no_command_reaches_the_guest(self, tmp_path: Path, own: int) -> None:
+        with Machine(tmp_path, user=own, own_ids={"user": own, "group": own}) as machine:
+            assert machine.said("id -u", user=own) == f"{own}\n"
+            for name in ("KILL", "STOP", "TERM", "CONT", "0"):
+                assert "Operation not permitted" in machine.said(f"kill -{name} 1", user=own)
+            for name in ("mem", "environ", "maps", "root/", "fd/0"):
+                assert "Permission denied" in machine.said(f"exec 3</proc/1/{name}", user=own), name
+            # The control: its own are there.
+            assert machine.said("exec 3</proc/self/environ; kill -0 $$", user=own) == ""
+
+    def test_no_command_is_another(self, tmp_path: Path) -> None:
+        with Machine(tmp_path, own_ids=OWN_IDS) as machine, pytest.raises(ExecFailed):
+            machine.face.exec(["true"], user=1001)
+
+    def test_a_terminal_is_the_command_s(self, tmp_path: Path) -> None:
+        devpts = {
+            "op": "mount",
+            "kind": "devpts",
+            "path": "/dev/pts",
+            "options": "newinstance,ptmxmode=0666",
+            "flags": 0,
+        }
+        with Machine(tmp_path, devpts, own_ids=OWN_IDS) as machine:
+            process = machine.face.start(
+                ["/bin/sh", "-c", "echo $(stat -c %u:%a $(tty)) > $(tty)"], pty=True, workdir="/"
+            )
+            assert process.stdout.read() == b"1000:620\r\n"
 
 
 @pytest.mark.root

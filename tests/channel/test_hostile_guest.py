@@ -36,7 +36,7 @@ NONSENSE: dict[str, bytes] = {
     "one byte more than the longest": (GUEST_FRAME_BYTES + 1).to_bytes(4, "little"),
     "no MessagePack": b"\x02\0\0\0\xc1\xc1",
     "text that is none": INVALID["fault of text that is none"][1],
-    "an unknown kind": INVALID["kind 76"][1],
+    "an unknown kind": INVALID["kind 78"][1],
     "a call of the host": encode(frames.Shutdown()),
     "a second hello": encode(HELLO) * 2,
     "a second answer to the configuration": encode(CONFIGURED) * 2,

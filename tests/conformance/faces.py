@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -10,15 +11,33 @@ from typing import Any, TypeVar
 
 from immure import AsyncSandbox, Process, Result, Sandbox
 from immure.engine.aio_process import AsyncProcess
+from runscs import runsc_of, using
 
 from .hosted import HostedAsyncSandbox, HostedSandbox
 
 T = TypeVar("T")
 
-#: Boxes of the process runtime, and boxes behind a channel.
-FACES = ("sync", "async", "sync guest", "async guest")
-_SANDBOXES: dict[str, type[Sandbox]] = {"sync": Sandbox, "sync guest": HostedSandbox}
-_ASYNC: dict[str, type[AsyncSandbox]] = {"async": AsyncSandbox, "async guest": HostedAsyncSandbox}
+#: Boxes of the process runtime, boxes behind a channel, and boxes in a Sentry.
+EVERY = ("sync", "async", "sync guest", "async guest", "sync gvisor", "async gvisor")
+#: What each of the two plain users takes of them, who are tested side by side; anybody else takes all.
+_SHARES = {"immure-single": EVERY[2:], "immure-ranges": EVERY[:2]}
+FACES = _SHARES.get(os.environ.get("IMMURE_TEST_USER", ""), EVERY)
+#: Each version of runsc has one of the two.
+_RUNSC = {"sync gvisor": "newest", "async gvisor": "debian"}
+#: What the Sentry of 2024 does not do: /dev/tty, and keeping processes of one user out of each other's /proc.
+OLD_SENTRY = "async gvisor"
+
+
+def has_sentry(face: str) -> bool:
+    return face in _RUNSC
+
+
+_SANDBOXES: dict[str, type[Sandbox]] = {"sync": Sandbox, "sync guest": HostedSandbox, "sync gvisor": Sandbox}
+_ASYNC: dict[str, type[AsyncSandbox]] = {
+    "async": AsyncSandbox,
+    "async guest": HostedAsyncSandbox,
+    "async gvisor": AsyncSandbox,
+}
 
 
 class Loop:
@@ -161,6 +180,15 @@ class BlockingBox:
 @contextmanager
 def blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
     """A box of one of the FACES."""
+    if face in _RUNSC:
+        keywords.setdefault("level", "L3")
+        with using(runsc_of(_RUNSC[face])):
+            yield from _blocking(face, **keywords)
+    else:
+        yield from _blocking(face, **keywords)
+
+
+def _blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
     if face in _SANDBOXES:
         with _SANDBOXES[face](**keywords) as box:
             yield BlockingBox(face, box, None)

@@ -25,7 +25,9 @@ from immure.engine.prepare import host_facts, prepare
 from immure.spec.keywords import spec_from_keywords
 from integration.processes import Process, adopt_orphans, descendants, eventually
 
-LIMITS = {"pids": 64, "memory_mib": 128}
+#: What the boxes are of.
+LEVEL = os.environ.get("STORM_LEVEL", "L2")
+LIMITS = {"pids": 64, "memory_mib": 128} if LEVEL == "L2" else {"memory_mib": 256}
 _OFD_SETLK = 37
 _PR_SET_PDEATHSIG = 1
 #: What the workload does: says that it runs, leaves a child outside of its group, and goes on.
@@ -74,7 +76,7 @@ class Storm:
             eventually(sign.exists, step=0.001)
             time.sleep(self.dice.uniform(0, 0.01))
         else:
-            time.sleep(self.dice.uniform(0, 0.04))
+            time.sleep(self.dice.uniform(0, 0.04 if LEVEL == "L2" else 0.3))
         return sign.exists()
 
     def await_end(self, number: int, pid: int, reader: int, victim: str) -> None:
@@ -145,7 +147,7 @@ KINDS = (by_run, by_exec, by_start, at_a_terminal, from_a_pool, awaited)
 def caller(number: int, writer: int, folder: Path) -> None:
     """Makes boxes of several kinds; says which spawner it has, and afterwards whether the error was a clear one."""
     try:
-        keywords = {"mounts": [(folder, "/work", "rw")]}
+        keywords: dict[str, Any] = {"mounts": [(folder, "/work", "rw")], "level": LEVEL}
         if number % 4 == 0 and host_facts().cgroups:
             keywords |= LIMITS
         spawner = spawners.spawner_for(prepare(spec_from_keywords(keywords), base=folder))
@@ -160,7 +162,7 @@ def caller(number: int, writer: int, folder: Path) -> None:
         said = repr(error)
     try:
         # And the same process can go on.
-        said = said if run(["true"]).ok else "the next run failed"
+        said = said if run(["true"], level=LEVEL).ok else "the next run failed"
     except BaseException as error:
         said = f"the next run: {error!r}"
     os.write(writer, said.encode())

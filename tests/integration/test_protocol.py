@@ -17,13 +17,13 @@ import pytest
 
 from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine.prepare import prepare
+from immure.engine.session import Once, measure
 from immure.engine.spawners import close_all, spawner_for
 from immure.engine.stdio import captured
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Once, measure
 from immure.runtimes.process.spawner import Spawner, memory_file, pair, receive, send
 from immure.spec.models import SandboxSpec
 

@@ -20,16 +20,16 @@ import pytest
 
 from immure import BoxError, LevelNotReached, SetupFailed
 from immure.engine.prepare import prepare
+from immure.engine.session import Once, measure
 from immure.engine.spawners import close_all, spawner_for
 from immure.engine.stdio import captured
 from immure.host.native import native_program
-from immure.plan.compile import NAMESPACES
 from immure.plan.launch import Launch
+from immure.plan.model import NAMESPACES
 from immure.policy.capabilities import securebits
 from immure.policy.seccomp import compile_filter, guard_profile, load_preset
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Once, measure
 from immure.runtimes.process.spawner import Spawner
 from immure.spec.keywords import spec_from_keywords
 

@@ -24,13 +24,14 @@ def _command(root: Path | str, hog: str, bound: int, *arguments: str) -> list[st
     return ["/usr/bin/python3", "-I", "-B", f"{root}/security/hogs.py", hog, str(bound), *arguments]
 
 
-def hog_in_box(hog: str, bound: int, *arguments: str, **limits: float) -> immure.Result:
+def hog_in_box(hog: str, bound: int, *arguments: str, level: str = "L2", **limits: float) -> immure.Result:
     try:
         return run_in_box(
             _command("/attempts", hog, bound, *arguments),
             mounts=[(str(copied_attempts()), "/attempts", "ro")],
             workdir="/tmp",
             limits=limits,
+            level=level,
         )
     except immure.ProtectionUnavailable as error:
         # A plain user whose host delegates no control group is refused, by name.

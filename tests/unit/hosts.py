@@ -6,9 +6,11 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from immure.host.facts import CgroupParent, HostFacts, HostImage, IdRange, Missing, SourceFacts
-from immure.plan.compile import Inputs, Plan, compile_plan, make_launch
+from immure.host.facts import CgroupParent, HostFacts, HostImage, IdRange, ImageFolder, Missing, SourceFacts
+from immure.plan.compile import compile_plan
 from immure.plan.launch import Launch
+from immure.plan.launching import make_launch
+from immure.plan.model import Inputs, Plan
 from immure.plan.operations import Operation
 from immure.policy.seccomp import Profile, parse_profile
 from immure.spec.loading import convert
@@ -87,14 +89,20 @@ def profile(default: str = "SCMP_ACT_ERRNO") -> Profile:
     return parse_profile(msgspec.json.encode({"defaultAction": default, "syscalls": [rule]}), source="test")
 
 
-def make_inputs(spec: SandboxSpec, *, files: tuple[str, ...] = (), default: str = "SCMP_ACT_ERRNO") -> Inputs:
+def make_inputs(
+    spec: SandboxSpec,
+    *,
+    files: tuple[str, ...] = (),
+    default: str = "SCMP_ACT_ERRNO",
+    image: ImageFolder | None = None,
+) -> Inputs:
     """What would have been read for `spec`: sources are folders, but for those named in `files`."""
     sources = tuple(
         SourceFacts(path=mount.source, kind="file" if mount.source in files else "folder")
         for mount in spec.files.mounts
         if mount.source is not None
     )
-    return Inputs(sources=sources, profile=profile(default))
+    return Inputs(sources=sources, profile=profile(default), image=image)
 
 
 def compiled(spec: SandboxSpec, facts: HostFacts | None = None, *, files: tuple[str, ...] = ()) -> Plan:

@@ -37,10 +37,11 @@ def outcome(folder: Path, body: str, *, expect_all: bool = True) -> tuple[int, s
     return child.returncode, child.stdout + child.stderr
 
 
-def test_a_program_that_is_missing_fails_the_run(folder: Path) -> None:
-    status, text = outcome(folder, SKIPS.format("bwrap is not installed"))
+@pytest.mark.parametrize("reason", ["bwrap is not installed", "runsc (debian) is not installed: a hint"])
+def test_a_program_that_is_missing_fails_the_run(reason: str, folder: Path) -> None:
+    status, text = outcome(folder, SKIPS.format(reason))
     assert status == pytest.ExitCode.TESTS_FAILED
-    assert "FAILED test_it.py::test_skipped: bwrap is not installed" in text
+    assert f"FAILED test_it.py::test_skipped: {reason}" in text
 
 
 def test_a_whole_file_that_is_skipped_fails_the_run(folder: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from hosts import IMAGE, compiled, make_facts, make_spec, of_kind, plain_facts
 
-from immure.plan.compile import Plan
+from immure.plan.model import Plan
 from immure.plan.operations import (
     NODEV,
     NOEXEC,

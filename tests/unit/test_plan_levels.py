@@ -8,16 +8,21 @@ from hosts import REFUSED, SINGLE, clauses, compiled, make_facts, make_inputs, m
 
 from immure.errors import ImmureError, ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import Missing
-from immure.plan.compile import NAMESPACES, compile_plan
+from immure.plan.compile import compile_plan
+from immure.plan.model import NAMESPACES
 
 EVERY_NAMESPACE = sum(NAMESPACES.values())
 NET = NAMESPACES["net"]
 
 
-@pytest.mark.parametrize("level", ["L3", "L4"])
-def test_no_runtime_here_reaches_more(level: str) -> None:
-    with pytest.raises(RuntimeUnavailable, match=level):
-        compiled(make_spec(level=level))
+def test_no_runtime_reaches_more() -> None:
+    with pytest.raises(RuntimeUnavailable, match="L4"):
+        compiled(make_spec(level="L4"))
+
+
+def test_a_runtime_that_does_not_reach_the_level() -> None:
+    with pytest.raises(RuntimeUnavailable, match="process does not reach L3"):
+        compiled(make_spec(level="L3", runtime="process"))
 
 
 CAPS = [

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immure.errors import SpecError
-from immure.plan.compile import Plan
+from immure.plan.model import Plan
 from immure.plan.operations import (
     NODEV,
     NOSUID,

@@ -12,8 +12,8 @@ from hosts import make_facts, make_spec, mounts, of_kind
 
 from immure.engine import prepare
 from immure.errors import ProfileError, SpecError
-from immure.plan.compile import Plan
 from immure.plan.launch import Launch
+from immure.plan.model import Plan
 from immure.plan.operations import UserMount
 from immure.policy.seccomp import PRESETS
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from immure.runtimes.process import session
+from immure.engine import session
 
 
 def test_a_thread_never_sees_half_of_the_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:

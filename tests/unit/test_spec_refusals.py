@@ -65,7 +65,10 @@ REFUSED = [
     # Words that are none of the known ones.
     ("spec: {level: L9}", "$.spec.level", "'L9'"),
     ("spec: {runtime: docker}", "$.spec.runtime", "'docker'"),
-    ("spec: {image: /}", "$.spec.image", "'/'"),
+    ("spec: {image: debian}", "$.spec.image", "write ./debian"),
+    ("spec: {image: ''}", "$.spec.image", "have: ''"),
+    ("spec: {image: hosts}", "$.spec.image", "'hosts'"),
+    ("spec: {image: 5}", "$.spec.image", "got `int`"),
     ("spec: {network: {mode: bridge}}", "$.spec.network.mode", "'bridge'"),
     ("spec: {files: {landlock: maybe}}", "$.spec.files.landlock", "'maybe'"),
     ("spec: {processes: {namespaces: some}}", "$.spec.processes.namespaces", "'some'"),

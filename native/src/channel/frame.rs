@@ -59,6 +59,9 @@ frames! {
     10 Resume {}
     11 Ping { number: u32 }
     12 Shutdown {}
+    13 Park {}
+    14 Unpark {}
+    15 Adopt {}
     // Guest to host.
     64 Configured { sentinel_before: Option<i32>, sentinel_after: Option<i32> }
     65 Started { stream: Count }
@@ -72,6 +75,8 @@ frames! {
     73 Fault { step: &'a str, object: &'a str, errno: u16 }
     74 Bye {}
     75 OutputDrained { stream: Count, output: Output }
+    76 Parked {}
+    77 Standing { stream: Count, flags: u16, outputs: u16, input_room: u32, exited: bool }
 }
 
 /// EXEC: standard input is the guest's own null device, and none will come.

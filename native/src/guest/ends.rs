@@ -4,6 +4,8 @@ use crate::channel::frame::{Output, NO_INPUT, TERMINAL};
 use crate::sys::{fd, terminal, Sys};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
+const TERMINAL_MODE: u32 = 0o620;
+
 pub struct Ends {
     pub input: Option<OwnedFd>,
     pub outputs: Vec<(Output, OwnedFd)>,
@@ -19,7 +21,7 @@ impl Ends {
             _ => a_terminal(columns, rows)?,
         };
         for fd in ends.theirs.iter() {
-            give_to(fd, owner)?;
+            give_to(fd, owner, flags & TERMINAL != 0)?;
         }
         let mut ours = ends.input.iter().chain(ends.outputs.iter().map(|(_, fd)| fd));
         ours.try_for_each(|fd| fd::set_nonblocking(fd.as_raw_fd()))?;
@@ -60,11 +62,15 @@ fn a_terminal(columns: u16, rows: u16) -> Sys<Ends> {
     Ok(Ends { input: Some(typed), outputs: vec![(Output::Stdout, ours)], theirs: vec![theirs] })
 }
 
-fn give_to(fd: &OwnedFd, (uid, gid): (u32, u32)) -> Sys<()> {
+fn give_to(fd: &OwnedFd, (uid, gid): (u32, u32), terminal: bool) -> Sys<()> {
     let found = fd::stat(fd.as_raw_fd())?;
     // A group that is another one matters only where it is asked for by somebody else.
     if found.st_uid == uid {
         return Ok(());
+    }
+    if terminal {
+        // As a devpts of ours makes them; gVisor's are 0600. While it is still ours, or it would take CAP_FOWNER.
+        fd::chmod(fd.as_raw_fd(), TERMINAL_MODE)?;
     }
     fd::chown(fd.as_raw_fd(), uid, gid)
 }

@@ -3,6 +3,7 @@
 
 mod ends;
 mod everything;
+mod ids;
 mod requests;
 pub mod serve;
 pub mod stream;
@@ -11,7 +12,7 @@ pub mod wire;
 use crate::channel::frame::Frame;
 use crate::channel::STREAMS;
 use crate::fault::{At, Fault, Outcome};
-use crate::init::{command, landlock, starter::Starter};
+use crate::init::{command, landlock, root, starter::Starter};
 use crate::plan::{CommandStage, GuestPlan};
 use crate::sys::{fd, process};
 use serve::Guest;
@@ -79,12 +80,22 @@ fn take_descriptors(stage: &mut CommandStage) -> Outcome<()> {
     process::set_limit(resource, wanted.clamp(soft, hard.max(soft)), hard).at("rlimit", "descriptors")
 }
 
-/// Applies what commands inherit, as a stem does, and says how Landlock answered.
+/// Makes what is missing of the box, applies what commands inherit, as a stem does, and says how Landlock answered.
 fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock::Sentinel>)> {
     let stage = &plan.command;
     if stage.inherited_filters != 0 || stage.listener_flags != 0 {
         // This process makes more calls than a stem, and has nobody to pass a listener to.
         return Err(Fault::new("seccomp", "guest", libc::EINVAL));
+    }
+    if plan.drop_groups && plan.own_ids.is_some() {
+        return Err(Fault::new("identity", "groups", libc::EINVAL));
+    }
+    root::complete(&plan.root)?;
+    if let Some(own) = &plan.own_ids {
+        ids::take(own)?;
+    }
+    if let Some(id) = plan.own_id {
+        ids::become_ids(id, id)?;
     }
     command::drop_bounding_set(stage)?;
     command::prepare_for_commands(stage, plan.drop_groups)?;

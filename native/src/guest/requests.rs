@@ -34,9 +34,17 @@ impl Guest {
             (State::New, Frame::Hello { frame_bytes, streams, window_bytes, .. }) => {
                 self.greet(frame_bytes, streams, window_bytes)?
             }
+            (State::Ready, Frame::Park {}) => self.park(),
+            (State::Parked, Frame::Unpark {}) => self.state = State::Ready,
+            (State::Parked, Frame::Hello { frame_bytes, streams, window_bytes, .. }) => {
+                self.greet(frame_bytes, streams, window_bytes)?;
+                self.state = State::Greeted2;
+                self.say_hello();
+            }
+            (State::Greeted2, Frame::Adopt {}) => self.be_adopted(),
             (State::Greeted, Frame::Configure { configuration }) => self.configure(configuration)?,
             (State::Ready, Frame::Shutdown {}) => return Ok(false),
-            (_, Frame::Ping { number }) if self.state != State::New => {
+            (State::Greeted | State::Ready, Frame::Ping { number }) => {
                 self.wire.send(&Frame::Pong { number })
             }
             (State::Ready, Frame::Pause { number }) => self.pausing = Some(number),
@@ -64,6 +72,23 @@ impl Guest {
         self.window_bytes = window_bytes;
         self.state = State::Greeted;
         Ok(())
+    }
+
+    /// Says that it says no more. A pause that has not come to rest is forgotten: whoever goes on asks again.
+    fn park(&mut self) {
+        self.streams.retain(|one| !one.is_over());
+        self.pausing = None;
+        self.wire.send(&Frame::Parked {});
+        self.state = State::Parked;
+    }
+
+    /// Tells another host than before what stands, with nothing under way to either side.
+    fn be_adopted(&mut self) {
+        for one in &mut self.streams {
+            self.wire.send(&one.stand_anew(self.window_bytes));
+        }
+        self.wire.send(&Frame::Configured { sentinel_before: None, sentinel_after: None });
+        self.state = State::Ready;
     }
 
     fn configure(&mut self, configuration: &[u8]) -> Outcome<()> {
@@ -120,6 +145,8 @@ impl Guest {
                 if let (true, [pipe, ..]) = (one.terminal, &one.outputs[..]) {
                     // One that has just been hung up has no size.
                     let _ = terminal::resize(pipe.fd.as_raw_fd(), columns, rows);
+                    let leader = one.running.as_ref().map(|running| running.pid);
+                    terminal::tell_of_size(pipe.fd.as_raw_fd(), leader);
                 }
             }
             _ => {}

@@ -21,6 +21,10 @@ pub enum State {
     New,
     Greeted,
     Ready,
+    /// Nothing is said, and nobody but the host is heard: this moment may be copied.
+    Parked,
+    /// As `Greeted`, by the host of a copy.
+    Greeted2,
 }
 
 pub struct Guest {
@@ -67,13 +71,7 @@ impl Guest {
 
     /// Until the host is gone (false) or has asked for the end (true).
     pub fn serve(&mut self) -> Outcome<bool> {
-        self.wire.send(&Frame::Hello {
-            magic: channel::MAGIC,
-            version: channel::VERSION,
-            frame_bytes: channel::HOST_FRAME_BYTES,
-            streams: channel::STREAMS,
-            window_bytes: channel::WINDOW_BYTES,
-        });
+        self.say_hello();
         let signals = process::watch_signals().at("signals", "")?;
         let mut splitter = Splitter::new(channel::HOST_FRAME_BYTES);
         let mut buffer = Vec::new();
@@ -84,6 +82,8 @@ impl Guest {
             let watched = self.wait(&signals)?;
             for (place, seen) in watched {
                 match place {
+                    // It was told to say nothing more, and what is ready stays so.
+                    Place::Signals | Place::Input(_) | Place::Output(..) if self.is_parked() => {}
                     Place::Host => match self.wire.receive(&mut buffer) {
                         Ok(None) => {}
                         Ok(Some(())) if !buffer.is_empty() => {
@@ -116,6 +116,20 @@ impl Guest {
         }
     }
 
+    fn is_parked(&self) -> bool {
+        matches!(self.state, State::Parked | State::Greeted2)
+    }
+
+    pub fn say_hello(&mut self) {
+        self.wire.send(&Frame::Hello {
+            magic: channel::MAGIC,
+            version: channel::VERSION,
+            frame_bytes: channel::HOST_FRAME_BYTES,
+            streams: channel::STREAMS,
+            window_bytes: channel::WINDOW_BYTES,
+        });
+    }
+
     fn hear_all(&mut self, splitter: &mut Splitter) -> Outcome<bool> {
         while let Some(frame) = splitter.next().map_err(|fault| broken(fault.name()))? {
             let frame = decode(frame).map_err(|fault| broken(fault.name()))?;
@@ -146,13 +160,16 @@ impl Guest {
             places.push(place);
             watch.push(libc::pollfd { fd: raw(fd), events, revents: 0 });
         };
-        add(Place::Signals, signals, libc::POLLIN);
+        let parked = self.is_parked();
+        if !parked {
+            add(Place::Signals, signals, libc::POLLIN);
+        }
         if self.wire.hears() {
             add(Place::Host, &self.wire.input, libc::POLLIN);
         }
         // Without anything to send, whether the host is gone.
         add(Place::Unsent, &self.wire.output, if self.wire.waits_to_send() { libc::POLLOUT } else { 0 });
-        for one in &self.streams {
+        for one in self.streams.iter().filter(|_| !parked) {
             if let Some(input) = &one.input {
                 add(Place::Input(one.id), &input.fd, if input.waits() { libc::POLLOUT } else { 0 });
             }

@@ -1,6 +1,6 @@
 //! One command under way, and what goes in and out of it.
 
-use crate::channel::frame::{Chunk, Count, Frame, Output};
+use crate::channel::frame::{Chunk, Count, Frame, Output, TERMINAL};
 use crate::channel::{CHUNK_BYTES, WINDOW_BYTES};
 use crate::guest::wire::Wire;
 use crate::init::stem::Running;
@@ -69,6 +69,18 @@ impl Stream {
 
     pub fn is_over(&self) -> bool {
         self.told && self.outputs.is_empty()
+    }
+
+    /// What another host is told of it, to which nothing has been sent and which has sent nothing.
+    pub fn stand_anew(&mut self, window: u32) -> Frame<'static> {
+        let mut outputs = 0;
+        for pipe in &mut self.outputs {
+            pipe.credit = window;
+            outputs |= pipe.which as u16;
+        }
+        let input_room = self.input.as_mut().filter(|input| !input.ended).map_or(0, Input::begin_anew);
+        let flags = if self.terminal { TERMINAL } else { 0 };
+        Frame::Standing { stream: Count(self.id), flags, outputs, input_room, exited: self.told }
     }
 
     /// Sends what an output has, as far as the host has room.
@@ -142,6 +154,13 @@ impl Stream {
 impl Input {
     pub fn new(fd: OwnedFd) -> Input {
         Input { fd, pending: VecDeque::new(), credit: WINDOW_BYTES, drained: 0, ended: false }
+    }
+
+    /// Gives what the host may send.
+    fn begin_anew(&mut self) -> u32 {
+        self.drained = 0;
+        self.credit = WINDOW_BYTES.saturating_sub(self.pending.len() as u32).max(1);
+        self.credit
     }
 
     pub fn waits(&self) -> bool {

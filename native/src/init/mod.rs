@@ -3,7 +3,7 @@
 
 pub mod command;
 pub mod landlock;
-mod root;
+pub mod root;
 pub mod start;
 pub mod starter;
 pub mod stem;

@@ -1,12 +1,15 @@
 //! A box's own root: the image, bound on itself, and the mounts of its own on top.
 
 use crate::fault::{At, Fault, Outcome};
-use crate::plan::RootOp;
+use crate::plan::{Folder, RootOp};
 use crate::sys::{fd, mount, namespace, Sys};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 const RESOLVE_IN_ROOT: u64 = 0x10;
 const RESOLVE_NO_SYMLINKS: u64 = 0x04;
+
+/// Where a guest's private space stands meanwhile: a folder of its image.
+const GUEST_STAND: &str = "/.immure/space";
 
 /// Carries the operations out and makes the result the root of this mount namespace. `trees` are the user's
 /// mounts, detached.
@@ -17,19 +20,70 @@ const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 pub fn build(operations: &[RootOp], trees: &[RawFd]) -> Outcome<()> {
     // A bind of the image on itself is a mount of our own: the inherited one is locked and can't be pivoted to.
     mount::bind("/r", "/r", true).at("root", "/r")?;
-    let root = fd::open("/r", libc::O_PATH | libc::O_DIRECTORY).at("root", "/r")?;
-    fd::fchdir(root.as_raw_fd()).at("root", "/r")?;
-    let mut trees = trees.iter();
-    for operation in operations {
-        carry_out(operation, &root, &mut trees)?;
-    }
-    fd::fchdir(root.as_raw_fd()).at("pivot", "/r")?;
+    // What stands in /s goes with the outer root, and what is bound from it stays.
+    let mut site = Site::at("/r", "/s", trees)?;
+    operations.iter().try_for_each(|operation| site.carry_out(operation))?;
+    fd::fchdir(site.root.as_raw_fd()).at("pivot", "/r")?;
     mount::pivot_here().at("pivot", "/r")
 }
 
+/// Carries out a guest's operations, on the root that its box has already.
+pub fn complete(operations: &[RootOp]) -> Outcome<()> {
+    if operations.is_empty() {
+        // One without privileges has nothing to do here.
+        return Ok(());
+    }
+    if let Some(object) = operations.iter().find_map(beyond_guest) {
+        return Err(Fault::new("root", object, libc::EINVAL));
+    }
+    let mut site = Site::at("/", GUEST_STAND, &[])?;
+    operations.iter().try_for_each(|operation| site.carry_out(operation))?;
+    match operations.iter().any(|operation| matches!(operation, RootOp::Private { .. })) {
+        true => mount::detach(GUEST_STAND).at("tmpfs", GUEST_STAND),
+        false => Ok(()),
+    }
+}
+
+/// What a guest's own kernel does, or whoever started it: the object of such an operation.
+fn beyond_guest(operation: &RootOp) -> Option<&str> {
+    match operation {
+        RootOp::Mount { .. }
+        | RootOp::Private { .. }
+        | RootOp::Share { .. }
+        | RootOp::Dir { .. }
+        | RootOp::File { .. }
+        | RootOp::Hostname { .. } => None,
+        RootOp::Hide { path, .. } | RootOp::Freeze { path, .. } | RootOp::UserMount { path, .. } => {
+            Some(path)
+        }
+        RootOp::Loopback {} => Some("lo"),
+    }
+}
+
 /// An object below the root, or ELOOP where the way to it has a link.
-pub fn object(root: RawFd, path: &str) -> Result<OwnedFd, i32> {
-    fd::open_at2(root, path, libc::O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS)
+pub fn object(root: RawFd, path: &str) -> Sys<OwnedFd> {
+    match fd::open_at2(root, path, libc::O_PATH, RESOLVE_IN_ROOT | RESOLVE_NO_SYMLINKS) {
+        // Linux before 5.6, and gVisor of 2024.
+        Err(libc::ENOSYS) => walk(root, path),
+        other => other,
+    }
+}
+
+/// The same, one step after another.
+fn walk(root: RawFd, path: &str) -> Sys<OwnedFd> {
+    let flags = libc::O_PATH | libc::O_NOFOLLOW;
+    let mut found = fd::open_at(root, ".", flags | libc::O_DIRECTORY, 0)?;
+    for step in path.split('/').filter(|step| !matches!(*step, "" | ".")) {
+        if step == ".." {
+            // No path of a plan has one, and here it could lead out of the root.
+            return Err(libc::EINVAL);
+        }
+        found = fd::open_at(found.as_raw_fd(), step, flags, 0)?;
+        if fd::stat(found.as_raw_fd())?.st_mode & libc::S_IFMT == libc::S_IFLNK {
+            return Err(libc::ELOOP);
+        }
+    }
+    Ok(found)
 }
 
 /// A path of the image as seen from its root, which is the working directory.
@@ -37,50 +91,77 @@ fn inside(path: &str) -> &str {
     path.trim_start_matches('/')
 }
 
-fn carry_out(operation: &RootOp, root: &OwnedFd, trees: &mut std::slice::Iter<RawFd>) -> Outcome<()> {
-    match operation {
-        RootOp::Mount { kind, path, options, flags } if kind == "tmpfs" => {
-            let target = object(root.as_raw_fd(), path).at("mount", path)?;
-            mount::mount_new(kind, &fd::path_of(&target), *flags, options).at("mount", path)
-        }
-        RootOp::Mount { kind, path, options, flags } => {
-            mount::mount_new(kind, inside(path), *flags, options).at("mount", path)
-        }
-        RootOp::Private { options, flags, folders } => private(options, *flags, folders),
-        RootOp::Share { path, name, mode } => {
-            let target = object(root.as_raw_fd(), path).at("mount", path)?;
-            share(&fd::path_of(&target), name, *mode).at("tmpfs", path)
-        }
-        RootOp::Dir { path, mode } => make_dir(path, *mode, root),
-        RootOp::File { path } => make_file(path, root),
-        RootOp::Hide { path, cover } => match mount::bind(inside(cover), inside(path), false) {
-            // Not every kernel has it.
-            Err(libc::ENOENT) => Ok(()),
-            other => other.at("hide", path),
-        },
-        RootOp::Freeze { path, attributes } => {
-            mount::bind(inside(path), inside(path), true).at("freeze", path)?;
-            mount::set_attributes_at(inside(path), *attributes).at("freeze", path)
-        }
-        RootOp::UserMount { path, attributes, .. } => user_mount(path, *attributes, root, trees),
-        RootOp::Hostname { name } => namespace::set_hostname(name).at("hostname", name),
-        RootOp::Loopback {} => namespace::loopback_up().at("loopback", "lo"),
+/// A root that is being made.
+struct Site<'a> {
+    /// The working directory, too.
+    root: OwnedFd,
+    /// Where the private space stands while its folders are bound to their places.
+    stand: &'static str,
+    trees: std::slice::Iter<'a, RawFd>,
+}
+
+impl<'a> Site<'a> {
+    fn at(path: &str, stand: &'static str, trees: &'a [RawFd]) -> Outcome<Site<'a>> {
+        let root = fd::open(path, libc::O_PATH | libc::O_DIRECTORY).at("root", path)?;
+        fd::fchdir(root.as_raw_fd()).at("root", path)?;
+        Ok(Site { root, stand, trees: trees.iter() })
     }
-}
 
-/// The whole stands in the outer root, which goes; what is bound from it stays.
-fn private(options: &str, flags: u64, folders: &[crate::plan::Folder]) -> Outcome<()> {
-    mount::mount_new("tmpfs", "/s", flags, options).at("tmpfs", "private")?;
-    folders.iter().try_for_each(|folder| {
-        share(inside(&folder.path), &folder.name, folder.mode).at("tmpfs", &folder.path)
-    })
-}
+    fn carry_out(&mut self, operation: &RootOp) -> Outcome<()> {
+        match operation {
+            RootOp::Mount { kind, path, options, flags } if kind == "tmpfs" => {
+                let target = self.object(path).at("mount", path)?;
+                mount::mount_new(kind, &fd::path_of(&target), *flags, options).at("mount", path)
+            }
+            RootOp::Mount { kind, path, options, flags } => {
+                mount::mount_new(kind, inside(path), *flags, options).at("mount", path)
+            }
+            RootOp::Private { options, flags, folders } => self.private(options, *flags, folders),
+            RootOp::Share { path, name, mode } => {
+                let target = self.object(path).at("mount", path)?;
+                self.share(&fd::path_of(&target), name, *mode).at("tmpfs", path)
+            }
+            RootOp::Dir { path, mode } => make_dir(path, *mode, &self.root),
+            RootOp::File { path } => make_file(path, &self.root),
+            RootOp::Hide { path, cover } => match mount::bind(inside(cover), inside(path), false) {
+                // Not every kernel has it.
+                Err(libc::ENOENT) => Ok(()),
+                other => other.at("hide", path),
+            },
+            RootOp::Freeze { path, attributes } => {
+                mount::bind(inside(path), inside(path), true).at("freeze", path)?;
+                mount::set_attributes_at(inside(path), *attributes).at("freeze", path)
+            }
+            RootOp::UserMount { path, attributes, .. } => self.user_mount(path, *attributes),
+            RootOp::Hostname { name } => namespace::set_hostname(name).at("hostname", name),
+            RootOp::Loopback {} => namespace::loopback_up().at("loopback", "lo"),
+        }
+    }
 
-fn share(target: &str, name: &str, mode: u32) -> Sys<()> {
-    let stand = format!("/s/{name}");
-    fd::mkdir_at(libc::AT_FDCWD, &stand, 0o700)?;
-    fd::chmod_at(libc::AT_FDCWD, &stand, mode)?;
-    mount::bind(&stand, target, false)
+    fn object(&self, path: &str) -> Sys<OwnedFd> {
+        object(self.root.as_raw_fd(), path)
+    }
+
+    fn private(&self, options: &str, flags: u64, folders: &[Folder]) -> Outcome<()> {
+        mount::mount_new("tmpfs", self.stand, flags, options).at("tmpfs", "private")?;
+        folders.iter().try_for_each(|folder| {
+            self.share(inside(&folder.path), &folder.name, folder.mode).at("tmpfs", &folder.path)
+        })
+    }
+
+    fn share(&self, target: &str, name: &str, mode: u32) -> Sys<()> {
+        let folder = format!("{}/{name}", self.stand);
+        fd::mkdir_at(libc::AT_FDCWD, &folder, 0o700)?;
+        fd::chmod_at(libc::AT_FDCWD, &folder, mode)?;
+        mount::bind(&folder, target, false)
+    }
+
+    fn user_mount(&mut self, path: &str, attributes: u64) -> Outcome<()> {
+        let tree = *self.trees.next().ok_or_else(|| Fault::new("mount", path, libc::EBADF))?;
+        mount::set_attributes(tree, attributes, None).at("mount", path)?;
+        let target = self.object(path).at("mount", path)?;
+        mount::attach(tree, target.as_raw_fd()).at("mount", path)
+    }
 }
 
 /// Makes a folder and those above it, for a mount point in the box's own space.
@@ -104,14 +185,42 @@ fn make_file(path: &str, root: &OwnedFd) -> Outcome<()> {
     fd::open_at(above.as_raw_fd(), name, flags, 0o644).at("file", path).map(drop)
 }
 
-fn user_mount(
-    path: &str,
-    attributes: u64,
-    root: &OwnedFd,
-    trees: &mut std::slice::Iter<RawFd>,
-) -> Outcome<()> {
-    let tree = *trees.next().ok_or_else(|| Fault::new("mount", path, libc::EBADF))?;
-    mount::set_attributes(tree, attributes, None).at("mount", path)?;
-    let target = object(root.as_raw_fd(), path).at("mount", path)?;
-    mount::attach(tree, target.as_raw_fd()).at("mount", path)
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Both ways to an object say the same.
+    fn both(root: &OwnedFd, path: &str) -> Sys<u64> {
+        let inode = |found: Sys<OwnedFd>| fd::stat(found?.as_raw_fd()).map(|it| it.st_ino);
+        let walked = inode(walk(root.as_raw_fd(), path));
+        assert_eq!(walked, inode(object(root.as_raw_fd(), path)), "{path}");
+        walked
+    }
+
+    #[test]
+    fn a_walk_finds_what_openat2_finds_and_follows_no_link() {
+        let folder = std::env::temp_dir().join(format!("immure-root-{}", std::process::id()));
+        std::fs::create_dir_all(folder.join("a/b")).unwrap();
+        std::fs::write(folder.join("a/file"), "").unwrap();
+        std::os::unix::fs::symlink("a", folder.join("link")).unwrap();
+        let root = fd::open(folder.to_str().unwrap(), libc::O_PATH).unwrap();
+        for path in ["/", "/a/b", "a//b/", "/./a/file"] {
+            assert!(both(&root, path).is_ok(), "{path}");
+        }
+        assert_ne!(both(&root, "/a"), both(&root, "/a/b"));
+        assert_eq!(both(&root, "/link/b"), Err(libc::ELOOP));
+        assert_eq!(both(&root, "/link"), Err(libc::ELOOP));
+        assert_eq!(both(&root, "/a/none"), Err(libc::ENOENT));
+        assert_eq!(both(&root, "/a/file/none"), Err(libc::ENOTDIR));
+        assert_eq!(walk(root.as_raw_fd(), "/a/../a").err(), Some(libc::EINVAL));
+        std::fs::remove_dir_all(folder).unwrap();
+    }
+
+    #[test]
+    fn a_guest_refuses_what_is_not_its_own_before_it_does_anything() {
+        let operations = [RootOp::Hostname { name: "x".repeat(65) }, RootOp::Loopback {}];
+        let fault = complete(&operations).unwrap_err();
+        assert_eq!((fault.step, &fault.object[..], fault.errno), ("root", "lo", libc::EINVAL));
+        assert!(complete(&[]).is_ok());
+    }
 }

@@ -71,11 +71,12 @@ impl<'a> Starter<'a> {
         let word = unsafe { self.slots.add(slot) };
         // SAFETY: as above.
         unsafe { word.write(Slot { errno: 0, step: 0 }) };
-        let copied = manner.builtin || manner.witness.as_ref().is_some_and(|it| !it.privileged);
+        let stays = manner.builtin && !command.is_short();
+        let copied = stays || manner.witness.as_ref().is_some_and(|it| !it.privileged);
         let mut start = Start { stage: self.stage, word, command, manner };
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
-        // the witness is a copy; and so is what goes on without an execve.
+        // the witness is a copy; and so is what goes on without an execve, unless it is soon over.
         // SAFETY: this process has one thread, and the child never returns.
         unsafe {
             if copied {

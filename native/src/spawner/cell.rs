@@ -170,7 +170,7 @@ fn user_trees(
     claim: &Claim,
 ) -> Outcome<Vec<OwnedFd>> {
     let paths = request.plan.root.iter().filter_map(|op| match op {
-        RootOp::UserMount { source, .. } => Some(source.as_str()),
+        RootOp::UserMount { source, root_too, .. } => Some((source.as_str(), *root_too)),
         _ => None,
     });
     if paths.clone().count() != request.sources.len() {
@@ -184,7 +184,7 @@ fn user_trees(
         .sources
         .iter()
         .zip(paths)
-        .map(|(source, path)| user_tree(source, path, host, ids, claim))
+        .map(|(source, (path, root_too))| user_tree(source, path, root_too, host, ids, claim))
         .collect();
     if let Some(template) = template {
         crate::sys::namespace::enter(template, libc::CLONE_NEWNS).at("template", "enter")?;
@@ -192,11 +192,18 @@ fn user_trees(
     trees
 }
 
-fn user_tree(source: &OwnedFd, path: &str, host: &Host, ids: &mut Ids, claim: &Claim) -> Outcome<OwnedFd> {
+fn user_tree(
+    source: &OwnedFd,
+    path: &str,
+    root_too: bool,
+    host: &Host,
+    ids: &mut Ids,
+    claim: &Claim,
+) -> Outcome<OwnedFd> {
     let tree = host.copy_tree(source.as_raw_fd(), path)?;
     if ids.range() && !ids.rootless() {
         let found = fd::stat(source.as_raw_fd()).at("mount source", path)?;
-        let userns = ids.idmap(host, claim, (found.st_uid, found.st_gid))?.as_raw_fd();
+        let userns = ids.idmap(host, claim, (found.st_uid, found.st_gid), root_too)?.as_raw_fd();
         mount::set_attributes(tree.as_raw_fd(), mount::ATTR_IDMAP, Some(userns)).at("idmap", path)?;
     }
     Ok(tree)

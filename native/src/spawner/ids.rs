@@ -25,7 +25,7 @@ pub struct Ids {
     /// All ranges that this spawner has locked. Its own locks don't stand in its way, so it has to know.
     locked: HashSet<u32>,
     next: u32,
-    idmaps: HashMap<(u32, u32, u32, u32, u32), OwnedFd>,
+    idmaps: HashMap<(u32, u32, u32, u32, u32, bool), OwnedFd>,
 }
 
 /// The ids of one box, as its maps' text.
@@ -35,6 +35,8 @@ pub struct Claim {
     pub gid_map: String,
     host_user: u32,
     host_group: u32,
+    /// What the box's id 0 is on the host.
+    host_root: (u32, u32),
 }
 
 impl Claim {
@@ -75,6 +77,7 @@ impl Ids {
                 gid_map: format!("{group} {own_gid} 1"),
                 host_user: own_uid,
                 host_group: own_gid,
+                host_root: (own_uid, own_gid),
             });
         };
         let slot = match self.free.pop() {
@@ -86,7 +89,7 @@ impl Ids {
         let own = |id: u32| self.rootless.then_some(id);
         let (uid_map, host_user) = map_of(uids, size, user, own(own_uid));
         let (gid_map, host_group) = map_of(gids, size, group, own(own_gid));
-        Ok(Claim { slot: Some(slot), uid_map, gid_map, host_user, host_group })
+        Ok(Claim { slot: Some(slot), uid_map, gid_map, host_user, host_group, host_root: (uids, gids) })
     }
 
     /// Gives a range back. Its box is gone, and with it every process that had its ids.
@@ -126,9 +129,16 @@ impl Ids {
         Err(Fault::new("id range", format!("{slots} ranges"), libc::EUSERS))
     }
 
-    /// A user namespace for an idmapped mount: the owner on disk is the box's user, and nobody else is anybody.
-    pub fn idmap(&mut self, host: &Host, claim: &Claim, disk: (u32, u32)) -> Outcome<&OwnedFd> {
-        let key = (claim.host_user, claim.host_group, disk.0, disk.1, claim.slot.unwrap_or(0));
+    /// A user namespace for an idmapped mount: the owner on disk is the box's user, and nobody else is anybody; but for
+    /// the box's id 0 with `root_too`, which is itself on disk, and so none of the host.
+    pub fn idmap(
+        &mut self,
+        host: &Host,
+        claim: &Claim,
+        disk: (u32, u32),
+        root_too: bool,
+    ) -> Outcome<&OwnedFd> {
+        let key = (claim.host_user, claim.host_group, disk.0, disk.1, claim.slot.unwrap_or(0), root_too);
         if self.idmaps.len() >= MOST_IDMAPS && !self.idmaps.contains_key(&key) {
             // Mounts that were made with them keep them alive.
             self.idmaps.clear();
@@ -136,11 +146,19 @@ impl Ids {
         match self.idmaps.entry(key) {
             Entry::Occupied(found) => Ok(found.into_mut()),
             Entry::Vacant(place) => {
-                let uid_map = format!("{} {} 1", disk.0, claim.host_user);
-                let gid_map = format!("{} {} 1", disk.1, claim.host_group);
+                let root = |id| Some(id).filter(|_| root_too);
+                let uid_map = idmap_of(disk.0, claim.host_user, root(claim.host_root.0));
+                let gid_map = idmap_of(disk.1, claim.host_group, root(claim.host_root.1));
                 Ok(place.insert(make_namespace(host, &uid_map, &gid_map)?))
             }
         }
+    }
+}
+
+fn idmap_of(disk: u32, user: u32, root: Option<u32>) -> String {
+    match root {
+        Some(root) if root != user && root != disk => format!("{disk} {user} 1\n{root} {root} 1"),
+        _ => format!("{disk} {user} 1"),
     }
 }
 
@@ -173,9 +191,22 @@ fn make_namespace(host: &Host, uid_map: &str, gid_map: &str) -> Outcome<OwnedFd>
         }
     };
     let made = host.write_maps(pid, uid_map, gid_map).and_then(|()| {
-        fd::open_at(host.proc_dir(), &format!("{pid}/ns/user"), libc::O_RDONLY, 0).at("idmap", "namespace")
+        fd::open_at(host.proc_dir(), format!("{pid}/ns/user"), libc::O_RDONLY, 0).at("idmap", "namespace")
     });
     process::send_signal(pidfd.as_raw_fd(), libc::SIGKILL).at("idmap", "kill")?;
     process::wait(pid, 0).at("idmap", "wait")?;
     made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idmap_has_no_id_twice() {
+        assert_eq!(idmap_of(0, 5_001_000, None), "0 5001000 1");
+        assert_eq!(idmap_of(0, 5_001_000, Some(5_000_000)), "0 5001000 1\n5000000 5000000 1");
+        assert_eq!(idmap_of(0, 5_000_000, Some(5_000_000)), "0 5000000 1");
+        assert_eq!(idmap_of(5_000_000, 5_001_000, Some(5_000_000)), "5000000 5001000 1");
+    }
 }

@@ -51,8 +51,10 @@ fn carry_out(operation: &TemplateOp, image: RawFd) -> Outcome<()> {
             let data = fd::read_file_at(libc::AT_FDCWD, source).at("copy", source)?;
             write_file(image, path, *mode, &data)
         }
-        TemplateOp::Bind { path, source, attributes } => {
-            let tree = mount::open_tree(libc::AT_FDCWD, source, true).at("bind", source)?;
+        TemplateOp::Bind { path, source, attributes, follow } => {
+            // Of an image somebody may make a link at any moment, and where it leads is not for us to show.
+            let open = if *follow { mount::open_tree } else { mount::open_tree_itself };
+            let tree = open(libc::AT_FDCWD, source, true).at("bind", source)?;
             mount::set_attributes(tree.as_raw_fd(), *attributes, None).at("bind", source)?;
             attach(&tree, image, path)
         }

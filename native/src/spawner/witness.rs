@@ -9,7 +9,7 @@ const NAMESPACES: [&str; 7] = ["ns/user", "ns/mnt", "ns/pid", "ns/net", "ns/ipc"
 
 /// Named values for the engine to judge. What can't be read is `NAME.errno`.
 pub fn read_back(pid: i32, proc_dir: RawFd, data: &mut Vec<u8>) -> Outcome<()> {
-    let dir = fd::open_at(proc_dir, &pid.to_string(), libc::O_PATH | libc::O_DIRECTORY, 0)
+    let dir = fd::open_at(proc_dir, pid.to_string(), libc::O_PATH | libc::O_DIRECTORY, 0)
         .at("readback", "/proc")?;
     let mut buffer = [0u8; 8192];
     for name in ["status", "uid_map", "gid_map"] {

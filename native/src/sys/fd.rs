@@ -8,13 +8,13 @@ fn own(fd: i64) -> OwnedFd {
     unsafe { OwnedFd::from_raw_fd(fd as RawFd) }
 }
 
-pub fn open_at(dir: RawFd, path: &str, flags: i32, mode: u32) -> Sys<OwnedFd> {
+pub fn open_at(dir: RawFd, path: impl AsRef<[u8]>, flags: i32, mode: u32) -> Sys<OwnedFd> {
     let path = cstr(path)?;
     // SAFETY: `path` is a C string that outlives the call.
     check(unsafe { libc::openat(dir, path.as_ptr(), flags | libc::O_CLOEXEC, mode) } as i64).map(own)
 }
 
-pub fn open(path: &str, flags: i32) -> Sys<OwnedFd> {
+pub fn open(path: impl AsRef<[u8]>, flags: i32) -> Sys<OwnedFd> {
     open_at(libc::AT_FDCWD, path, flags, 0)
 }
 
@@ -226,6 +226,11 @@ pub fn pipe() -> Sys<(OwnedFd, OwnedFd)> {
 pub fn chown(fd: RawFd, uid: u32, gid: u32) -> Sys<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::fchown(fd, uid, gid) } as i64).map(drop)
+}
+
+pub fn chmod(fd: RawFd, mode: u32) -> Sys<()> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::fchmod(fd, mode) } as i64).map(drop)
 }
 
 /// How many bytes a pipe holds. ioctl(2) FIONREAD.

@@ -31,8 +31,17 @@ fn own(fd: i64) -> OwnedFd {
 
 /// A detached copy of the mount at `path` below `dir` (an empty path means `dir` itself).
 pub fn open_tree(dir: RawFd, path: &str, recursive: bool) -> Sys<OwnedFd> {
+    clone_tree(dir, path, recursive, libc::AT_EMPTY_PATH as u32)
+}
+
+/// The same, but a symbolic link at the end of `path` is not followed: the copy is of the link.
+pub fn open_tree_itself(dir: RawFd, path: &str, recursive: bool) -> Sys<OwnedFd> {
+    clone_tree(dir, path, recursive, libc::AT_SYMLINK_NOFOLLOW as u32)
+}
+
+fn clone_tree(dir: RawFd, path: &str, recursive: bool, flags: u32) -> Sys<OwnedFd> {
     let path = cstr(path)?;
-    let mut flags = OPEN_TREE_CLONE | libc::O_CLOEXEC as u32 | libc::AT_EMPTY_PATH as u32;
+    let mut flags = flags | OPEN_TREE_CLONE | libc::O_CLOEXEC as u32;
     if recursive {
         flags |= AT_RECURSIVE;
     }
@@ -79,6 +88,13 @@ pub fn bind(source: &str, target: &str, recursive: bool) -> Sys<()> {
     let null = std::ptr::null::<libc::c_char>();
     // SAFETY: both strings outlive the call.
     check(unsafe { libc::mount(source.as_ptr(), target.as_ptr(), null, flags, null.cast()) } as i64).map(drop)
+}
+
+/// umount2(2) with MNT_DETACH: what is in use, or bound elsewhere, stays as it is.
+pub fn detach(path: &str) -> Sys<()> {
+    let path = cstr(path)?;
+    // SAFETY: `path` outlives the call.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH) } as i64).map(drop)
 }
 
 /// Sets attributes of an attached mount and of those below it.

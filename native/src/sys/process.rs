@@ -3,6 +3,8 @@
 use super::{check, Sys};
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 
+const TRIAL_STACK_BYTES: usize = 64 * 1024;
+
 /// A plain clone, with a pidfd (Linux 5.2). Returns None in the child.
 ///
 /// # Safety
@@ -46,11 +48,46 @@ pub unsafe fn fork_beside() -> Sys<Option<i32>> {
     }
 }
 
+/// Tries it in a copy of this process, which has one thread: 0, or the errno, or minus the signal that has ended it.
+pub fn in_child(trial: impl FnOnce() -> Sys<()>) -> i32 {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() } {
+        Ok(None) => exit(trial().err().unwrap_or(0)),
+        Ok(Some(pid)) => ended_as(Ok(pid)),
+        Err(errno) => errno,
+    }
+}
+
+fn ended_as(child: Sys<i32>) -> i32 {
+    match child.map(|pid| wait(pid, 0)) {
+        Ok(Ok(Some((_, status, _)))) if libc::WIFEXITED(status) => libc::WEXITSTATUS(status),
+        Ok(Ok(Some((_, status, _)))) => -libc::WTERMSIG(status),
+        Ok(_) => libc::EIO,
+        Err(errno) => errno,
+    }
+}
+
+/// The same with nothing copied: the child has this memory while this process waits for its end. In gVisor a copy takes
+/// milliseconds.
+///
+/// # Safety
+/// As for `vfork_with`; `trial` keeps no memory that only a return would free.
+pub unsafe fn in_sharing_child(trial: &mut dyn FnMut() -> Sys<()>) -> i32 {
+    extern "C" fn main(argument: *mut libc::c_void) -> i32 {
+        // SAFETY: the caller's, who waits.
+        let trial = unsafe { &mut *argument.cast::<&mut dyn FnMut() -> Sys<()>>() };
+        exit(trial().err().unwrap_or(0))
+    }
+    let mut trial = trial;
+    let mut stack = vec![0; TRIAL_STACK_BYTES];
+    // SAFETY: as the caller promises; `main` does not return.
+    ended_as(unsafe { vfork_with(&mut stack, main, (&raw mut trial).cast()) })
+}
+
 /// Ends this process with `parent`, or fails where that has ended already.
 pub fn die_with_parent(parent: i32) -> Sys<()> {
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as u64)?;
-    // SAFETY: no memory is passed.
-    match unsafe { libc::getppid() } {
+    match self::parent() {
         pid if pid == parent => Ok(()),
         _ => Err(libc::ESRCH),
     }
@@ -173,6 +210,14 @@ pub fn prctl(option: i32, argument: u64) -> Sys<i64> {
     check(unsafe { libc::prctl(option, argument, 0u64, 0u64, 0u64) } as i64)
 }
 
+/// Whether a capability is in the ambient set.
+pub fn ambient(capability: u32) -> Sys<bool> {
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::prctl(libc::PR_CAP_AMBIENT, libc::PR_CAP_AMBIENT_IS_SET, capability as u64, 0, 0) }
+        as i64)
+    .map(|set| set != 0)
+}
+
 pub fn set_name(name: &std::ffi::CStr) {
     // SAFETY: `name` outlives the call. The name is a nicety, so a failure is of no interest.
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr()) };
@@ -191,6 +236,27 @@ pub fn set_gid(gid: u32) -> Sys<()> {
 pub fn set_uid(uid: u32) -> Sys<()> {
     // SAFETY: no memory is passed.
     check(unsafe { libc::syscall(libc::SYS_setresuid, uid, uid, uid) }).map(drop)
+}
+
+/// User and group.
+pub fn effective_ids() -> (u32, u32) {
+    // SAFETY: no memory is passed.
+    unsafe { (libc::geteuid(), libc::getegid()) }
+}
+
+/// System, release, version and machine. uname(2).
+pub fn uname() -> Sys<[Vec<u8>; 4]> {
+    // SAFETY: zero is a valid value of every field.
+    let mut name: libc::utsname = unsafe { std::mem::zeroed() };
+    // SAFETY: `name` is valid for writing.
+    check(unsafe { libc::uname(&mut name) } as i64)?;
+    let text = |field: &[libc::c_char]| field.iter().take_while(|&&c| c != 0).map(|&c| c as u8).collect();
+    Ok([text(&name.sysname), text(&name.release), text(&name.version), text(&name.machine)])
+}
+
+pub fn parent() -> i32 {
+    // SAFETY: no memory is passed.
+    unsafe { libc::getppid() }
 }
 
 pub fn set_limit(resource: u32, soft: u64, hard: u64) -> Sys<()> {

@@ -30,6 +30,31 @@ pub fn set_capabilities(keep: u64, inheritable: u64) -> Sys<()> {
     check(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
 }
 
+/// Makes all permitted capabilities effective ones.
+pub fn make_permitted_effective() -> Sys<()> {
+    change_capabilities(|_, half| half.effective = half.permitted)
+}
+
+/// The same, and makes these inheritable.
+pub fn make_inheritable(keep: u64) -> Sys<()> {
+    change_capabilities(|place, half| {
+        half.effective = half.permitted;
+        half.inheritable = (keep >> (32 * place)) as u32;
+    })
+}
+
+fn change_capabilities(change: impl Fn(usize, &mut CapData)) -> Sys<()> {
+    let header = CapHeader { version: 0x2008_0522, pid: 0 };
+    let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
+    // SAFETY: `data` is valid for writing.
+    check(unsafe { libc::syscall(libc::SYS_capget, &header, data.as_mut_ptr()) })?;
+    for (place, half) in data.iter_mut().enumerate() {
+        change(place, half);
+    }
+    // SAFETY: both outlive the call.
+    check(unsafe { libc::syscall(libc::SYS_capset, &header, data.as_ptr()) }).map(drop)
+}
+
 /// Installs one classic BPF program of packed `struct sock_filter`s.
 pub fn install_filter(program: &[u8], flags: u32) -> Sys<()> {
     let header = libc::sock_fprog {

@@ -1,7 +1,7 @@
 //! Unix datagrams with descriptors: SOCK_SEQPACKET keeps message bounds and reports the peer's end.
 
 use super::{check, Sys};
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 /// Room for the kernel's SCM_MAX_FD (253) descriptors and the credentials.
 const CONTROL_BYTES: usize = 2048;
@@ -24,6 +24,51 @@ pub fn pair() -> Sys<(OwnedFd, OwnedFd)> {
         check(libc::socketpair(libc::AF_UNIX, kind, 0, fds.as_mut_ptr()) as i64)?;
         Ok((OwnedFd::from_raw_fd(fds[0]), OwnedFd::from_raw_fd(fds[1])))
     }
+}
+
+/// One that listens at a path, with nothing there before. unix(7): a path has at most 107 bytes.
+pub fn listen(path: &[u8], backlog: i32) -> Sys<OwnedFd> {
+    // SAFETY: plain data, for which zeroes are a value.
+    let mut to: libc::sockaddr_un = unsafe { std::mem::zeroed() };
+    to.sun_family = libc::AF_UNIX as u16;
+    // An empty one would be a name of the kernel's own choice, that anybody can connect to.
+    if path.first().is_none_or(|&byte| byte == 0) {
+        return Err(libc::EINVAL);
+    }
+    if path.len() >= to.sun_path.len() {
+        return Err(libc::ENAMETOOLONG);
+    }
+    for (place, &byte) in to.sun_path.iter_mut().zip(path) {
+        *place = byte as libc::c_char;
+    }
+    let length = std::mem::size_of_val(&to) as u32;
+    // SAFETY: no memory is passed but `to`, which is valid for its length; the descriptor is new.
+    unsafe {
+        let fd = check(libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) as i64)?;
+        let made = OwnedFd::from_raw_fd(fd as RawFd);
+        check(libc::bind(made.as_raw_fd(), (&to as *const libc::sockaddr_un).cast(), length) as i64)?;
+        check(libc::listen(made.as_raw_fd(), backlog) as i64)?;
+        Ok(made)
+    }
+}
+
+/// Of IPv4.
+pub fn ip(kind: i32, protocol: i32) -> Sys<OwnedFd> {
+    // SAFETY: no memory is passed; the descriptor is new.
+    check(unsafe { libc::socket(libc::AF_INET, kind | libc::SOCK_CLOEXEC, protocol) } as i64)
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+pub fn connect(socket: RawFd, address: [u8; 4], port: u16) -> Sys<()> {
+    let to = libc::sockaddr_in {
+        sin_family: libc::AF_INET as u16,
+        sin_port: port.to_be(),
+        sin_addr: libc::in_addr { s_addr: u32::from_ne_bytes(address) },
+        sin_zero: [0; 8],
+    };
+    let length = std::mem::size_of_val(&to) as u32;
+    // SAFETY: `to` is valid for its length.
+    check(unsafe { libc::connect(socket, (&to as *const libc::sockaddr_in).cast(), length) } as i64).map(drop)
 }
 
 /// Messages received here name their sender's pid.

@@ -1,4 +1,4 @@
-//! ptrace, as far as a witness needs it.
+//! ptrace, as far as a look at a process needs it.
 
 use super::{check, Sys};
 
@@ -15,14 +15,29 @@ pub fn seize(pid: i32) -> Sys<()> {
     request(libc::PTRACE_SEIZE, pid, 0, options as usize).map(drop)
 }
 
+/// Attaches without stopping. When we end, the tracee goes on.
+pub fn seize_gently(pid: i32) -> Sys<()> {
+    request(libc::PTRACE_SEIZE, pid, 0, 0).map(drop)
+}
+
 /// Whether a wait status is the stop after an execve, before the new program's first instruction.
 pub fn stopped_by_exec(status: i32) -> bool {
     status >> 8 == libc::SIGTRAP | libc::PTRACE_EVENT_EXEC << 8
 }
 
+/// Has a tracee stop where it is, as soon as it can.
+pub fn interrupt(pid: i32) -> Sys<()> {
+    request(libc::PTRACE_INTERRUPT, pid, 0, 0).map(drop)
+}
+
 /// Lets a stopped tracee go on, without the signal that stopped it.
 pub fn detach(pid: i32) -> Sys<()> {
-    request(libc::PTRACE_DETACH, pid, 0, 0).map(drop)
+    detach_with(pid, 0)
+}
+
+/// Lets a stopped tracee go on, with a signal.
+pub fn detach_with(pid: i32, signal: i32) -> Sys<()> {
+    request(libc::PTRACE_DETACH, pid, 0, signal as usize).map(drop)
 }
 
 /// Lets a stopped tracee go on with `signal`, still attached.

@@ -132,6 +132,18 @@ class Shutdown(Frame, frozen=True, tag=12):
     """Everything is to end; BYE is the last word."""
 
 
+class Park(Frame, frozen=True, tag=13):
+    """Nothing more is to be said until UNPARK, or until another host says HELLO; PARKED is the last word."""
+
+
+class Unpark(Frame, frozen=True, tag=14):
+    """It goes on where it was."""
+
+
+class Adopt(Frame, frozen=True, tag=15):
+    """From another host, in place of CONFIGURE: STANDING comes for each command, then CONFIGURED."""
+
+
 class Configured(Frame, frozen=True, tag=64):
     """Guest to host: commands can be asked for. What the file outside Landlock's rules answered, before and after."""
 
@@ -219,6 +231,22 @@ class OutputDrained(Frame, frozen=True, tag=75):
     output: Output
 
 
+class Parked(Frame, frozen=True, tag=76):
+    """Nothing more is said."""
+
+
+class Standing(Frame, frozen=True, tag=77):
+    """A command that another host has asked for: outputs (bits: 1 and 2) that are not at their end, and whether it has
+    ended already. `input_room` is what may be sent to it, 0 where it takes no input.
+    """
+
+    stream: Count
+    flags: U16
+    outputs: U16
+    input_room: U32
+    exited: bool
+
+
 FromHost = (
     Hello
     | Configure
@@ -233,6 +261,9 @@ FromHost = (
     | Resume
     | Ping
     | Shutdown
+    | Park
+    | Unpark
+    | Adopt
 )
 FromGuest = (
     Hello
@@ -248,6 +279,8 @@ FromGuest = (
     | Fault
     | Bye
     | OutputDrained
+    | Parked
+    | Standing
 )
 KINDS: dict[int, type[Frame]] = {cast("int", kind.__struct_config__.tag): kind for kind in Frame.__subclasses__()}
 GUEST_KINDS = {number: kind for number, kind in KINDS.items() if number in (0, *range(64, 128))}

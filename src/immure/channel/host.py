@@ -26,6 +26,7 @@ from immure.errors import BoxLost, ChannelError
 
 #: What a frame holds beside a chunk or a command.
 _FRAME_OVERHEAD = 64
+_OUTPUTS: tuple[frames.Output, ...] = (1, 2)
 
 
 class _Stream:
@@ -53,12 +54,17 @@ class Host:
     Once `next_event` has raised, the guest is not to be trusted with anything more, and it raises the same again.
     """
 
-    def __init__(self, configuration: bytes) -> None:
+    def __init__(self, configuration: bytes, *, adopts: int | None = None) -> None:
+        """`adopts` is the number of the last stream of whoever had the guest before; it is configured then."""
         self._configuration = configuration
+        self._adopts = adopts
+        #: What is said after the guest was told to park, until it goes on.
+        self._held: list[bytes] | None = None
+        self._is_parked = False
         self._out: list[bytes] = []
         self._splitter = Splitter(GUEST_FRAME_BYTES)
         self._streams: dict[int, _Stream] = {}
-        self._last_stream = 0
+        self._last_stream = adopts or 0
         self._pings: deque[int] = deque()
         self._ping = self._pause = self._paused = 0
         self._shutting_down = False
@@ -207,12 +213,37 @@ class Host:
 
     def shut_down(self) -> None:
         """Has everything end; `Bye` says when it has."""
+        self.unpark()
         if not self._shutting_down:
             self._shutting_down = True
             self._send(frames.Shutdown())
 
+    @property
+    def last_stream(self) -> int:
+        """The number of the newest stream."""
+        return self._last_stream
+
+    @property
+    def is_parked(self) -> bool:
+        """Whether the guest says nothing more, and this moment of it may be copied."""
+        return self._is_parked
+
+    def park(self) -> None:
+        """Has the guest say nothing more: `Parked` is its last word. What is said to it is held until `unpark`."""
+        if self._held is None:
+            self._send(frames.Park())
+            self._held = []
+
+    def unpark(self) -> None:
+        """Lets a guest that is parked go on."""
+        if self._held is not None:
+            held, self._held, self._is_parked = self._held, None, False
+            self._send(frames.Unpark())
+            self._out += held
+
     def _send(self, frame: Frame) -> None:
-        self._out.append(frames.encode(frame))
+        out = self._out if self._held is None else self._held
+        out.append(frames.encode(frame))
 
     # What a guest may say.
 
@@ -226,12 +257,22 @@ class Host:
                 if len(step) + len(thing) > FAULT_BYTES:
                     self._refuse("fields", f"a reason of at most {FAULT_BYTES} characters", frame)
                 self._state = "over"
+            case frames.Standing() if self._adopts is not None and self._state == "greeted":
+                self._adopt(frame, self._adopts)
             case frames.Configured():
                 if self._state != "greeted":
                     self._refuse("order", "one answer to the configuration", frame)
                 self._state = "ready"
             case _ if self._state != "ready":
                 self._refuse("order", "the answer to the configuration", frame)
+            case _ if self._is_parked:
+                self._refuse("order", "nothing of a guest that is parked", frame)
+            case frames.Parked():
+                if self._held is None:
+                    self._refuse("order", "a guest that speaks until it is told to park", frame)
+                self._is_parked = True
+            case frames.Standing():
+                self._refuse("order", "what stands before the answer to the adoption", frame)
             case frames.Paused(number):
                 if not self._paused < number <= self._pause:
                     self._refuse("order", "the number of a pause", frame)
@@ -262,7 +303,23 @@ class Host:
         self._frame_bytes, self._window_bytes = hello.frame_bytes, hello.window_bytes
         self._most_streams = min(STREAMS, hello.streams)
         self._state = "greeted"
-        self._send(frames.Configure(self._configuration))
+        self._send(frames.Configure(self._configuration) if self._adopts is None else frames.Adopt())
+
+    def _adopt(self, frame: frames.Standing, last: int) -> None:
+        outputs: list[frames.Output] = [output for output in _OUTPUTS if frame.outputs & output]
+        terminal = bool(frame.flags & frames.TERMINAL)
+        if frame.stream > last or frame.stream in self._streams or len(self._streams) >= self._most_streams:
+            self._refuse("stream", f"each of the streams up to {last} once", frame)
+        if frame.flags & ~frames.TERMINAL or frame.outputs > (1 if terminal else 3):
+            self._refuse("fields", "what a command can have", frame)
+        if frame.input_room > self._window_bytes:
+            self._refuse("credit", f"room for {self._window_bytes} bytes at most", frame)
+        if frame.exited and not outputs:
+            self._refuse("order", "a command that is not over", frame)
+        made = self._streams[frame.stream] = _Stream(frame.flags, frame.input_room)
+        made.input_credit = frame.input_room or None
+        made.outputs = dict.fromkeys(outputs, WINDOW_BYTES)
+        made.exited = frame.exited
 
     def _check_of_stream(
         self,

@@ -14,6 +14,8 @@ def dispatch(argv: list[str]) -> int:
     """Parses and carries out; gives the exit status."""
     command: list[str] = []
     runs = argv[:1] in (["run"], ["exec"]) or argv[:2] == ["policy", "learn"]
+    # Without a command it is of a box that is there.
+    runs = runs or (argv[:1] == ["trace"] and "--" in argv)
     if runs and "--" in argv:
         # The command is nobody's business but its own: argparse never sees it.
         end = argv.index("--")
@@ -75,6 +77,12 @@ def _exec(options: Namespace, argv: list[str], command: list[str]) -> int:
     return exec_command(options, _command(options, command))
 
 
+def _trace(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.cli.trace import trace
+
+    return trace(options, command)
+
+
 def _kept(options: Namespace, argv: list[str], command: list[str]) -> int:
     from immure.cli.kept import kept
 
@@ -88,4 +96,12 @@ def _cp(options: Namespace, argv: list[str], command: list[str]) -> int:
 
 
 _KEPT = ("ps", "logs", "kill", "pause", "resume", "stats")
-_VERBS = {"run": _run, "exec": _exec, "cp": _cp, "doctor": _doctor, "policy": _policy, **dict.fromkeys(_KEPT, _kept)}
+_VERBS = {
+    "run": _run,
+    "exec": _exec,
+    "trace": _trace,
+    "cp": _cp,
+    "doctor": _doctor,
+    "policy": _policy,
+    **dict.fromkeys(_KEPT, _kept),
+}

@@ -9,13 +9,13 @@ import os
 import stat
 import sys
 
+from immure.engine.session import Measured, Once
 from immure.engine.spawners import spawner_for
 from immure.engine.verdict import Verdict, judge_end
 from immure.errors import ExecFailed, ImmureError
 from immure.plan.launch import Launch
 from immure.runtimes.process.attend import Attendance, Sink, Stdio
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Measured, Once
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from immure.engine.result import Result
-    from immure.runtimes.base import Commands
+    from immure.runtimes.base import Box, Commands
 else:
     import _signal
 
@@ -49,6 +49,8 @@ class Outcome:
         self.once = Once()
         self.verdict: Verdict | None = None
         self.error: ImmureError | None = None
+        #: As of `Once.run`.
+        self.beside: Callable[[Box], Callable[[], None]] | None = None
 
     def carry_out(
         self, make_stdio: Callable[[Commands], Stdio], signals: Signals, listening: Callable[[int], None] | None
@@ -63,6 +65,7 @@ class Outcome:
             attending=signals.attend,
             listening=listening,
             watched=watching(request),
+            beside=self.beside,
         )
         assert once.attendance is not None
         return judge_end(request, once.attendance, once.box.ended if once.box is not None else None)

@@ -101,9 +101,7 @@ def _valid(entry: Any) -> tuple[Launch, bool, bool] | None:
         launch = Launch.from_tuple(values)
     except ValueError:
         return None
-    if any(cache.kind_of(path) != kind for path, kind in launch.sources):
-        return None
-    return launch, interactive, quiet
+    return (launch, interactive, quiet) if cache.is_current(launch) else None
 
 
 def _content(path: str) -> bytes | None:

@@ -10,11 +10,11 @@ from time import perf_counter_ns
 
 from immure.cli.execute import Outcome, Signals, execute_into, watching
 from immure.engine.keeper.joined import Joined, join
+from immure.engine.session import Measured
 from immure.engine.verdict import Verdict, judge_end
 from immure.errors import ImmureError
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Measured
 from immure.runtimes.process.stem import ask
 
 TYPE_CHECKING = False

@@ -45,12 +45,17 @@ def _ps(options: Namespace) -> int:
     for box in boxes:
         age = _age(time() - box["created_s"])
         command = _command(box["command"])
-        rows.append((box["name"], box["id"], box["level"], box["state"], str(box["processes"]), age, command))
+        rows.append((box["name"], box["id"], box["level"], box["state"], _count(box["processes"]), age, command))
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
         sys.stdout.write(printable("  ".join(cells).rstrip()) + "\n")
     return 0
+
+
+def _count(number: int | None) -> str:
+    """Of a kernel of the box's own nothing is known."""
+    return "?" if number is None else str(number)
 
 
 def _command(newest: dict[str, Any] | None) -> str:

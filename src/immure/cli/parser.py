@@ -37,6 +37,7 @@ def make_parser() -> Parser:
     commands = parser.add_subparsers(dest="verb", metavar="COMMAND", parser_class=Parser)
     _add_run(commands)
     _add_kept(commands)
+    _add_trace(commands)
     doctor = commands.add_parser("doctor", help="what this host can do, and what would change that")
     doctor.add_argument("--level", choices=["L1", "L2", "L3", "L4"], help="exit 0 only where this level is reachable")
     doctor.add_argument("--json", action="store_true", help="print JSON")
@@ -185,11 +186,53 @@ def _add_kept(commands: Any) -> None:
     _add_box(stats)
 
 
+def _add_trace(commands: Any) -> None:
+    trace = commands.add_parser(
+        "trace",
+        help="what gVisor's kernel sees of a box, as it happens",
+        usage="immure trace [OPTIONS] BOX | immure trace [OPTIONS] -- COMMAND [ARG…]",
+    )
+    add = trace.add_argument
+    add(
+        "-p",
+        "--point",
+        action="append",
+        default=[],
+        metavar="POINT",
+        help="what to report, such as sentry/execve or 'syscall/open*/exit' (processes, and calls that reach for "
+        "something)",
+    )
+    add("--denied", action="store_true", help="print calls that failed, alone")
+    add("--json", action="store_true", help="print a line of JSON for each event, and one at the end")
+    add("-n", "--max", type=int, metavar="MAX", help="end after so many events")
+    add(
+        "-o",
+        "--output",
+        metavar="FILE",
+        help="where to write them (standard output, or error beside a COMMAND)",
+    )
+    add(
+        "--context",
+        action="append",
+        default=[],
+        metavar="FIELD",
+        help="say this of processes too, such as process_name or cwd: who has one that is no text is then not seen",
+    )
+    add("--optional", action="append", default=[], metavar="FIELD", help="a field that some points have, as fd_path")
+    add("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
+    group = trace.add_argument_group("the box of COMMAND")
+    _add_spec_options(group, level="L3")
+    _add_limits(group)
+    group.add_argument("-i", "--interactive", action="store_true", help="connect standard input")
+    group.add_argument("-t", "--tty", action="store_true", help="a terminal of the command's own, joined to this one")
+    add("box", nargs="?", metavar="BOX", help="the name of a kept box")
+
+
 def _add_box(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("box", metavar="BOX", help="the name of a kept box")
 
 
-def _add_command_options(parser: argparse.ArgumentParser) -> None:
+def _add_command_options(parser: Any) -> None:
     add = parser.add_argument
     add(
         "-e",
@@ -203,13 +246,13 @@ def _add_command_options(parser: argparse.ArgumentParser) -> None:
     add("-u", "--user", type=int, metavar="USER", help="the user id in the box (1000)")
 
 
-def _add_spec_options(run: argparse.ArgumentParser) -> None:
+def _add_spec_options(run: Any, level: str | None = None) -> None:
     add = run.add_argument
     add("-f", "--file", metavar="SPEC", help="a sandbox document (YAML, TOML or JSON); options add to it")
     add("--preset", metavar="P", help="python: show the calling interpreter's prefix")
-    add("--level", metavar="L", help="the least level that is accepted (L2)")
+    add("--level", default=level, metavar="L", help=f"the least level that is accepted ({level or 'L2'})")
     add("--runtime", metavar="R", help="auto or process (auto)")
-    add("--image", metavar="I", help="host (host)")
+    add("--image", metavar="I", help="host, or the path of a folder with a root file system (host)")
     add(
         "-v",
         "--mount",
@@ -233,7 +276,7 @@ def _add_spec_options(run: argparse.ArgumentParser) -> None:
     add("--name", metavar="N", help="the box's name and host name (immure)")
 
 
-def _add_limits(run: argparse.ArgumentParser) -> None:
+def _add_limits(run: Any) -> None:
     add = run.add_argument
     add("--memory", type=int, metavar="MiB", help="memory limit")
     add("--cpus", type=float, metavar="N", help="CPU limit, in processors")

@@ -47,6 +47,9 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
 
         return run_kept(options, launch, command, target)
     dependencies.interactive, dependencies.quiet = options.interactive, options.quiet
+    if launch.carrier:
+        # By what its program was found.
+        dependencies.environment += [(name, os.environ.get(name)) for name in ("IMMURE_RUNSC", "PATH")]
     remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
     status = attend(outcome, options)
@@ -132,7 +135,7 @@ def _keywords(options: Namespace, dependencies: Dependencies) -> dict[str, Any]:
     given: dict[str, Any] = {
         "level": options.level,
         "runtime": options.runtime,
-        "image": options.image,
+        "image": _image(options.image),
         "workdir": options.workdir,
         "user": options.user,
         "network": options.net,
@@ -148,6 +151,13 @@ def _keywords(options: Namespace, dependencies: Dependencies) -> dict[str, Any]:
     if options.best_effort:
         given["protections"] = dict.fromkeys(options.best_effort, "best_effort")
     return given
+
+
+def _image(written: str | None) -> str | None:
+    """A path starts where the command was typed, wherever the document lies. What is none is told by the models."""
+    if written is None or ("/" not in written and not written.startswith(".")):
+        return written
+    return written if written.startswith("~") else str(Path(written).absolute())
 
 
 def environment_of(wanted: list[str], dependencies: Dependencies) -> dict[str, str]:

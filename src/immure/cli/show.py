@@ -12,7 +12,7 @@ import msgspec
 from immure.cli.execute import Outcome, complain, printable
 from immure.engine.result import refusal
 from immure.errors import ImmureError, SpecError
-from immure.plan.compile import Plan
+from immure.plan.model import Plan
 
 
 def write_dry_run(plan: Plan) -> None:

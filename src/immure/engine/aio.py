@@ -6,7 +6,7 @@ import asyncio
 import os
 from collections.abc import Generator, Mapping, Sequence
 from time import perf_counter_ns
-from typing import Any
+from typing import Any, Self
 
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
@@ -17,15 +17,20 @@ from immure.engine.log import Record
 from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
 from immure.engine.result import Result
+from immure.engine.session import Measured, measure
+from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
+from immure.engine.tracing import open_trace, wanted
 from immure.errors import BoxLost
-from immure.runtimes import base
+from immure.plan.launch import Launch
+from immure.runtimes.base import Box
+from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS
+from immure.runtimes.gvisor.trace.aio import AsyncTrace
 from immure.runtimes.process.attend import Attendance, Stdio
-from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Measured, measure
 from immure.runtimes.process.spawner import Spawner, hang_up
+from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
 _CLOSING_S = 10.0
@@ -39,6 +44,7 @@ class AsyncSandbox(BoxFace):
     """
 
     _box: Box
+    _processes: tuple[AsyncProcess, ...] | None = None
 
     def __init__(
         self,
@@ -49,7 +55,18 @@ class AsyncSandbox(BoxFace):
         log_mib: float = 1,
         **keywords: Any,
     ) -> None:
-        super().__init__(prepare_call(spec, preset, keywords, name), name, log_mib=log_mib)
+        self._begin(prepare_call(spec, preset, keywords, name), name, log_mib)
+
+    @classmethod
+    def restore(cls, snapshot: Snapshot, *, log_mib: float = 1) -> Self:
+        """As `Sandbox.restore`. It is made by `async with` or `await`, like any."""
+        box = cls.__new__(cls)
+        box._begin(snapshot.launch(), snapshot.name, log_mib)
+        box._restored = snapshot
+        return box
+
+    def _begin(self, launch: Launch, name: str, log_mib: float) -> None:
+        super().__init__(launch, name, log_mib=log_mib)
         self._closing = asyncio.Lock()
 
     async def open(self) -> AsyncSandbox:
@@ -67,10 +84,21 @@ class AsyncSandbox(BoxFace):
         self._stem = self._box
         return self
 
+    @property
+    def processes(self) -> tuple[AsyncProcess, ...]:
+        """As `Sandbox.processes`."""
+        if self._processes is None:
+            self._processes = tuple(self._adopted(AsyncProcess, self._box))
+        return self._processes
+
     async def _make(self, spawner: Spawner) -> tuple[Box, Measured]:
-        box = Box(spawner, self._launch, one_shot=False)
+        adopts = self._restored.standing if self._restored is not None else None
+        box = open_box(spawner, self._launch, in_loop=True, adopts=adopts)
         try:
             await readable(box.owner.fileno())
+            if self._launch.carrier:
+                # It asks a kernel of the box's own, which takes a while.
+                return box, await asyncio.to_thread(measure, box)
             return box, measure(box)
         except BaseException:
             # Cancelled, or refused: a few milliseconds, after which nothing of it is left.
@@ -159,6 +187,21 @@ class AsyncSandbox(BoxFace):
             record.failed(error)
             raise
 
+    async def trace(
+        self,
+        points: Sequence[str] | None = None,
+        *,
+        context: Sequence[str] | None = None,
+        optional: Sequence[str] = (),
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+    ) -> AsyncTrace:
+        """What the Sentry of an L3 box sees from now on, as a stream of events. As `Sandbox.trace`."""
+        self._check_usable()
+        names = wanted(points, context, optional)
+        opening = asyncio.to_thread(open_trace, self._box, self.level.awarded, names, max_events, max_bytes)
+        return AsyncTrace(await opening)
+
     async def pause(self) -> None:
         """As `Sandbox.pause`."""
         self._pause(True)
@@ -172,6 +215,31 @@ class AsyncSandbox(BoxFace):
     async def resume(self) -> None:
         """Lets a paused box go on."""
         self._pause(False)
+
+    async def snapshot(self) -> Snapshot:
+        """As `Sandbox.snapshot`."""
+        self._check_usable()
+        taken = asyncio.ensure_future(asyncio.to_thread(take_snapshot, self._box, self._base_launch(), self.name))
+        try:
+            return await asyncio.shield(taken)
+        except asyncio.CancelledError:
+            # It can't be stopped half-way; nobody is left to want it.
+            taken.add_done_callback(_forget)
+            raise
+
+    async def fork(self, count: int = 1) -> list[AsyncSandbox]:
+        """As `Sandbox.fork`."""
+        check_forks(count)
+        made: list[AsyncSandbox] = []
+        with await self.snapshot() as snapshot:
+            try:
+                for _ in range(count):
+                    made.append(await AsyncSandbox.restore(snapshot).open())
+            except BaseException:
+                for box in made:
+                    await box.close()
+                raise
+        return made
 
     @property
     def files(self) -> AsyncFiles:
@@ -187,7 +255,7 @@ class AsyncSandbox(BoxFace):
                 await self._end(self._box)
 
     @staticmethod
-    async def _end(box: base.Box) -> None:
+    async def _end(box: Box) -> None:
         try:
             while box.ended is None:
                 box.kill()
@@ -209,3 +277,8 @@ class AsyncSandbox(BoxFace):
     async def __aexit__(self, *_: object) -> None:
         # A cancelled task's box goes too, and is waited for.
         await asyncio.shield(self.close())
+
+
+def _forget(taken: asyncio.Future[Snapshot]) -> None:
+    if not taken.cancelled() and taken.exception() is None:
+        taken.result().close()

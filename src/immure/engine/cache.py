@@ -11,20 +11,24 @@ import os
 import stat
 from _blake2 import blake2b
 
-from immure.plan.launch import FORM
+from immure.host.listing import list_image
+from immure.plan.launch import FORM, Launch
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
     import signal as _signal
     from typing import Any
+
+    from immure.plan.launch import Launch
 else:
     import _signal
 
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *("/plan/compile.py", "/plan/filters.py", "/plan/root.py", "/policy/landlock.py", "/policy/seccomp/guard.py"),
+    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "launching", "filters", "image", "root")),
+    *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )
 _INTERRUPTS = (1, 2, 3, 15)
@@ -75,6 +79,25 @@ def _identity(path: str) -> tuple[str, int, int, int, int] | None:
     return path, found.st_dev, found.st_ino, found.st_size, found.st_ctime_ns
 
 
+def is_current(launch: Launch) -> bool:
+    """Whether what a launch names on this host is what it was: the kinds of its sources, its image, its programs."""
+    return (
+        all(kind_of(path) == kind for path, kind in launch.sources)
+        and _has_same_image(launch)
+        and all(_content(path) == identity for path, identity in launch.programs)
+    )
+
+
+def _has_same_image(launch: Launch) -> bool:
+    if launch.image is None:
+        return True
+    path, listing = launch.image
+    try:
+        return list_image(path) == listing
+    except OSError:
+        return False
+
+
 def kind_of(path: str) -> str | None:
     """The kind of a mount's source, now."""
     try:
@@ -82,6 +105,15 @@ def kind_of(path: str) -> str | None:
     except OSError:
         return None
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
+
+
+def _content(path: str) -> tuple[int, ...] | None:
+    """What stands for a file's content, as `find_runsc` has it."""
+    try:
+        found = os.stat(path)  # noqa: PTH116
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _prune(place: str) -> None:

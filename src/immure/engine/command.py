@@ -9,10 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from immure.engine.cache import kind_of
+from immure.engine.cache import is_current
 from immure.engine.prepare import prepare
 from immure.engine.presets import preset_mounts
 from immure.engine.result import Exit, Levels, Output, Result, Truncated, Usage
+from immure.engine.session import Measured
 from immure.engine.verdict import judge_end, memory_peak
 from immure.errors import SpecError
 from immure.plan.launch import Launch
@@ -21,7 +22,6 @@ from immure.plan.report import Clause
 from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.attend import Attendance, Sink
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Measured
 from immure.runtimes.process.stem import Ended
 from immure.spec.keywords import check_name, spec_from_keywords
 from immure.spec.models import SandboxSpec
@@ -50,7 +50,7 @@ def prepare_call(spec: SandboxSpec | None, preset: str | None, keywords: Mapping
     """The launch of a call of `run` or `Sandbox`, remembered by what it was given. Raises ImmureError."""
     key = _call_key(spec, preset, keywords, name)
     launch = _launches.get(key) if key is not None else None
-    if launch is not None and all(kind_of(path) == kind for path, kind in launch.sources):
+    if launch is not None and is_current(launch):
         return launch
     given = dict(keywords)
     if preset is not None:
@@ -70,7 +70,7 @@ def _call_key(spec: SandboxSpec | None, preset: str | None, keywords: Mapping[st
     """What the same call made again is known by; None where it can't be told."""
     if spec is not None:
         return None
-    here = (os.getpid(), os.geteuid(), os.getcwd(), os.environ.get("HOME"))  # noqa: PTH109
+    here = (os.getpid(), os.geteuid(), os.getcwd(), os.environ.get("HOME"), os.environ.get("IMMURE_RUNSC"))  # noqa: PTH109
     try:
         return marshal.dumps((here, preset, dict(keywords), name), 2)
     except ValueError:

@@ -6,6 +6,7 @@ from msgspec import Struct
 
 from immure.engine.prepare import host_facts
 from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing
+from immure.host.runsc import find_runsc
 from immure.policy.landlock import LEAST_ABI
 
 
@@ -29,13 +30,14 @@ def diagnose() -> Diagnosis:
     facts = host_facts()
     first = _missing_for_l1(facts)
     second = (*first, *_missing_for_l2(facts))
-    kernel = Missing(need="a runtime with a user-space kernel", have="none in this version")
+    runsc = find_runsc()
+    kernel = (runsc,) if isinstance(runsc, Missing) else ()
     machine = Missing(need="a runtime with virtual machines", have="none in this version")
     return Diagnosis(
         levels={
             "L1": _state(first, "process"),
             "L2": _state(second, "process"),
-            "L3": _state((*second, kernel), None),
+            "L3": _state((*_missing_for_l3(facts), *kernel), "gvisor"),
             "L4": _state((*second, machine), None),
         },
         facts=facts,
@@ -55,10 +57,20 @@ def _missing_for_l1(facts: HostFacts) -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def _missing_for_l2(facts: HostFacts) -> tuple[Missing, ...]:
+def _missing_for_l3(facts: HostFacts) -> tuple[Missing, ...]:
+    """Of the outer box, which needs no Landlock: its Sentry controls files."""
+    return (*_missing_for_l1(facts), *_missing_namespaces(facts))
+
+
+def _missing_namespaces(facts: HostFacts) -> tuple[Missing, ...]:
     found = [one for one in (facts.user_namespaces, facts.new_proc) if one is not None]
     if facts.own_id_is_host_root:
         found.append(OWN_ID_IS_ROOT)
+    return tuple(found)
+
+
+def _missing_for_l2(facts: HostFacts) -> tuple[Missing, ...]:
+    found = list(_missing_namespaces(facts))
     if facts.landlock_abi < LEAST_ABI:
         found.append(
             Missing(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import secrets
-from collections.abc import Callable, Mapping, Sequence
-from typing import Literal
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Literal, TypeVar
 
 from immure.engine.command import Argument, make_request, make_result
 from immure.engine.deadlines import watch_over
@@ -14,20 +14,23 @@ from immure.engine.ownership import check_owner
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
+from immure.engine.session import Measured
+from immure.engine.snapshot import Snapshot
 from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
 from immure.host.tree import below, used
 from immure.plan.launch import Launch
-from immure.runtimes.base import Commands
+from immure.runtimes.base import Box, Commands
+from immure.runtimes.guest.box import GuestBox
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Measured
 from immure.runtimes.process.spawner import Socket, hang_up
 from immure.runtimes.process.stem import ask
 from immure.spec.keywords import check_environment
 
+P = TypeVar("P")
 State = Literal["created", "starting", "ready", "paused", "failed", "stopped", "removed"]
 
 #: The kernel's (uid_t) -1.
@@ -58,6 +61,8 @@ class BoxFace:
         self._launch = launch
         self._oom_kills = 0
         self._starting = self._killed = False
+        #: What it goes on from.
+        self._restored: Snapshot | None = None
         self.log = Log(int(log_mib * (1 << 20)))
         self.paused = False
 
@@ -93,9 +98,10 @@ class BoxFace:
         own = used(first)
         # Where the first process is no stem, that is among those below.
         ours = self._launch.own_processes - 1
+        hidden = bool(self._launch.carrier)
         return BoxStats(
-            processes=max(0, len(found) - ours),
-            threads=max(0, sum(one.threads for one in found) - ours),
+            processes=None if hidden else max(0, len(found) - ours),
+            threads=None if hidden else max(0, sum(one.threads for one in found) - ours),
             cpu_ms=sum(one.cpu_ms for one in found) + (own.cpu_ms if own is not None else 0),
             resident_bytes=sum(one.resident_bytes for one in found),
         )
@@ -207,6 +213,24 @@ class BoxFace:
             if record is not None:
                 record.failed(error)
             raise
+
+    def _adopted(self, kind: Callable[..., P], box: Box) -> Iterator[P]:
+        """What was under way in a box that is restored, as commands of this one; nothing in any other."""
+        if self._restored is None or not isinstance(box, GuestBox):
+            return
+        for one in box.adopted():
+            payload = self._restored.standing.commands.get(one.stream)
+            if payload is None:
+                # It was over, and its end under way.
+                one.close()
+                continue
+            request = Request.of(self._launch, payload)
+            record = self.log.begin(request.argv)
+            yield kind(box, one.asker, one.stdio, one.writer, request, self.result, bounded=True, record=record)
+
+    def _base_launch(self) -> Launch:
+        """What a copy of the box is made by: without what this one itself was restored from."""
+        return self._restored.base if self._restored is not None else self._launch
 
     def _pause(self, paused: bool) -> None:
         self._check_usable()

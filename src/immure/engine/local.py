@@ -10,11 +10,11 @@ from typing import Any
 from immure.engine.command import Argument, make_request, make_result, prepare_call
 from immure.engine.deadlines import watch_over
 from immure.engine.result import Result
+from immure.engine.session import Once
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.errors import BoxLost
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.session import Once
 from immure.spec.models import SandboxSpec
 
 

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from immure.engine.ownership import check_owner
 from immure.engine.sandbox import Sandbox
+from immure.engine.snapshot import Snapshot
 from immure.errors import BoxLost, SpecError
 from immure.spec.models import SandboxSpec
 
@@ -63,8 +64,9 @@ class PooledSandbox(Sandbox):
 class Pool:
     """Up to `size` boxes of one spec, ready to be claimed. A context manager: leaving it ends all of its boxes.
 
-    The other keywords are those of `Sandbox`. Boxes are made in the background, and ended there; each has one user and
-    a network namespace of its own. Raises as `Sandbox` where the first box can't be made. Threads may share it.
+    The other keywords are those of `Sandbox`; with a `snapshot` each box goes on from there. Boxes are made in the
+    background, and ended there; each has one user and a network namespace of its own. Raises as `Sandbox` where the
+    first box can't be made. Threads may share it.
     """
 
     size: int
@@ -76,8 +78,12 @@ class Pool:
         size: int = 4,
         preset: str | None = None,
         name: str = "immure",
+        snapshot: Snapshot | None = None,
         **keywords: Any,
     ) -> None:
+        if snapshot is not None and (spec is not None or preset is not None or keywords):
+            raise SpecError("a snapshot says what its boxes are", path="snapshot", need="no spec, preset or keywords")
+        self._snapshot = snapshot
         if not 1 <= size <= MOST:
             raise SpecError("no such size of a pool", path="size", need=f"1 to {MOST}", have=str(size))
         self.size = size
@@ -161,7 +167,10 @@ class Pool:
             box.end()
 
     def _make(self) -> PooledSandbox:
-        box = PooledSandbox(**self._call)  # type: ignore[arg-type]
+        if self._snapshot is not None:
+            box = PooledSandbox.restore(self._snapshot)
+        else:
+            box = PooledSandbox(**self._call)  # type: ignore[arg-type]
         box._pool = self  # pyright: ignore[reportPrivateUsage]
         with self._changed:
             self._made += 1

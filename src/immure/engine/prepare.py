@@ -9,12 +9,17 @@ import msgspec
 
 from immure.engine import cache
 from immure.engine.filters import kept_filters, preset_filters
+from immure.engine.sources import look_at_image, look_at_sources
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, SourceFacts
+from immure.host.facts import HostFacts, Missing, RunscFacts
+from immure.host.native import native_path
 from immure.host.probe import probe
-from immure.plan.compile import Inputs, Plan, compile_plan, kept_capabilities, make_launch
+from immure.host.runsc import find_runsc
+from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import BoxFilters
 from immure.plan.launch import Launch
+from immure.plan.launching import make_launch
+from immure.plan.model import Inputs, Plan, kept_capabilities
 from immure.policy.seccomp import (
     PRESETS,
     Presets,
@@ -61,14 +66,25 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
 
     Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
     """
-    sources, profile = _sources(spec, base), _profile_text(spec, base)
+    sources, profile = look_at_sources(spec, base), _profile_text(spec, base)
+    image, runsc = look_at_image(spec, base), _runsc(spec)
     # As marshal writes it, since a variable's value may be no text.
-    key = cache.key_of(_host_key(), msgspec.to_builtins((spec, sources), enc_hook=str), profile, hostname, learning)
+    read = msgspec.to_builtins((spec, sources, image, runsc), enc_hook=str)
+    key = cache.key_of(_host_key(), read, profile, hostname, learning)
     launch = _launches.get(key)
     if launch is None:
         facts = host_facts()
         filters = _filters(profile, spec, base, facts)
-        inputs = Inputs(sources=sources, profile=None, filters=filters, hostname=hostname, learning=learning)
+        inputs = Inputs(
+            sources=sources,
+            profile=None,
+            filters=filters,
+            hostname=hostname,
+            runsc=runsc,
+            init=native_path(),
+            learning=learning,
+            image=image,
+        )
         launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
         _launches[key] = launch
     return launch
@@ -80,8 +96,20 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
-    """Looks at the mounts' sources and reads the seccomp profile."""
-    return Inputs(sources=_sources(spec, base), profile=profile_of(spec, base=base), hostname=hostname)
+    """Looks at the mounts' sources and the image, and reads the seccomp profile."""
+    return Inputs(
+        sources=look_at_sources(spec, base),
+        profile=profile_of(spec, base=base),
+        hostname=hostname,
+        image=look_at_image(spec, base),
+        runsc=_runsc(spec),
+        init=native_path(),
+    )
+
+
+def _runsc(spec: SandboxSpec) -> RunscFacts | Missing | None:
+    """gVisor's program, looked for where it is needed."""
+    return find_runsc() if runtime_of(spec) == "gvisor" else None
 
 
 def _filters(text: bytes | None, spec: SandboxSpec, base: Path, facts: HostFacts) -> BoxFilters:
@@ -108,35 +136,6 @@ def _host_key() -> str:
     if user not in _host_keys:
         _host_keys[user] = cache.key_of(cache.host_key())
     return _host_keys[user]
-
-
-def _sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
-    found: list[SourceFacts] = []
-    for index, mount in enumerate(spec.files.mounts):
-        if mount.source is None:
-            continue
-        path = os.path.normpath(base / Path(mount.source).expanduser())
-        where = f"$.spec.files.mounts[{index}].source"
-        try:
-            real = Path(path).stat()
-        except (OSError, ValueError) as error:
-            raise SpecError(
-                f"the mount source {path} can't be used",
-                path=where,
-                need="a folder or file that exists",
-                have=error.strerror if isinstance(error, OSError) else str(error),
-                hint="create it, or mount another path",
-            ) from error
-        mode = real.st_mode
-        if (mode & 0o170000) not in (0o040000, 0o100000):
-            raise SpecError(
-                f"the mount source {path} can't be used",
-                path=where,
-                need="a folder or a regular file",
-                have="a socket, pipe or device",
-            )
-        found.append(SourceFacts(path=path, kind="folder" if mode & 0o170000 == 0o040000 else "file"))
-    return tuple(found)
 
 
 def _profile_text(spec: SandboxSpec, base: Path) -> bytes | None:

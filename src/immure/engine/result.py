@@ -6,10 +6,10 @@ from typing import Any, Literal
 
 from msgspec import Struct
 
+from immure.engine.session import Measured
 from immure.errors import ExecFailed, ImmureError
 from immure.plan.launch import Launch
 from immure.plan.report import Clause
-from immure.runtimes.process.session import Measured
 
 ExitKind = Literal["exited", "signaled", "timeout", "oom", "output", "refused"]
 
@@ -51,11 +51,12 @@ class Usage(Struct, frozen=True):
 class BoxStats(Struct, frozen=True):
     """What a box uses now, as the host sees it. Its own first process is not counted, but its CPU time is.
 
+    A kernel of the box's own does not show its processes: then `processes` and `threads` are None.
     `cpu_ms` is of all that ran in the box, ended or not; `resident_bytes` counts a page as often as it is mapped.
     """
 
-    processes: int
-    threads: int
+    processes: int | None
+    threads: int | None
     cpu_ms: int
     resident_bytes: int
 

@@ -6,20 +6,25 @@ import os
 import threading
 from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
-from typing import Any
+from typing import Any, Self
 
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.files import Files
 from immure.engine.process import Process
 from immure.engine.result import Result
+from immure.engine.session import Measured, measure
+from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
+from immure.engine.tracing import open_trace, wanted
 from immure.errors import BoxLost
 from immure.plan.launch import Launch
-from immure.runtimes.process.box import Box
-from immure.runtimes.process.session import Measured, measure
+from immure.runtimes.base import Box
+from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
 
@@ -31,6 +36,7 @@ class Sandbox(BoxFace):
     """
 
     _box: Box
+    _processes: tuple[Process, ...] | None = None
 
     def __init__(
         self,
@@ -43,12 +49,42 @@ class Sandbox(BoxFace):
     ) -> None:
         self._begin(prepare_call(spec, preset, keywords, name), name, log_mib)
 
-    def _begin(self, launch: Launch, name: str, log_mib: float, sources: list[int] | None = None) -> None:
+    @classmethod
+    def restore(cls, snapshot: Snapshot, *, log_mib: float = 1) -> Self:
+        """A box that goes on from where another stood. It is measured as any is.
+
+        What ran there runs here: `processes` has it. Raises RuntimeUnavailable where the snapshot is of another
+        version, machine, runsc or image, and as `Sandbox` does.
+        """
+        box = cls.__new__(cls)
+        box._begin(snapshot.launch(), snapshot.name, log_mib, restored=snapshot)
+        return box
+
+    def _begin(
+        self,
+        launch: Launch,
+        name: str,
+        log_mib: float,
+        sources: list[int] | None = None,
+        restored: Snapshot | None = None,
+    ) -> None:
         """Makes the box. `sources` are descriptors of the mounts' sources, where not their paths are to be opened."""
         super().__init__(launch, name, log_mib=log_mib)
         self._closing = threading.Lock()
-        self._box, self._measured = _make_box(launch, sources)
+        self._restored = restored
+        adopts = restored.standing if restored is not None else None
+        self._box, self._measured = _make_box(launch, sources, adopts)
         self._stem = self._box
+
+    @property
+    def processes(self) -> tuple[Process, ...]:
+        """The commands that were under way where a restored box was copied, in the order in which they were started.
+
+        Their streams begin anew: what was written and not read before the copy is there, what had been read is not.
+        """
+        if self._processes is None:
+            self._processes = tuple(self._adopted(Process, self._box))
+        return self._processes
 
     def exec(
         self,
@@ -114,6 +150,29 @@ class Sandbox(BoxFace):
         """The box's files: read, write, list, copy there and back, watch."""
         return Files(self)
 
+    def trace(
+        self,
+        points: Sequence[str] | None = None,
+        *,
+        context: Sequence[str] | None = None,
+        optional: Sequence[str] = (),
+        max_events: int = MAX_EVENTS,
+        max_bytes: int = MAX_BYTES,
+    ) -> Trace:
+        """What the Sentry of an L3 box sees from now on, as a stream of events. One at a time for each box.
+
+        `points` are trace points such as `sentry/execve` and `syscall/openat/exit`, with `*`, `?` and `[…]` for
+        anything within one part; without any, processes and calls that reach for something. `context` are fields of who
+        and when; without any, those that no command chooses. `optional` are fields that some points have beside. At
+        most `max_events` events are kept unread, and not much more than `max_bytes` of what they came as.
+
+        Raises RuntimeUnavailable where the box has no Sentry or its gVisor reports nothing, SpecError for a point or
+        field that this gVisor lacks, and BoxError where the box is traced already or has ended.
+        """
+        self._check_usable()
+        names = wanted(points, context, optional)
+        return open_trace(self._box, self.level.awarded, names, max_events, max_bytes)
+
     def pause(self) -> None:
         """Stops everything in the box, at once and whatever it does, until `resume`. Comes back when it has stopped.
 
@@ -132,6 +191,30 @@ class Sandbox(BoxFace):
         """Lets a paused box go on."""
         self._pause(False)
 
+    def snapshot(self) -> Snapshot:
+        """The box as it stands, with all that runs in it, which goes on. A paused one is copied as it is paused.
+
+        Only a box with a kernel of its own (L3) can be copied. What is under way to a command's input is not in it.
+        Copies have the same secrets, and what a program drew at random before is the same in each of them. Raises
+        RuntimeUnavailable, BoxLost, and SetupFailed where it can't be written.
+        """
+        self._check_usable()
+        return take_snapshot(self._box, self._base_launch(), self.name)
+
+    def fork(self, count: int = 1) -> list[Sandbox]:
+        """So many boxes that go on from here, beside this one. Raises as `snapshot` and `restore`."""
+        check_forks(count)
+        made: list[Sandbox] = []
+        with self.snapshot() as snapshot:
+            try:
+                for _ in range(count):
+                    made.append(Sandbox.restore(snapshot))
+            except BaseException:
+                for box in made:
+                    box.close()
+                raise
+        return made
+
     def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""
         if self._owner != os.getpid():
@@ -146,19 +229,21 @@ class Sandbox(BoxFace):
         self.close()
 
 
-def _make_box(launch: Launch, sources: list[int] | None) -> tuple[Box, Measured]:
+def _make_box(launch: Launch, sources: list[int] | None, adopts: Adopts | None) -> tuple[Box, Measured]:
     spawner = spawner_for(launch)
     try:
-        return _measured_box(spawner, launch, sources)
+        return _measured_box(spawner, launch, sources, adopts)
     except BoxLost:
         if not spawner.gone():
             raise
         # The spawner was killed under it: another one is asked, once.
-        return _measured_box(replace(launch, spawner), launch, sources)
+        return _measured_box(replace(launch, spawner), launch, sources, adopts)
 
 
-def _measured_box(spawner: Spawner, launch: Launch, sources: list[int] | None) -> tuple[Box, Measured]:
-    box = Box(spawner, launch, one_shot=False, sources=sources)
+def _measured_box(
+    spawner: Spawner, launch: Launch, sources: list[int] | None, adopts: Adopts | None
+) -> tuple[Box, Measured]:
+    box = open_box(spawner, launch, sources=sources, adopts=adopts)
     try:
         return box, measure(box)
     except BaseException:

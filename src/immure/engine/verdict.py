@@ -49,7 +49,9 @@ def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, 
         return Verdict("timeout", code, signal)
     if attendance.flooded:
         return Verdict("output", code, signal)
-    if code is None and (oom or (ended is not None and oom_kills(ended.counters))):
+    # gVisor of 2024 outlives a kill of what a command runs in, and has the command exit.
+    fell = code is None or (code != 0 and bool(request.launch.carrier))
+    if fell and (oom or (ended is not None and oom_kills(ended.counters))):
         return Verdict("oom", None, signal)
     if seen is None:
         failure: ImmureError | None = attendance.box.failure

@@ -53,21 +53,22 @@ class Evidence(Struct, frozen=True):
 
 
 def make_evidence(box: str, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> Evidence:
-    """The evidence of a process box, taken before its first command."""
+    """The evidence of a box, taken before its first command."""
     held = held_parts(findings)
+    boundary = "user_kernel" if "kernel.user_space" in held else "kernel"
     return Evidence(
         schema="immure.evidence/v1",
         box=box,
         plan_sha256=launch.plan_sha256,
         host_sha256=launch.host_sha256,
         taken="before_first_command",
-        boundary="kernel",
+        boundary=boundary,
         accelerated=False,
         hardware=False,
         mac=launch.mac if "files.mac" in held else None,
         host=_host_readback(items),
         parts=tuple(Part(part=one.part, held=one.held, observed=one.observed, why=one.why) for one in findings),
-        awarded=award(held),
+        awarded=award(held, boundary),
         capped_by=tuple(capped_by(held)),
     )
 

@@ -57,7 +57,7 @@ def judge(items: dict[str, bytes], expected: dict[str, Any], host_namespaces: di
     `expected` is the plan's (`Launch.expected`), `host_namespaces` the engine's own inode numbers by name. What
     could not be read does not hold. Of two boxes of which the kernel says the same, the second costs a comparison.
     """
-    status = _status(items.get("status", b""))
+    status = status_lines(items.get("status", b""))
     own = tuple([_is_own(items.get(name), host_namespaces.get(name)) for name, _ in _NAMESPACE_PARTS])
     said = tuple([pair for pair in items.items() if pair[0].startswith(_COMPARED)])
     key = (status, own, said, tuple(expected.values()))
@@ -75,9 +75,9 @@ def _judge(
     return (
         _filters(items, status, expected),
         _equals("identity.no_new_privs", status.get("NoNewPrivs", ""), "1"),
-        _capabilities(status, expected, own_user_namespace=own[_USER]),
+        find_capabilities(status, expected["keep_capabilities"], own_user_namespace=own[_USER]),
         _mac(items, expected),
-        _no_host_root(items, expected),
+        find_no_host_root(items, expected),
         *(_namespace(part, held) for (_, part), held in zip(_NAMESPACE_PARTS, own, strict=True)),
     )
 
@@ -87,7 +87,7 @@ def held_parts(findings: tuple[Finding, ...]) -> frozenset[str]:
     return frozenset(finding.part for finding in findings if finding.held)
 
 
-def _status(text: bytes) -> tuple[tuple[str, str], ...]:
+def status_lines(text: bytes) -> tuple[tuple[str, str], ...]:
     """The lines that matter, by name: the whole would cost more than all the rest of the judgement."""
     found: list[tuple[str, str]] = []
     for name, line in _STATUS_LINES:
@@ -127,10 +127,10 @@ def _filters(items: dict[str, bytes], status: dict[str, str], expected: dict[str
     )
 
 
-def _capabilities(status: dict[str, str], expected: dict[str, Any], *, own_user_namespace: bool) -> Finding:
+def find_capabilities(status: dict[str, str], keep: int, *, own_user_namespace: bool) -> Finding:
+    """Whether no set has more than `keep`, and nothing at all that counts in the host's user namespace."""
     part = "identity.capabilities"
     seen = {name: status.get(name, "") for name in _CAPABILITY_LINES}
-    keep = expected["keep_capabilities"]
     try:
         masks = [int(value, 16) for value in seen.values()]
     except ValueError:
@@ -166,7 +166,8 @@ def _mac(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     return Finding(part, before == 0 and after == _EACCES, observed, "the sentinel was not stopped by Landlock")
 
 
-def _no_host_root(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
+def find_no_host_root(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
+    """Whether no id of the box is the host's root."""
     part = "identity.no_host_root"
     maps = [items.get("uid_map"), items.get("gid_map")]
     rows: list[list[int]] = []
@@ -183,6 +184,13 @@ def _no_host_root(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     held = root is None or not any(host <= root < host + count for _, host, count in rows)
     observed = ", ".join(f"{inside}→{host} ({count})" for inside, host, count in rows)
     return Finding(part, held, observed, "an id of the box is host root")
+
+
+def find_namespaces(items: dict[str, bytes], host_namespaces: dict[str, int]) -> tuple[Finding, ...]:
+    """Whether each namespace is the box's own."""
+    return tuple(
+        _namespace(part, _is_own(items.get(name), host_namespaces.get(name))) for name, part in _NAMESPACE_PARTS
+    )
 
 
 def _namespace(part: str, held: bool) -> Finding:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from msgspec import Struct
 
@@ -60,6 +60,17 @@ OWN_ID_IS_ROOT = Missing(
 )
 
 
+class RunscFacts(Struct, frozen=True):
+    """A `runsc` of this host that can be used, and what it can do. `version` is its own word."""
+
+    path: str
+    version: str
+    #: Device, inode, size and time of change: what stands for its content.
+    identity: tuple[int, ...]
+    #: The processor's virtualisation is there, so that the platform kvm is worth a try.
+    hardware_kvm: bool = False
+
+
 class HostFacts(Struct, frozen=True):
     """One host, as one user. `refusals` says what the kernel refused when it was tried."""
 
@@ -103,3 +114,33 @@ class SourceFacts(Struct, frozen=True):
 
     path: str
     kind: Literal["folder", "file"]
+
+
+class ImageEntry(Struct, frozen=True):
+    """Something at the top of an image's folder. `target`: where a link leads. `other`: a socket, pipe or device."""
+
+    name: str
+    kind: Literal["folder", "link", "file", "other"]
+    target: str = ""
+
+
+class Place(Struct, frozen=True):
+    """What an image has where a mount is to stand, or the first thing on the way there that is no folder.
+
+    `detail` is where a link leads, or why something is missing.
+    """
+
+    path: str
+    kind: Literal["folder", "link", "file", "other", "missing"]
+    detail: str = ""
+
+
+class ImageFolder(Struct, frozen=True):
+    """A folder with a root file system, as it was when it was looked at."""
+
+    path: str
+    entries: tuple[ImageEntry, ...]
+    #: By the path in the box, links of the root followed: for those mounts alone that stand in what the image has.
+    places: dict[str, Place]
+    #: Which folder it was, and which objects: another one of that name has another.
+    listing: Any

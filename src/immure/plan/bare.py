@@ -28,8 +28,15 @@ def is_bare(spec: SandboxSpec, facts: HostFacts) -> bool:
 def bare_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]) -> tuple[tuple[str, Fs], ...]:
     """What is allowed of the host: the allowlist of `image: host`, and mounts that need not be moved.
 
-    Raises SpecError for a mount whose target is not its source, and for a tmpfs.
+    Raises SpecError for an image of its own, for a mount whose target is not its source, and for a tmpfs.
     """
+    if spec.image != "host":
+        raise SpecError(
+            "an image can't be shown without a mount namespace",
+            path="$.spec.image",
+            need="host, or a box with namespaces",
+            have=repr(spec.image),
+        )
     rules: list[tuple[str, Fs]] = [(folder, READ) for folder in facts.image.folders]
     rules += [(path, READ & FILE_RIGHTS & ~Fs.EXECUTE) for path in facts.image.copies]
     rules += [(path, DEVICES & FILE_RIGHTS) for path in _DEVICES]

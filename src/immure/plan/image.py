@@ -1,11 +1,13 @@
-"""The template of `image: host`: an allowlist of the host's root, never `/` itself.
+"""What the root of a box shows: an allowlist of the host's, never `/` itself, or a folder with a root file system.
 
 Everything here is shared by all boxes of a plan and sealed read-only before the first of them.
 """
 
 from __future__ import annotations
 
-from immure.host.facts import HostFacts
+from msgspec import Struct
+
+from immure.host.facts import HostFacts, ImageEntry, ImageFolder
 from immure.plan.operations import (
     NODEV,
     NOEXEC,
@@ -19,6 +21,7 @@ from immure.plan.operations import (
     Link,
     TemplateOp,
 )
+from immure.policy.landlock import FILE_RIGHTS, READ, Fs
 
 #: Folders of the image's root that are mount points or hold generated files.
 _ROOT_FOLDERS = ("dev", "etc", "proc", "tmp", "var", "run", "home", "root", "mnt", "opt", "srv")
@@ -44,6 +47,56 @@ _NSSWITCH = "".join(
 SENTINEL = ".immure/sentinel"
 NULL = "/dev/null"
 EMPTY = "/.immure/empty"
+_SHOWN = RDONLY | NOSUID | NODEV
+
+
+class Image(Struct, frozen=True):
+    """The root that boxes of a plan share, and what its paths mean."""
+
+    template: tuple[TemplateOp, ...]
+    #: Names at the top that are links, and where they lead.
+    links: dict[str, str]
+    #: Paths that are shown of somewhere else, in which nothing can be made.
+    shown: tuple[str, ...]
+    #: What Landlock allows of it.
+    rules: tuple[tuple[str, Fs], ...]
+    folder: ImageFolder | None = None
+
+
+def make_image(facts: HostFacts, folder: ImageFolder | None, *, user: int, network: str, hostname: str) -> Image:
+    """The image of a folder, or where there is none, `image: host`."""
+    if folder is not None:
+        return _image_of(facts, folder)
+    return Image(
+        template=tuple(host_image(facts, user=user, network=network, hostname=hostname)),
+        links=dict(facts.image.links),
+        shown=facts.image.folders,
+        rules=(("/etc", READ & ~Fs.EXECUTE), *((path, READ) for path in facts.image.folders)),
+    )
+
+
+def _image_of(facts: HostFacts, folder: ImageFolder) -> Image:
+    taken = [entry for entry in folder.entries if entry.kind in ("folder", "file")]
+    links = {entry.name: entry.target for entry in folder.entries if entry.kind == "link"}
+    present = {entry.name for entry in taken} | links.keys()
+    ops: list[TemplateOp] = [Dir(path=name, mode=0o755) for name in _ROOT_FOLDERS if name not in present]
+    ops += [Link(path=name, target=target) for name, target in links.items()]
+    for entry in taken:
+        ops += _entry(folder.path, entry)
+    return Image(
+        template=(*ops, *_own_files(), *_device_points(), *device_operations(facts)),
+        links=links,
+        shown=tuple(f"/{entry.name}" for entry in taken),
+        rules=tuple((f"/{entry.name}", READ if entry.kind == "folder" else READ & FILE_RIGHTS) for entry in taken),
+        folder=folder,
+    )
+
+
+def _entry(above: str, entry: ImageEntry) -> list[TemplateOp]:
+    """A bind keeps the owner and mode: a copy that root makes could be read by everyone."""
+    source = f"{above.rstrip('/')}/{entry.name}"
+    point = Dir(path=entry.name, mode=0o755) if entry.kind == "folder" else File(path=entry.name, mode=0o644, data=b"")
+    return [point, Bind(path=entry.name, source=source, attributes=_SHOWN, follow=False)]
 
 
 def host_image(facts: HostFacts, *, user: int, network: str, hostname: str) -> list[TemplateOp]:
@@ -52,10 +105,11 @@ def host_image(facts: HostFacts, *, user: int, network: str, hostname: str) -> l
     ops += [Link(path=name, target=target) for name, target in facts.image.links]
     for folder in facts.image.folders:
         ops.append(Dir(path=folder.lstrip("/"), mode=0o755))
-        ops.append(Bind(path=folder.lstrip("/"), source=folder, attributes=RDONLY | NOSUID | NODEV))
+        ops.append(Bind(path=folder.lstrip("/"), source=folder, attributes=_SHOWN))
     ops += _own_files()
     ops += _etc(facts, user=user, network=network, hostname=hostname)
-    ops += _devices(facts)
+    ops += _device_points()
+    ops += device_operations(facts)
     return ops
 
 
@@ -116,8 +170,13 @@ def _group(user: int) -> str:
     return "".join(line + "\n" for _, line in sorted(lines.items()))
 
 
-def _devices(facts: HostFacts) -> list[TemplateOp]:
-    ops: list[TemplateOp] = [Dir(path="dev/pts", mode=0o755), Dir(path="dev/shm", mode=0o755)]
+def _device_points() -> list[TemplateOp]:
+    return [Dir(path="dev/pts", mode=0o755), Dir(path="dev/shm", mode=0o755)]
+
+
+def device_operations(facts: HostFacts) -> list[TemplateOp]:
+    """The devices that every program may expect, in a `/dev` that is there."""
+    ops: list[TemplateOp] = []
     for name, minor in _DEVICES:
         ops += _device(facts, f"dev/{name}", 1, minor)
     ops += _device(facts, "dev/tty", 5, 0)

@@ -6,7 +6,7 @@ This is what a runtime carries out. It is pure data, the same for every box of t
 from __future__ import annotations
 
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 4
+FORM = 5
 
 FIELDS = (
     "plan_sha256",
@@ -30,6 +30,10 @@ FIELDS = (
     "own_processes",
     "terminals",
     "decides",
+    "carrier",
+    "guest",
+    "programs",
+    "image",
 )
 
 
@@ -40,7 +44,10 @@ class Launch:
     mounts as (path, kind), `level` the level asked for, `config` what a spawner for this host is told first, `ranges`
     whether it needs the lock file of the id ranges, `cgroups` the folders of its boxes' cgroups, `root` whether that is
     root's, `own_processes` how many of ours stand in each, `terminals` whether its stem makes terminals, and `decides`
-    the filter by which a supervisor answers the command's calls, None where the kernel decides alone.
+    the filter by which a supervisor answers the command's calls, None where the kernel decides alone. `carrier` is
+    what is started in the box to carry another kernel, by its id 0, and `guest` the configuration of our init in it,
+    from `programs` as (path, identity): another content makes another launch. `image` is the folder of the image with
+    what `list_image` saw of it, None for `image: host`.
     """
 
     __slots__ = (*FIELDS, "_environment")
@@ -66,6 +73,10 @@ class Launch:
     own_processes: int
     terminals: bool
     decides: bytes | None
+    carrier: tuple[str, ...]
+    guest: bytes
+    programs: tuple[tuple[str, tuple[int, ...]], ...]
+    image: tuple[str, object] | None
 
     def environment(self) -> dict[bytes, bytes]:
         """`env` as execve takes it, encoded once for all commands."""

@@ -15,9 +15,12 @@ from immure.spec.models import SandboxSpec
 
 DEFAULT_MEMORY_MIB = 1024
 DEFAULT_PIDS = 512
+DEFAULT_DISK_MIB = 1024
 DEFAULT_OUTPUT_MIB = 16
 _CPU_PERIOD_US = 100_000
 RLIMIT_CORE, RLIMIT_NPROC = 4, 6
+#: What a kernel in user space may have on this host: a process and its threads for each of its own, and for itself.
+_HOST_PROCESSES_PER_PID, _HOST_PROCESSES = 4, 256
 
 
 class LimitPlan(Struct, frozen=True):
@@ -33,22 +36,26 @@ def own_processes(*, bare: bool) -> int:
     return 2 if bare else 1
 
 
-def plan_limits(spec: SandboxSpec, facts: HostFacts, *, bare: bool = False) -> LimitPlan:
-    """Raises ProtectionUnavailable for a written limit that this host can't enforce."""
+def plan_limits(spec: SandboxSpec, facts: HostFacts, *, bare: bool = False, inside: bool = False) -> LimitPlan:
+    """`inside` is for boxes with a kernel of their own, which counts their processes; the host sees others.
+
+    Raises ProtectionUnavailable for a written limit that this host can't enforce.
+    """
     parents = {name: parent for parent in facts.cgroups for name in parent.controllers}
     memory, memory_clause = _memory(spec, parents)
     cpus, cpus_clause = _cpus(spec, parents)
     own = own_processes(bare=bare)
-    pids, pids_clause = _pids(spec, parents, own)
+    pids, pids_clause = _pids_within(spec, parents) if inside else _pids(spec, parents, own)
     nproc = spec.limits.pids or DEFAULT_PIDS
     if facts.ids.kind == "single":
+        # The guest's own user is the commands'.
         nproc += own
     if facts.nproc_hard is not None:
         nproc = min(nproc, facts.nproc_hard)
     return LimitPlan(
         cgroup=(*memory, *cpus, *pids),
         rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, nproc, nproc)),
-        clauses=(memory_clause, cpus_clause, pids_clause, *_host_limits(spec)),
+        clauses=(memory_clause, cpus_clause, pids_clause, *_host_limits(spec, inside)),
     )
 
 
@@ -109,12 +116,37 @@ def _pids(spec: SandboxSpec, parents: dict[str, CgroupParent], own: int) -> tupl
     )
 
 
-def _host_limits(spec: SandboxSpec) -> tuple[Clause, ...]:
+def _pids_within(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+    """Of a kernel in user space: it counts its processes, and this host all that it takes for them."""
+    _, clause = _pids(spec, {}, 0)
+    limits, around = _pids(spec, parents, 0)
+    if not limits:
+        return (), clause
+    most = _HOST_PROCESSES_PER_PID * (spec.limits.pids or DEFAULT_PIDS) + _HOST_PROCESSES
+    limit = CgroupLimit(controller="pids", file="pids.max", value=str(most))
+    why = f"{clause.why}; on this host all of it is bounded at {most}"
+    by = f"RLIMIT_NPROC in the Sentry, {around.by} around it"
+    return (limit,), Clause(clause=clause.clause, wanted=clause.wanted, got="approximated", by=by, why=why)
+
+
+def _disk_clause(spec: SandboxSpec, inside: bool) -> Clause:
+    wanted = str(spec.limits.disk_mib or f"{DEFAULT_DISK_MIB} (default)")
+    if not inside:
+        return Clause(clause="limits.disk_mib", wanted=wanted, got="exact", by="tmpfs size")
+    return Clause(
+        clause="limits.disk_mib",
+        wanted=wanted,
+        got="stronger",
+        by="tmpfs sizes in the Sentry",
+        why="/tmp, /dev/shm and each tmpfs have a part of it each, and can't take what the others leave",
+    )
+
+
+def _host_limits(spec: SandboxSpec, inside: bool) -> tuple[Clause, ...]:
     """Limits that the host's side enforces by itself."""
     limits = spec.limits
-    disk = limits.disk_mib
     return (
-        Clause(clause="limits.disk_mib", wanted=str(disk or "1024 (default)"), got="exact", by="tmpfs size"),
+        _disk_clause(spec, inside),
         Clause(
             clause="limits.timeout_s",
             wanted=str(limits.timeout_s or "none (default)"),

@@ -64,11 +64,15 @@ class Copy(Operation, frozen=True, tag="copy"):
 
 
 class Bind(Operation, frozen=True, tag="bind"):
-    """Show a folder or device of the host, with what is mounted below it."""
+    """Show a folder, file or device of the host, with what is mounted below it.
+
+    `follow`: where the source is a symbolic link, show what it leads to. Never for what somebody else may change.
+    """
 
     path: str
     source: str
     attributes: int
+    follow: bool = True
 
     def describe(self) -> str:
         return f"bind {self.source} on {self.path} ({_words(self.attributes)})"
@@ -172,11 +176,15 @@ class Freeze(Operation, frozen=True, tag="freeze"):
 
 
 class UserMount(Operation, frozen=True, tag="user_mount"):
-    """Attach a folder or file of the user's, idmapped where the box has ids of its own."""
+    """Attach a folder or file of the user's, idmapped where the box has ids of its own.
+
+    With `root_too` the box's id 0 makes files here as well, as an id that is nobody's on the host, and gives them away.
+    """
 
     source: str
     path: str
     attributes: int
+    root_too: bool = False
 
     def describe(self) -> str:
         return f"attach {self.source} on {self.path} ({_words(self.attributes)})"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from msgspec import Struct
+
 from immure.errors import SpecError
 from immure.host.facts import HostFacts, SourceFacts
-from immure.plan.image import EMPTY, NULL, parents
+from immure.host.links import first_name, through_links
+from immure.plan.image import EMPTY, NULL, Image, parents
+from immure.plan.limits import DEFAULT_DISK_MIB
 from immure.plan.operations import (
     NODEV,
     NOEXEC,
@@ -26,11 +30,11 @@ from immure.plan.operations import (
     UserMount,
 )
 from immure.plan.operations import Dir as TemplateDir
+from immure.plan.points import check_point
 from immure.policy.landlock import DEVICES, FILE_RIGHTS, PROC, READ, WRITE, Fs
 from immure.spec.models import Mount, SandboxSpec
 
 PRIVATE_SPACE = ("/tmp", "/dev/shm")
-DEFAULT_DISK_MIB = 1024
 _RESERVED = ("/proc", "/dev", "/.immure")
 _TTY_GROUP = 5
 _INODES_PER_MIB = 256
@@ -44,7 +48,17 @@ def mount_path(mount: Mount) -> str:
     return "/" + "/".join(part for part in (target or "/").split("/") if part not in ("", "."))
 
 
-def check_targets(spec: SandboxSpec, facts: HostFacts) -> None:
+class Placed(Struct, frozen=True):
+    """A mount and where it stands, links of the root followed. `source` is None for a tmpfs."""
+
+    path: str
+    #: Its place in the spec.
+    where: str
+    mount: Mount
+    source: SourceFacts | None
+
+
+def check_targets(spec: SandboxSpec, image: Image) -> None:
     """Raises SpecError for a target that is the root, leads upwards, is reserved, or is there twice."""
     if len(spec.files.mounts) > _MOST_MOUNTS:
         raise SpecError(
@@ -56,14 +70,15 @@ def check_targets(spec: SandboxSpec, facts: HostFacts) -> None:
         )
     seen: dict[str, int] = {}
     for index, mount in enumerate(spec.files.mounts):
-        path = f"$.spec.files.mounts[{index}].{'tmpfs' if mount.tmpfs is not None else 'target'}"
-        target = _through_links(mount_path(mount), facts)
-        if target == "/" or ".." in target.split("/"):
+        path = _where(index, mount)
+        written = mount_path(mount)
+        target = through_links(written, image.links)
+        if target == "/" or ".." in target.split("/") or first_name(target) in image.links:
             raise SpecError(
                 "the target is not inside the box's root",
                 path=path,
-                need="an absolute path below / without ..",
-                have=repr(mount.tmpfs or mount.target),
+                need="an absolute path below / without .., through no links that lead to each other",
+                have=repr(mount.tmpfs or mount.target) + ("" if target == written else f", which leads to {target!r}"),
             )
         if target not in PRIVATE_SPACE and _beneath(target, _RESERVED):
             raise SpecError(
@@ -85,38 +100,57 @@ def check_targets(spec: SandboxSpec, facts: HostFacts) -> None:
 def box_root(
     spec: SandboxSpec,
     facts: HostFacts,
+    image: Image,
     sources: tuple[SourceFacts, ...],
     hostname: str,
     *,
     own_network: bool,
 ) -> tuple[list[TemplateOp], list[RootOp]]:
-    """Mount points to add to the template, and the operations that each box carries out."""
-    check_targets(spec, facts)
+    """Mount points to add to the template, and the operations that each box carries out.
+
+    Raises SpecError for a mount that has no place to stand.
+    """
+    check_targets(spec, image)
     ops: list[RootOp] = [*_proc(facts), *_private(spec, facts)]
     template: list[TemplateOp] = []
-    made = {"/etc", "/dev", "/proc", "/tmp", "/var", "/run", "/home", "/root", "/mnt", "/opt", "/srv"}
-    kinds = iter(sources)
-    placed = sorted(
-        (
-            (_through_links(mount_path(mount), facts), mount, None if mount.tmpfs is not None else next(kinds))
-            for mount in spec.files.mounts
-        ),
-        key=lambda entry: entry[0],
-    )
-    own_space = [*PRIVATE_SPACE, *(path for path, mount, _ in placed if mount.tmpfs is not None)]
-    shown = [*facts.image.folders, *(path for path, mount, _ in placed if mount.tmpfs is None)]
-    for number, (path, mount, source) in enumerate(placed):
-        is_file = source is not None and source.kind == "file"
+    made = {f"/{op.path}" for op in image.template if isinstance(op, TemplateDir)}
+    placed = _placed(spec, image, sources)
+    own_space = [*PRIVATE_SPACE, *(one.path for one in placed if one.source is None)]
+    shown = [path for path in image.shown if path not in own_space]
+    shown += [one.path for one in placed if one.source is not None]
+    for number, one in enumerate(placed):
+        path, is_file = one.path, one.source is not None and one.source.kind == "file"
+        if not any(path.startswith(f"{above.path}/") for above in placed):
+            check_point(path, one.where, image, is_file=is_file)
         if path not in PRIVATE_SPACE:
             if _nearest(path, own_space, shown) == "own":
                 ops += _point_in_own_space(path, is_file)
             elif not _beneath(path, [folder for folder in shown if folder != path]):
                 template += _point_in_template(path, is_file, made)
-        ops.append(_place(path, mount, source, number))
+        ops.append(_place(path, one.mount, one.source, number))
     ops.append(Hostname(name=hostname))
     if own_network:
         ops.append(Loopback())
     return template, ops
+
+
+def _placed(spec: SandboxSpec, image: Image, sources: tuple[SourceFacts, ...]) -> list[Placed]:
+    """The mounts, those first that others stand in."""
+    kinds = iter(sources)
+    found = [
+        Placed(
+            path=through_links(mount_path(mount), image.links),
+            where=_where(index, mount),
+            mount=mount,
+            source=None if mount.tmpfs is not None else next(kinds),
+        )
+        for index, mount in enumerate(spec.files.mounts)
+    ]
+    return sorted(found, key=lambda one: one.path)
+
+
+def _where(index: int, mount: Mount) -> str:
+    return f"$.spec.files.mounts[{index}].{'tmpfs' if mount.tmpfs is not None else 'target'}"
 
 
 def _place(path: str, mount: Mount, source: SourceFacts | None, number: int) -> RootOp:
@@ -186,15 +220,6 @@ def _point_in_template(path: str, is_file: bool, made: set[str]) -> list[Templat
     return [*ops, TemplateDir(path=path.lstrip("/"), mode=0o755)]
 
 
-def _through_links(path: str, facts: HostFacts) -> str:
-    """The path with a link of the image's root followed: /bin/tool lies in /usr/bin."""
-    _, first, *rest = path.split("/", 2)
-    links = dict(facts.image.links)
-    if first not in links:
-        return path
-    return "/" + "/".join([links[first].strip("/"), *rest])
-
-
 def _beneath(path: str, folders: list[str] | tuple[str, ...]) -> bool:
     return any(path == folder or path.startswith(folder + "/") for folder in folders)
 
@@ -206,10 +231,9 @@ def _nearest(path: str, own: list[str], shown: list[str]) -> str | None:
     return max(above)[1] if above else None
 
 
-def landlock_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFacts, ...]) -> tuple[tuple[str, Fs], ...]:
+def landlock_rules(spec: SandboxSpec, image: Image, sources: tuple[SourceFacts, ...]) -> tuple[tuple[str, Fs], ...]:
     """What the box's mounts allow, as rights beneath paths."""
-    rules: list[tuple[str, Fs]] = [("/", Fs.READ_DIR), ("/etc", READ & ~Fs.EXECUTE)]
-    rules += [(folder, READ) for folder in facts.image.folders]
+    rules: list[tuple[str, Fs]] = [("/", Fs.READ_DIR), *image.rules]
     rules += [("/proc", PROC), ("/dev", DEVICES)]
     rules += [(path, WRITE) for path in PRIVATE_SPACE]
     kinds = iter(sources)
@@ -217,5 +241,6 @@ def landlock_rules(spec: SandboxSpec, facts: HostFacts, sources: tuple[SourceFac
         access = WRITE if mount.tmpfs is not None or mount.access == "rw" else READ
         if mount.tmpfs is None and next(kinds).kind == "file":
             access &= FILE_RIGHTS
-        rules.append((mount_path(mount), access))
+        # A rule's path may have no link on its way.
+        rules.append((through_links(mount_path(mount), image.links), access))
     return tuple(rules)

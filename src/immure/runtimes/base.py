@@ -64,6 +64,10 @@ class Commands(Protocol):
         """Whether it can be used, as far as that is known without asking."""
         ...
 
+    def ran_out(self) -> bool:
+        """Whether it ended because the kernel had no more memory for it."""
+        ...
+
     def kill(self) -> None:
         """Ends the box at once."""
 

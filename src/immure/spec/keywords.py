@@ -26,6 +26,7 @@ _PLACES: dict[str, tuple[str, ...]] = {
     "capabilities": ("processes", "capabilities"),
     "namespaces": ("processes", "namespaces"),
     "limits": ("limits",),
+    "gvisor": ("gvisor",),
     "protections": ("protections",),
 }
 #: Tables that a keyword adds to.
@@ -90,6 +91,10 @@ def _long_form(name: str, value: Any) -> Any:
         return [_mount(one) for one in cast("list[Any]", value)] if isinstance(value, list | tuple) else _mount(value)
     if name == "level":
         return str(value)
+    if name == "image" and hasattr(value, "__fspath__"):
+        # A path object has lost its ./ and is a path all the same.
+        path = str(value.__fspath__())
+        return path if path.startswith("/") else f"./{path}"
     if name == "env" and isinstance(value, Mapping):
         return {key: str(text) for key, text in cast("Mapping[str, Any]", value).items()}
     if name == "capabilities" and isinstance(value, list | tuple):

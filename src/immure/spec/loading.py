@@ -12,7 +12,7 @@ import msgspec
 
 from immure.errors import SpecError
 from immure.spec.json_keys import refuse_repeated_keys
-from immure.spec.models import Document
+from immure.spec.models import IMAGE_FORM, Document
 from immure.spec.yaml_traps import refuse_traps
 
 T = TypeVar("T")
@@ -69,6 +69,8 @@ def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
         return _unknown(wrong.group(1), _literals_at(model, inner), path)
     text = text[:1].lower() + text[1:].rstrip(".")
     have = _value_at(raw, inner)
+    if repr(IMAGE_FORM) in text:
+        return _no_image(str(have), path)
     known = _choices(_type_at(model, inner)) if text.startswith("invalid enum value") else []
     near = difflib.get_close_matches(str(have), known, n=1)
     return SpecError(
@@ -77,6 +79,16 @@ def _explain(message: str, raw: object, model: type, root: str) -> SpecError:
         need="one of " + ", ".join(known) if known else None,
         have=None if have is _ABSENT else _short(have),
         hint=f"did you mean {near[0]!r}?" if near else None,
+    )
+
+
+def _no_image(name: str, path: str) -> SpecError:
+    return SpecError(
+        "no such image",
+        path=path,
+        need="host, or the path of a folder with a root file system",
+        have=repr(name),
+        hint=f"for a folder of that name write ./{name}" if name else None,
     )
 
 

@@ -36,6 +36,8 @@ Positive = Annotated[int, Meta(ge=1)]
 Id = Annotated[int, Meta(ge=0, le=65_535)]
 VariableName = Annotated[str, Meta(pattern=r"^[^=]+\Z")]
 AbsolutePath = Annotated[str, Meta(pattern=r"^/")]
+#: `host`, or a path that can't be mistaken for a name: with a slash in it, or a . or ~ at its start.
+IMAGE_FORM = r"^(host\Z|[.~]|[^/]*/)"
 
 
 class Mount(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -95,6 +97,12 @@ class Processes(Struct, frozen=True, forbid_unknown_fields=True):
     no_new_privileges: Literal[True] = True
 
 
+class GVisor(Struct, frozen=True, forbid_unknown_fields=True):
+    """How gVisor intercepts system calls: `systrap`, `ptrace` (slow), or `kvm` where virtualisation is hardware's."""
+
+    platform: Literal["systrap", "ptrace", "kvm"] = "systrap"
+
+
 class Limits(Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Resource limits. A limit that is written is required; None is the default, on a best-effort basis."""
 
@@ -110,8 +118,8 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What a box must be: its system call filter, files, network and processes, with limits. Frozen, and strict."""
 
     level: Level = Level.L2
-    runtime: Literal["auto", "process"] = "auto"
-    image: Literal["host"] = "host"
+    runtime: Literal["auto", "process", "gvisor"] = "auto"
+    image: Annotated[str, Meta(pattern=IMAGE_FORM)] = "host"
     command: tuple[str, ...] = ()
     env: dict[VariableName, str] = field(default_factory=dict[str, str])
     workdir: AbsolutePath | None = None
@@ -120,6 +128,7 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
     network: Network = Network()
     processes: Processes = Processes()
     limits: Limits = Limits()
+    gvisor: GVisor = GVisor()
     protections: dict[Literal["landlock", "namespaces", "memory", "cpus", "pids"], Need] = field(
         default_factory=dict[Any, Need]
     )

@@ -104,7 +104,7 @@ def neighbour_of_stdin(neighbour: str) -> str:
 @attempt("EACCES EROFS ENOENT", scenes="stdin_file")
 def stdin_for_writing() -> str:
     """Open the read-only file on stdin anew, for writing; anyone may write to it on the host."""
-    with Path("/proc/self/fd/0").open("r+b") as again:
+    with Path("/proc/self/fd/0").open("r+b", buffering=0) as again:
         return str(again.write(b"written"))
 
 

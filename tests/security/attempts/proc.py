@@ -47,10 +47,12 @@ def write_interrupt_affinity() -> str:
     return value
 
 
-@attempt("EROFS EACCES ENOENT EPERM", needs_root=True)
+@attempt("EROFS EACCES ENOENT EPERM ABSENT", needs_root=True)
 def configure_pci() -> str:
     """Open the configuration space of a device for writing."""
-    path = next(file for file in Path("/proc/bus/pci").rglob("*.*") if file.is_file())
+    path = next((file for file in Path("/proc/bus/pci").rglob("*.*") if file.is_file()), None)
+    if path is None:
+        raise Denied("ABSENT", "no device")
     with path.open("r+b"):
         return str(path)
 

@@ -56,8 +56,9 @@ class Stage:
         self.give_each(name, inside=target, outside=str(source))
 
     def new_folder(self, name: str) -> Path:
+        """An own folder of that name; the same one for every stage in the folder of a test."""
         folder = self.folder / name
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         return folder
 
 

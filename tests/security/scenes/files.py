@@ -25,8 +25,7 @@ _OWN_MOUNT_POINTS = ("/proc", "/dev", "/tmp", "/usr")
 def workspace(stage: Stage) -> Iterator[None]:
     """A writable mount, and next to it on the host a secret that anyone may read."""
     area = stage.new_folder("area")
-    work = area / "work"
-    work.mkdir()
+    work = stage.new_folder("area/work")
     secret = area / "secret"
     secret.write_text(secrets.token_hex())
     secret.chmod(0o666)
@@ -36,7 +35,17 @@ def workspace(stage: Stage) -> Iterator[None]:
     try:
         yield
     finally:
-        shutil.rmtree(area)
+        # The folders stay: a box that has them goes on.
+        secret.unlink(missing_ok=True)
+        _empty(work)
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink()
 
 
 def _assert_harmless(folder: Path) -> None:

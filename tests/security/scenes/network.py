@@ -87,7 +87,10 @@ def path_listener(stage: Stage) -> Iterator[None]:
     with _listening(socket.AF_UNIX, socket.SOCK_STREAM, str(path)):
         path.chmod(0o666)
         stage.give(path=str(path))
-        yield
+        try:
+            yield
+        finally:
+            path.unlink()
 
 
 @scene

@@ -5,6 +5,7 @@ Standard library only, and little of that: `immure exec` goes through here.
 
 from __future__ import annotations
 
+import _socket
 import os
 import sys
 
@@ -43,6 +44,14 @@ class Asked:
             raise error_of(value)
         return value, fds
 
+    def say_no_more(self) -> None:
+        """Tells the keeper that we want no more than what it answers yet."""
+        try:
+            self._socket.shutdown(_socket.SHUT_WR)
+        except OSError:
+            # It is gone.
+            pass
+
     def close(self) -> None:
         """Ends the connection."""
         self._socket.close()
@@ -58,7 +67,7 @@ def ask(
     for last in (False, True):
         asked = begin(verb, arguments, fds, start=start)
         if asked is None:
-            raise _no_keeper()
+            raise no_keeper()
         try:
             answer = asked.answer()
         finally:
@@ -67,7 +76,7 @@ def ask(
             return answer
         # It was about to leave, or was killed, and with it what it held.
         if last:
-            raise _lost()
+            raise lost()
     raise AssertionError
 
 
@@ -105,7 +114,7 @@ def _started(place: Place) -> Socket:
     finally:
         os.close(lock)
     if socket is None:
-        raise _lost()
+        raise lost()
     return socket
 
 
@@ -145,11 +154,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join(absolute)}
 
 
-def _no_keeper() -> ImmureError:
+def no_keeper() -> ImmureError:
+    """The error of a box that is asked for where none is kept."""
     return BoxLost("no box is kept", need="a box that was made with --keep", have="none", hint="immure run --keep …")
 
 
-def _lost() -> ImmureError:
+def lost() -> ImmureError:
+    """The error of a keeper that went away."""
     try:
         place = Place(make=False)
     except (FileNotFoundError, ImmureError):

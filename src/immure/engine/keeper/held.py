@@ -10,9 +10,15 @@ from typing import Any
 from immure.engine.process import Process
 from immure.engine.result import Result
 from immure.engine.sandbox import Sandbox
+from immure.engine.session import own_namespaces
+from immure.engine.tracing import Wanted, begin_session
 from immure.errors import BoxError, BoxLost, ImmureError
 from immure.plan.launch import Launch
-from immure.runtimes.process.session import own_namespaces
+from immure.runtimes.guest.box import GuestBox
+from immure.runtimes.guest.stem_face import StemFace
+from immure.runtimes.gvisor.session import SentrySession
+from immure.runtimes.process.box import Box as ProcessBox
+from immure.runtimes.process.spawner import Socket
 
 #: Of commands in the background: how many may run at once, and how many of those that have ended are remembered.
 _MOST = 100
@@ -28,6 +34,7 @@ class HeldBox(Sandbox):
         self._begin(launch, name, LOG_MIB, sources)
         self.created_s = time()
         self._background: list[Background] = []
+        self._face: StemFace | None = None
 
     def for_client(self) -> tuple[dict[str, Any], list[int]]:
         """What another process needs to have commands run in it, with the stem's socket, which stays ours.
@@ -47,7 +54,21 @@ class HeldBox(Sandbox):
             "pid": self._box.pid,
             "paused": self.paused,
         }
-        return value, [self._box.stem.fileno()]
+        return value, [self._stem_socket().fileno()]
+
+    def _stem_socket(self) -> Socket:
+        """On which a stem is asked, or what answers as one for a box behind a channel."""
+        if isinstance(self._box, GuestBox):
+            if self._face is None:
+                self._face = StemFace(self._box)
+            return self._face.socket
+        assert isinstance(self._box, ProcessBox)
+        return self._box.stem
+
+    def session(self, wanted: Wanted) -> SentrySession:
+        """A trace session of it, which has not begun. Raises as `Sandbox.trace`."""
+        self._check_usable()
+        return begin_session(self._box, self.level.awarded, wanted)
 
     def describe(self) -> dict[str, Any]:
         """The row of a list."""

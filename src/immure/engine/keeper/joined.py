@@ -8,11 +8,10 @@ from __future__ import annotations
 import _socket
 
 from immure.engine.keeper.client import ask
+from immure.engine.session import Measured, judge_items
 from immure.errors import ImmureError
-from immure.evidence.readback import judge
 from immure.plan.launch import Launch
 from immure.runtimes.process.cgroups import oom_kills
-from immure.runtimes.process.session import Measured
 from immure.runtimes.process.spawner import Socket
 from immure.runtimes.process.stem import Stem
 
@@ -28,6 +27,20 @@ class KeptStem(Stem):
     def __init__(self, launch: Launch, stem: Socket, name: str) -> None:
         super().__init__(launch, stem)
         self._name = name
+
+    def give_back(self, asker: Socket) -> None:
+        """Behind a channel each command has a socket of its own."""
+        if self.launch.carrier:
+            asker.close()
+        else:
+            super().give_back(asker)
+
+    def resized(self, asker: Socket, columns: int, rows: int) -> None:
+        """Tells a terminal that is behind a channel."""
+        if self.launch.carrier:
+            from immure.runtimes.guest.relay import tell_size
+
+            tell_size(asker, columns, rows)
 
     def kill(self) -> None:
         """Has the keeper end it."""
@@ -48,7 +61,7 @@ class Joined:
         self.name, self.id, self.paused = value["name"], value["id"], value["paused"]
         self.stem = KeptStem(launch, _socket.socket(fileno=fd), self.name)
         self.stem.pid = value["pid"]
-        self.measured = Measured(launch, items, judge(items, launch.expected, value["namespaces"]))
+        self.measured = Measured(launch, items, judge_items(items, launch, value["namespaces"]))
         self._cgroup = items.get("cgroup.name")
         self._oom_kills = oom_kills(launch, self._cgroup)
 

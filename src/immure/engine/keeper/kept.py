@@ -8,8 +8,11 @@ from immure.engine.face import BoxFace
 from immure.engine.files import Files
 from immure.engine.keeper.client import ask
 from immure.engine.keeper.joined import Joined
+from immure.engine.keeper.tracing import KeptSession
+from immure.engine.tracing import Wanted, check_traceable
 from immure.errors import SpecError
 from immure.plan.launch import Launch
+from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.box import open_sources
 
 _MOST_SOURCES = 250
@@ -28,6 +31,12 @@ class KeptBox(BoxFace):
     def files(self) -> Files:
         """The box's files."""
         return Files(self)
+
+    def trace(self, wanted: Wanted, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> Trace:
+        """What its Sentry sees from now on. Raises as `Sandbox.trace`."""
+        check_traceable(self._launch.carrier, self.level.awarded)
+        session = KeptSession(self.name, wanted)
+        return Trace(session.listening, session, max_events=max_events, max_bytes=max_bytes)
 
     def close(self) -> None:
         """Ends the commands that were asked for here. The box stays."""

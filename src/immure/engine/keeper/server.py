@@ -20,8 +20,10 @@ from immure.engine.keeper.held import HeldBox
 from immure.engine.keeper.place import Place, peer
 from immure.engine.keeper.wire import OtherVersion, close_all, error_to_value, receive_value, send_value
 from immure.engine.spawners import spawner_for
+from immure.engine.tracing import Wanted
 from immure.errors import BoxError, BoxLost, ImmureError, SpecError
 from immure.plan.launch import Launch
+from immure.runtimes.gvisor.session import SentrySession
 
 #: How long it stays with nothing to hold.
 _IDLE_MS = 1000
@@ -55,6 +57,10 @@ class Keeper:
             "resume": self._resume,
             "stats": self._stats,
             "start": self._start,
+        }
+        self._long: dict[str, Callable[[socket.socket, dict[str, Any]], None]] = {
+            "follow": self._follow,
+            "trace": self._trace,
         }
 
     def run(self) -> None:
@@ -141,8 +147,8 @@ class Keeper:
         connection.settimeout(None)
         (verb, arguments), fds = found
         try:
-            if verb == "follow":
-                return self._follow(connection, arguments)
+            if verb in self._long:
+                return self._long[verb](connection, arguments)
             value, out = self._verbs[verb](arguments, fds)
         except ImmureError as error:
             send_value(connection, (False, error_to_value(error)))
@@ -235,6 +241,29 @@ class Keeper:
             if gone.poll(0):
                 return
 
+    def _trace(self, connection: socket.socket, arguments: dict[str, Any]) -> None:
+        """The socket that a box's Sentry reports to, a word when it does, and at the end how much it has dropped."""
+        wanted = Wanted(arguments["points"], arguments["context"], arguments["optional"])
+        session = self._box(arguments["name"]).session(wanted)
+        try:
+            with session.listening as listening:
+                send_value(connection, (True, None), [listening.fileno()])
+            session.begin()
+            send_value(connection, (True, None))
+            _wait_for_end(connection)
+        except BaseException:
+            self._end_quietly(session)
+            raise
+        send_value(connection, (True, session.end()))
+
+    @staticmethod
+    def _end_quietly(session: SentrySession) -> None:
+        try:
+            session.end()
+        except BoxError:
+            # With its box.
+            pass
+
     def _boxes(self) -> list[HeldBox]:
         with self._changing:
             return sorted((box for box in self._held.values() if box is not None), key=lambda box: box.created_s)
@@ -251,6 +280,15 @@ class Keeper:
                 hint="immure ps",
             )
         return box
+
+
+def _wait_for_end(connection: socket.socket) -> None:
+    """Until the other end says no more. It says nothing before."""
+    try:
+        connection.recv(1)
+    except ConnectionResetError:
+        # It has gone without reading what it was told.
+        pass
 
 
 def _is_ours(connection: socket.socket) -> bool:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 #: Of the messages below; a launch has a form of its own.
-_WIRE = 1
+_WIRE = 2
 GREETING = f"immure-keeper {__version__} {FORM}.{_WIRE}\n".encode()
 
 _INLINE, _IN_FILE = b"i", b"f"

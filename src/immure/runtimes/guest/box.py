@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from typing import Protocol
 
 import msgspec
@@ -14,8 +15,9 @@ from immure.channel import frames as channel
 from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
+from immure.runtimes.guest.adopted import Adopted, Adopts
 from immure.runtimes.guest.bridge import Bridge
-from immure.runtimes.guest.relay import RESIZE
+from immure.runtimes.guest.relay import tell_size
 from immure.runtimes.process import frames
 from immure.runtimes.process.spawner import Socket, pair, receive, send
 from immure.runtimes.process.stem import Ended
@@ -23,6 +25,7 @@ from immure.runtimes.process.stem import Ended
 #: How long a guest may take to greet, and to end what is in it.
 START_S = 60.0
 _END_S = 5.0
+_PARKING_S = 10.0
 
 
 class Driver(Protocol):
@@ -59,6 +62,7 @@ class GuestBox:
         drive: Callable[[Pump], Driver],
         end: Callable[[], None],
         start_s: float = START_S,
+        adopts: Adopts | None = None,
     ) -> None:
         self.launch = launch
         self.pid = pid
@@ -69,7 +73,7 @@ class GuestBox:
         self._pause = 0
         self._asked_to_end = False
         self._end_host: Callable[[], None] | None = end
-        self._bridge = Bridge(receives, sends, configuration, weakref.WeakMethod(self._hear))
+        self._bridge = Bridge(receives, sends, configuration, weakref.WeakMethod(self._hear), adopts=adopts)
         self._timer = self._give_up_after(start_s, "an answer to the configuration")
         self._driver = drive(self._bridge.pump)
 
@@ -138,19 +142,36 @@ class GuestBox:
         builtin: bool = False,
     ) -> Socket:
         """As any box's. Raises BoxLost, or as the channel has failed."""
+        ours, theirs = pair()
+        try:
+            self.start_for(theirs, payload, stdio, hold=hold, tell=tell, terminal=terminal, builtin=builtin)
+        except BaseException:
+            ours.close()
+            raise
+        return ours
+
+    def start_for(
+        self,
+        asker: Socket,
+        payload: bytes,
+        stdio: tuple[int | None, int, int],
+        *,
+        hold: bool,
+        tell: bool,
+        terminal: bool,
+        builtin: bool,
+    ) -> None:
+        """The same for an asker that has the other end of `asker`, which is closed when nobody needs it any more."""
         flags = (channel.NO_INPUT if stdio[0] is None else 0) | (channel.HOLD if hold else 0)
         flags |= (channel.TELL if tell else 0) | (channel.TERMINAL if terminal else 0)
         flags |= channel.BUILTIN if builtin else 0
-        ours, theirs = pair()
         try:
             with self._bridge.pump.lock:
                 self._check_open()
-                self._bridge.start(theirs, payload, stdio, flags)
+                self._bridge.start(asker, payload, stdio, flags)
         except BaseException:
-            ours.close()
-            theirs.close()
+            asker.close()
             raise
-        return ours
 
     def _check_open(self) -> None:
         if self._bridge.pump.is_over:
@@ -164,11 +185,7 @@ class GuestBox:
 
     def resized(self, asker: Socket, columns: int, rows: int) -> None:
         """Tells the command's own terminal."""
-        try:
-            send(asker, frames.header(RESIZE) + columns.to_bytes(4, "little") + rows.to_bytes(4, "little"), [])
-        except BoxLost:
-            # It has ended.
-            pass
+        tell_size(asker, columns, rows)
 
     def give_back(self, asker: Socket) -> None:
         """Closes it: each command has one of its own."""
@@ -190,6 +207,37 @@ class GuestBox:
     def alive(self) -> bool:
         """Whether its channel is open."""
         return not self._bridge.pump.is_over
+
+    def adopted(self) -> list[Adopted]:
+        """What was under way in a guest that somebody else had before; whoever takes it has it."""
+        with self._bridge.pump.lock:
+            taken, self._bridge.adopted = self._bridge.adopted, []
+        return taken
+
+    @contextmanager
+    def parked(self) -> Generator[Adopts]:
+        """While the guest says nothing, so that a copy of this moment may be made.
+
+        Gives what who adopts the copy is to know. Raises BoxLost.
+        """
+        bridge = self._bridge
+        with bridge.pump.lock:
+            self._check_open()
+            bridge.park()
+        try:
+            if not bridge.parked.wait(_PARKING_S) or not self.alive():
+                raise BoxLost("the box does not answer", need=f"a pause within {_PARKING_S:g} s")
+            with bridge.pump.lock:
+                found = Adopts(bridge.host.last_stream, bridge.under_way())
+            yield found
+        finally:
+            with bridge.pump.lock:
+                if not bridge.pump.is_over:
+                    bridge.unpark()
+
+    def ran_out(self) -> bool:
+        """Nothing is known of that here."""
+        return False
 
     def kill(self) -> None:
         """Has the guest end everything; `wait_end` tells when it has."""
@@ -228,6 +276,8 @@ class GuestBox:
         pump = self._bridge.pump
         with pump.lock:
             pump.end(BoxLost("the box was closed"))
+            while self._bridge.adopted:
+                self._bridge.adopted.pop().close()
         if self._end_host is not None:
             end, self._end_host = self._end_host, None
             end()

@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
-import termios
+import threading
 from collections.abc import Callable
 
 from immure.channel import frames as channel
 from immure.channel.host import Host
 from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost
+from immure.runtimes.guest.adopted import Adopted, Adopts
 from immure.runtimes.guest.relay import Relay, exit_message
 from immure.runtimes.guest.streams import Source, Target, own_copy
+from immure.runtimes.guest.terminals import make_raw
 from immure.runtimes.process.faults import explain_fault
 from immure.runtimes.process.spawner import Socket
 
+_OUTPUTS: tuple[channel.Output, ...] = (1, 2)
 _E2BIG, _EAGAIN, _EXEC_STEP = 7, 11, 1
 
 
@@ -30,12 +31,26 @@ class Bridge:
     there is no more.
     """
 
-    def __init__(self, receives: int, sends: int, configuration: bytes, told: Callable[[], Told | None]) -> None:
-        self.host = Host(configuration)
+    def __init__(
+        self,
+        receives: int,
+        sends: int,
+        configuration: bytes,
+        told: Callable[[], Told | None],
+        *,
+        adopts: Adopts | None = None,
+    ) -> None:
+        """`adopts` is what is known of a guest that somebody else had before."""
+        self.host = Host(configuration, adopts=adopts.last_stream if adopts is not None else None)
+        self._known = adopts.commands if adopts is not None else {}
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told
         self._ready = False
         self._relays: dict[int, Relay] = {}
+        #: What was under way in a guest that somebody else had before.
+        self.adopted: list[Adopted] = []
+        #: Set while the guest says nothing more.
+        self.parked = threading.Event()
         #: The last pause that everything has come to rest for.
         self.paused = 0
         self.pump.flush()
@@ -47,12 +62,12 @@ class Bridge:
             asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0, 0), draining=False))
             asker.close()
             return
-        columns, rows = _make_raw(stdio[1]) if flags & channel.TERMINAL else (0, 0)
+        columns, rows = make_raw(stdio[1]) if flags & channel.TERMINAL else (0, 0)
         source, *targets = _own_copies(stdio, one_output=bool(flags & channel.TERMINAL))
         stream = self.host.exec(flags, command, columns=columns, rows=rows)
-        outputs: tuple[channel.Output, ...] = (1, 2)
-        made = [Target(self.pump, fd, stream, output) for fd, output in zip(targets, outputs, strict=False)]
+        made = [Target(self.pump, fd, stream, output) for fd, output in zip(targets, _OUTPUTS, strict=False)]
         relay = self._relays[stream] = Relay(self.pump, asker, stream, made, self._forget)
+        relay.command = command
         if source >= 0:
             relay.source = Source(self.pump, source, stream)
         self.pump.flush()
@@ -74,6 +89,39 @@ class Bridge:
         self.host.resume()
         self.pump.flush()
 
+    def park(self) -> None:
+        """Has the guest say nothing more, so that this moment can be copied. `parked` is set when it does not."""
+        self.host.park()
+        self.pump.flush()
+
+    def unpark(self) -> None:
+        """Lets it go on."""
+        self.parked.clear()
+        self.host.unpark()
+        self.pump.flush()
+
+    def under_way(self) -> dict[int, bytes]:
+        """The commands that have not ended, by their streams, as they were asked for."""
+        return {number: relay.command for number, relay in self._relays.items() if not relay.exited}
+
+    def _adopt(self, standing: channel.Standing) -> None:
+        if standing.exited:
+            # Its end was told to somebody else, and what others write there is nobody's.
+            for output in (1, 2):
+                self.host.close_output(standing.stream, output)
+            return
+        made = Adopted(standing)
+        targets = [Target(self.pump, fd, standing.stream, output) for output, fd in made.targets()]
+        relay = Relay(self.pump, made.theirs, standing.stream, targets, self._forget)
+        relay.command = self._known.get(standing.stream, b"")
+        for output, target in zip(_OUTPUTS, targets, strict=False):
+            if not standing.outputs & output:
+                target.end()
+        if made.source >= 0:
+            relay.source = Source(self.pump, made.source, standing.stream)
+        self._relays[standing.stream] = relay
+        self.adopted.append(made)
+
     def shut_down(self) -> None:
         """Has the box end."""
         if self.host.is_ready:
@@ -91,6 +139,10 @@ class Bridge:
             case channel.Configured():
                 self._ready = True
                 self._tell(event)
+            case channel.Parked():
+                self.parked.set()
+            case channel.Standing():
+                self._adopt(event)
             case channel.Paused(number):
                 self.paused = number
             case channel.Fault(step, thing, errno):
@@ -138,16 +190,3 @@ def _own_copies(stdio: tuple[int | None, int, int], *, one_output: bool) -> list
                 os.close(fd)
         raise
     return copies
-
-
-def _make_raw(fd: int) -> tuple[int, int]:
-    """Has a terminal pass everything on as it is: the command has one of its own. Gives its columns and rows."""
-    mode = termios.tcgetattr(fd)
-    mode[0] = 0
-    mode[1] &= ~termios.OPOST
-    mode[2] = mode[2] & ~(termios.CSIZE | termios.PARENB) | termios.CS8
-    mode[3] &= ~(termios.ECHO | termios.ECHONL | termios.ICANON | termios.ISIG | termios.IEXTEN)
-    mode[6][termios.VMIN], mode[6][termios.VTIME] = 1, 0
-    termios.tcsetattr(fd, termios.TCSANOW, mode)
-    rows, columns, _, _ = struct.unpack("HHHH", fcntl.ioctl(fd, termios.TIOCGWINSZ, bytes(8)))
-    return columns, rows

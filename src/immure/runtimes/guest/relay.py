@@ -7,14 +7,23 @@ from collections.abc import Callable
 
 from immure.channel import frames as channel
 from immure.channel.pump import GONE, IN, Pump
+from immure.errors import BoxLost
 from immure.runtimes.guest.streams import Source, Target
 from immure.runtimes.process import frames
-from immure.runtimes.process.spawner import Socket
+from immure.runtimes.process.spawner import Socket, send
 
 #: An asker's message: its terminal has another size. `u32 columns, rows`.
 RESIZE = 16
 _SIGKILL, _MOST_SIGNAL = 9, 64
 _MESSAGE_BYTES = 64
+
+
+def tell_size(asker: Socket, columns: int, rows: int) -> None:
+    """Says on an asker's socket that its terminal has another size. One whose command has ended does not hear it."""
+    try:
+        send(asker, frames.header(RESIZE) + columns.to_bytes(4, "little") + rows.to_bytes(4, "little"), [])
+    except BoxLost:
+        pass
 
 
 class Relay:
@@ -26,7 +35,9 @@ class Relay:
         self._pump, self._asker, self._stream = pump, asker, stream
         self._targets = dict(enumerate(targets, 1))
         self.source: Source | None = None
-        self._exited = False
+        #: As it was asked for.
+        self.command = b""
+        self.exited = False
         #: Outputs of which the asker is to be told when all is there that was written before the exit.
         self._draining: set[int] = set()
         self._done = done
@@ -61,7 +72,7 @@ class Relay:
         self.settle()
 
     def _exit(self, event: channel.Exited) -> None:
-        self._exited = True
+        self.exited = True
         self._close_source()
         for output, target in self._targets.items():
             if not event.draining & output:
@@ -73,7 +84,7 @@ class Relay:
 
     def settle(self) -> None:
         """Tells what has been passed on by now, and ends what is over."""
-        if not self._exited:
+        if not self.exited:
             return
         for output in [one for one in self._draining if self._targets[one].is_drained]:
             self._draining.discard(output)
@@ -105,7 +116,7 @@ class Relay:
     def _abandon(self) -> None:
         """Nobody waits for the command any more. What it has written may still have a reader once it has ended."""
         self._close_asker()
-        if self._exited:
+        if self.exited:
             return
         self._pump.host.signal(self._stream, _SIGKILL, group=True)
         for output in self._targets:

@@ -334,7 +334,7 @@ class Attendance:
             # Behind a channel the connection ends once everything has been told.
             lost = self.exit is None or bool(self._draining)
             self._draining.clear()
-            if lost and self._own is None and not (self.timed_out or self.flooded):
+            if lost and self._own is None and not (self.timed_out or self.flooded or self.box.ran_out()):
                 raise self.box.failure or BoxLost(
                     "the box ended under the command", have="its stem closed the connection"
                 )

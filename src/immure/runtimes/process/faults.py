@@ -36,6 +36,10 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ("id range", _EUSERS): ("a free range of ids", "end other boxes, or widen the range in /etc/subuid"),
     ("witness", _EPERM): ("ptrace of own descendants", "sysctl -w kernel.yama.ptrace_scope=1"),
     ("bind", _ENOENT): ("a folder of the host", "see `immure doctor`"),
+    ("bind", _ENOTDIR): (
+        "the image as it was when it was looked at",
+        "don't change the image's folder while a box starts",
+    ),
     ("landlock", _EOPNOTSUPP): (
         "a kernel with Landlock enabled",
         "add landlock to lsm= on the kernel's command line",
@@ -90,9 +94,13 @@ def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
             exit_status=_NOT_FOUND,
             need="a command of the image or of a mount",
             have=os.strerror(number),
-            hint=_mount_hint(command),
+            hint=_mount_hint(command) if request.launch.image is None else _image_hint(request.launch.image[0]),
         )
     return ExecFailed(f"{command} can't be executed in the box", exit_status=_NOT_EXECUTABLE, have=os.strerror(number))
+
+
+def _image_hint(folder: str) -> str:
+    return f"see whether it, and the interpreter or loader that it needs, are in {folder}"
 
 
 def _mount_hint(command: str) -> str | None:

@@ -98,3 +98,19 @@ def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[
         )
     counts = (uid, gid, len(argv), len(env))
     return b"".join(number.to_bytes(4, "little") for number in counts) + body
+
+
+def exec_parts(payload: bytes) -> tuple[int, int, str, list[bytes], dict[bytes, bytes]]:
+    """The inverse of `exec_payload`: user, group, working directory, arguments, environment. Raises ValueError."""
+    uid, gid, argc, envc = (u32(payload, offset) for offset in (0, 4, 8, 12))
+    parts = payload[16:].split(b"\0")[:-1]
+    if len(parts) != 2 + argc + envc:
+        raise ValueError("a command was cut")
+    pairs = (part.partition(b"=") for part in parts[2 + argc :])
+    return (
+        uid,
+        gid,
+        parts[0].decode(errors="surrogateescape"),
+        parts[2 : 2 + argc],
+        {name: value for name, _, value in pairs},
+    )

@@ -20,6 +20,14 @@ class Request:
         self.timeout_s = launch.timeout_s
         self.output_bytes = launch.output_bytes
 
+    @classmethod
+    def of(cls, launch: Launch, payload: bytes) -> Request:
+        """The request that a payload was made of. Raises ValueError for other bytes."""
+        uid, gid, workdir, argv, env = frames.exec_parts(payload)
+        request = cls(launch, argv)
+        request.uid, request.gid, request.workdir, request.env = uid, gid, workdir, env
+        return request
+
     def payload(self) -> bytes:
         """The request as the stem reads it."""
         return frames.exec_payload(self.uid, self.gid, self.workdir, self.argv, self.env)

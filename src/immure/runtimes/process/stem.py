@@ -160,6 +160,10 @@ class Stem:
         else:
             asker.close()
 
+    def ran_out(self) -> bool:
+        """Never: the kernel ends a command, and not what asks for it."""
+        return False
+
     def kill(self) -> None:
         """Ends the box at once."""
         raise NotImplementedError

@@ -14,16 +14,19 @@ from immure.evidence.readback import Finding, held_parts, judge
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Stdio
-from immure.runtimes.process.box import Box
+from immure.runtimes.process.box import Box as ProcessBox
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner, receive
+from immure.runtimes.registry import open_box
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # An import that only annotations need has no place on the hot path.
     from collections.abc import Callable
     from typing import TypeVar
+
+    from immure.runtimes.base import Box
 
     T = TypeVar("T")
 
@@ -42,14 +45,16 @@ def own_namespaces() -> dict[str, int]:
 class Measured:
     """What was measured of a box before its first command."""
 
-    __slots__ = ("_bases", "awarded", "findings", "items")
+    __slots__ = ("_bases", "awarded", "boundary", "findings", "items")
 
     def __init__(self, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> None:
         self.items = items
         self.findings = findings
-        self.awarded = award(held_parts(findings))
+        held = held_parts(findings)
+        self.boundary = "user_kernel" if "kernel.user_space" in held else "kernel"
+        self.awarded = award(held, self.boundary)
         self._bases: tuple[int, int] | None = None
-        if launch.root and items.get("map/uid"):
+        if launch.root and not launch.carrier and items.get("map/uid"):
             # As root a box has one range: `0 BASE SIZE`.
             self._bases = int(items["map/uid"].split()[1]), int(items["map/gid"].split()[1])
 
@@ -65,9 +70,10 @@ def measure(box: Box, before_release: Callable[[Measured], None] | None = None) 
     """
     items = box.ready()
     launch = box.launch
-    measured = Measured(launch, items, judge(items, launch.expected, own_namespaces()))
+    measured = Measured(launch, items, judge_items(items, launch, own_namespaces()))
     if measured.awarded < launch.level:
         missing = [one for one in measured.findings if one.part in capped_by(held_parts(measured.findings))]
+        missing = missing or [one for one in measured.findings if not one.held]
         details = "; ".join(f"{one.part}: {one.why} ({one.observed})" for one in missing)
         raise LevelNotReached(
             f"the box was measured at {measured.awarded}, below {launch.level}",
@@ -81,7 +87,18 @@ def measure(box: Box, before_release: Callable[[Measured], None] | None = None) 
     return measured
 
 
-def _measure_with(box: Box, asker: Socket, request: Request, before_release: Callable[[Measured], None]) -> Measured:
+def judge_items(items: dict[str, bytes], launch: Launch, namespaces: dict[str, int]) -> tuple[Finding, ...]:
+    """What a box's readback comes to. `namespaces` are the engine's own."""
+    if not launch.carrier:
+        return judge(items, launch.expected, namespaces)
+    from immure.evidence.sentry import judge_sentry
+
+    return judge_sentry(items, launch.expected, namespaces)
+
+
+def _measure_with(
+    box: ProcessBox, asker: Socket, request: Request, before_release: Callable[[Measured], None]
+) -> Measured:
     """Measures a one-shot box. Its command is the witness, and may fail before there is anything to inspect."""
     try:
         return measure(box, before_release)
@@ -93,7 +110,7 @@ def _measure_with(box: Box, asker: Socket, request: Request, before_release: Cal
         raise
 
 
-def _or_the_reason(box: Box, ask: Callable[[], T]) -> T:
+def _or_the_reason(box: ProcessBox, ask: Callable[[], T]) -> T:
     """Asks something of a box. Where it has failed already, its owner's socket says why."""
     try:
         return ask()
@@ -146,16 +163,21 @@ class Once:
         attending: Callable[[], None] | None = None,
         listening: Callable[[int], None] | None = None,
         watched: Callable[[Attendance, float | None], None] | None = None,
+        beside: Callable[[Box], Callable[[], None]] | None = None,
     ) -> None:
         """Runs it to the end; `attending` is called before the command goes on: from then on signals
         on `wakeup` are passed to it. `listening` is given the listener of a filter that asks a supervisor, and
-        `watched` what another thread can end when its time is over.
+        `watched` what another thread can end when its time is over. `beside` is given a box with a kernel of its own
+        before the command is started, and what it gives is called when that has ended.
 
         Raises ImmureError; the box is gone on return, whatever happens.
         """
         began = perf_counter_ns()
         self.spawner = spawner
-        box = self.box = Box(spawner, request.launch, one_shot=True)
+        if request.launch.carrier:
+            self._run_in_kernel(began, spawner, request, make_stdio, wakeup, attending, watched, beside)
+            return
+        box = self.box = ProcessBox(spawner, request.launch, one_shot=True)
         try:
             # The box is under way; everything until `measure` happens beside it.
             stdio = _or_the_reason(box, lambda: make_stdio(box))
@@ -169,12 +191,64 @@ class Once:
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, own=box, wakeup=wakeup)
                 self.attendance.see_through(stdio, watched)
-                self.times_us = {
-                    "create": (created - began) // 1000,
-                    "ready": (ready - created) // 1000,
-                    "exec": (perf_counter_ns() - ready) // 1000,
-                }
+                self.times_us = _times(began, created, ready)
             finally:
                 stdio.done()
         finally:
             box.close()
+
+    def _run_in_kernel(
+        self,
+        began: int,
+        spawner: Spawner,
+        request: Request,
+        make_stdio: Callable[[Box], Stdio],
+        wakeup: int | None,
+        attending: Callable[[], None] | None,
+        watched: Callable[[Attendance, float | None], None] | None,
+        beside: Callable[[Box], Callable[[], None]] | None,
+    ) -> None:
+        """The same where a kernel of the box's own comes first: that is measured, and then the command is started."""
+        box = self.box = open_box(spawner, request.launch)
+        try:
+            created = perf_counter_ns()
+            self.measured = measure(box)
+            ready = perf_counter_ns()
+            ended = beside(box) if beside is not None else None
+            try:
+                self._run_in(box, request, make_stdio, wakeup, attending, watched)
+                self.times_us = _times(began, created, ready)
+            finally:
+                if ended is not None:
+                    ended()
+        finally:
+            box.close()
+
+    def _run_in(
+        self,
+        box: Box,
+        request: Request,
+        make_stdio: Callable[[Box], Stdio],
+        wakeup: int | None,
+        attending: Callable[[], None] | None,
+        watched: Callable[[Attendance, float | None], None] | None,
+    ) -> None:
+        stdio = make_stdio(box)
+        try:
+            asker = box.start(request.payload(), stdio.theirs, hold=True, terminal=stdio.terminal)
+            stdio.given()
+            stdio.settled()
+            if attending is not None:
+                attending()
+            self.attendance = Attendance(box, asker, stdio, request, wakeup=wakeup)
+            self.attendance.see_through(stdio, watched)
+        finally:
+            stdio.done()
+
+
+def _times(began: int, created: int, ready: int) -> dict[str, int]:
+    return {
+        "create": (created - began) // 1000,
+        "ready": (ready - created) // 1000,
+        "exec": (perf_counter_ns() - ready) // 1000,
+    }

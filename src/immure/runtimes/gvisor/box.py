@@ -1,0 +1,277 @@
+"""A box in a Sentry: an outer box of the process runtime, `runsc` in it, and our init within that, behind a channel."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from immure.channel.pump import Pump
+from immure.errors import BoxError, BoxLost, SetupFailed
+from immure.plan.gvisor import CONTAINER, OUTSIDE, runsc_options
+from immure.plan.image import SENTINEL
+from immure.plan.launch import Launch
+from immure.runtimes.base import Commands
+from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.box import Driver, GuestBox
+from immure.runtimes.gvisor.images import make_folder, take_over
+from immure.runtimes.gvisor.sentry import SentryReading
+from immure.runtimes.process.attend import Attendance, Sink, Stdio
+from immure.runtimes.process.box import Box
+from immure.runtimes.process.cgroups import oom_kills
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.spawner import Socket, Spawner
+from immure.runtimes.process.stem import Ended
+
+#: How long each step may take: a Sentry and its init to greet, and an attestation.
+START_S, ATTEST_S, CHECKPOINT_S = 30.0, 20.0, 120.0
+_SAID_BYTES = 16 * 1024
+_ATTESTED_BYTES = 256 * 1024
+
+
+class GVisorBox(GuestBox):
+    """`ready()` comes first; `close()` ends it all. The outer box owns everything: what ends it leaves nothing behind.
+
+    `drive` begins to step its channel's pump, as for any `GuestBox`.
+    """
+
+    def __init__(
+        self,
+        spawner: Spawner,
+        launch: Launch,
+        *,
+        drive: Callable[[Pump], Driver],
+        sources: list[int] | None = None,
+        adopts: Adopts | None = None,
+    ) -> None:
+        """`adopts` is for a Sentry that is restored."""
+        #: Held by whoever has its Sentry report: that can be one alone.
+        self.tracing = threading.Lock()
+        self.outer = Box(spawner, launch, one_shot=False, sources=sources)
+        self._said = -1
+        self._cgroup: bytes | None = None
+        try:
+            receives, sends = self._start_sentry(launch)
+            super().__init__(
+                receives,
+                sends,
+                launch,
+                launch.guest,
+                pid=0,
+                drive=drive,
+                end=self._end_outer,
+                start_s=START_S,
+                adopts=adopts,
+            )
+        except BaseException:
+            self._end_outer()
+            raise
+
+    def _start_sentry(self, launch: Launch) -> tuple[int, int]:
+        """Has `runsc` started with a pipe to read, one to write and one for what it says. Gives our ends of the two."""
+        first, sends = os.pipe2(os.O_CLOEXEC)
+        receives, second = os.pipe2(os.O_CLOEXEC)
+        self._said, third = os.pipe2(os.O_CLOEXEC)
+        try:
+            for fd in (first, second, third):
+                # gVisor of 2024 lets a command open those of our init by /proc/1/fd.
+                os.fchmod(fd, 0)
+            request = carrier_request(launch, launch.carrier)
+            self._carrier = self._asked_of_outer(request, (first, second, third))
+        except BaseException:
+            os.close(sends)
+            os.close(receives)
+            raise
+        finally:
+            for fd in (first, second, third):
+                os.close(fd)
+        os.set_blocking(self._said, False)
+        return receives, sends
+
+    def _asked_of_outer(self, request: Request, stdio: tuple[int, int, int]) -> Socket:
+        try:
+            return self.outer.start(request.payload(), stdio)
+        except BoxLost:
+            # Where it has failed already, it says why.
+            self.outer.ready()
+            raise
+
+    def ready(self) -> dict[str, bytes]:
+        """Waits until commands can be asked for, and gives what was seen of the Sentry from both sides.
+
+        Raises SetupFailed where runsc says why it can't, and BoxLost.
+        """
+        items = dict(self.outer.ready())
+        self.outer.release()
+        self.pid, self._cgroup = self.outer.pid, items.get("cgroup.name")
+        try:
+            super().ready()
+            # The one is read by another process, while the other is said.
+            with SentryReading(self.pid, root=self.launch.root) as reading:
+                items.update({f"inside/{name}": value for name, value in self._attested().items()})
+                items["inside/outer_opens"] = b"1" if self._outer_opens() else b"0"
+                items.update(reading.items())
+        except BoxLost as error:
+            raise self._explained(error) from error
+        return items
+
+    def _attested(self) -> dict[str, bytes]:
+        """What a process that has passed the last stage says of itself, within. Its word is judged elsewhere."""
+        request = Request(self.launch, [b"attest", OUTSIDE.encode(), b"/" + SENTINEL.encode()])
+        # The commands' own may be something that is made yet.
+        request.workdir = "/"
+        said = _builtin(self, request, _ATTESTED_BYTES)
+        try:
+            return msgspec.msgpack.decode(said, type=dict[str, bytes])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BoxLost("the box's attestation can't be read", have=str(error)) from error
+
+    def _outer_opens(self) -> bool:
+        """The control of what no workload may open: there it is, one wall further out."""
+        request = carrier_request(self.launch, ("files", "read", OUTSIDE, "0", "64"))
+        return bool(_builtin(self.outer, request, 64))
+
+    def _explained(self, error: BoxError) -> BoxError:
+        """What runsc said, where it did not come to a box."""
+        try:
+            said = os.read(self._said, _SAID_BYTES).decode(errors="replace").strip()
+        except OSError:
+            said = ""
+        if not said:
+            return error
+        return SetupFailed(
+            "gVisor could not make the box",
+            step="runsc",
+            have=said.splitlines()[-1][:1000],
+            hint="see `immure doctor`; `IMMURE_RUNSC` names another runsc",
+        )
+
+    def checkpoint(self, above: Path) -> Adopts:
+        """Writes an image of the Sentry below a private folder, and lets it go on.
+
+        Gives what who restores it is to know. Raises SetupFailed where runsc can't.
+        """
+        folder = make_folder(above)
+        try:
+            with self.parked() as found:
+                self._run_checkpoint(folder)
+        finally:
+            os.close(folder)
+        take_over(above, root=self.launch.root)
+        return found
+
+    def _run_checkpoint(self, folder: int) -> None:
+        # A folder is no standard input of any command but this one, which is ours.
+        wanted = ("checkpoint", "--leave-running", "--image-path=/proc/self/fd/0", CONTAINER)
+        argv = (*runsc_options(self.launch.carrier), *wanted)
+        request = carrier_request(self.launch, argv)
+        request.timeout_s = CHECKPOINT_S
+        attendance = _attended(self.outer, request, folder, builtin=False)
+        seen = attendance.exit
+        if seen is None or seen.errno or seen.status:
+            said = bytes(attendance.sinks[1].data).decode(errors="replace").strip().splitlines()
+            raise SetupFailed(
+                "gVisor could not make a snapshot of the box",
+                step="checkpoint",
+                have=said[-1][:1000] if said else "no answer in time" if attendance.timed_out else None,
+            )
+
+    def ran_out(self) -> bool:
+        """Whether this host's kernel has ended something of it for memory, which a Sentry does not survive."""
+        return not super().alive() and oom_kills(self.launch, self._cgroup) > 0
+
+    def kill(self) -> None:
+        """Ends the outer box, and so all of it, at once."""
+        self._asked_to_end = True
+        self._timer.cancel()
+        self.outer.kill()
+
+    def alive(self) -> bool:
+        """Whether its channel is open, and the outer box is there."""
+        return super().alive() and self.outer.alive()
+
+    def wait_end(self) -> Ended:
+        """Waits until every process of the outer box is gone; what was counted there is the box's."""
+        self.ended = self.outer.wait_end()
+        return self.ended
+
+    def close(self) -> None:
+        """Ends the box and waits until it is gone."""
+        if self.left:
+            return
+        super().close()
+        self.ended = self.outer.ended or self.ended
+
+    def _end_outer(self) -> None:
+        try:
+            self.outer.close()
+        finally:
+            self._close_own()
+
+    def _close_own(self) -> None:
+        carrier = getattr(self, "_carrier", None)
+        if carrier is not None:
+            carrier.close()
+        if self._said >= 0:
+            os.close(self._said)
+            self._said = -1
+
+    def __del__(self) -> None:
+        # Nobody waits for the outer box, which ends as any that nobody holds.
+        if hasattr(self, "_driver"):
+            self._end_host = None
+            self._let_go()
+        if hasattr(self, "_said"):
+            self._close_own()
+
+
+def carrier_request(launch: Launch, argv: tuple[str, ...]) -> Request:
+    """A command of the outer box, by its id 0, with nothing of the workload's environment."""
+    request = Request(launch, [one.encode() for one in argv])
+    request.uid = request.gid = 0
+    request.env = {b"PATH": b"/", b"HOME": b"/tmp"}
+    request.workdir = "/"
+    request.timeout_s = ATTEST_S
+    return request
+
+
+def _builtin(box: Commands, request: Request, most: int) -> bytes:
+    """The output of an operation of the native program. Raises BoxLost where it fails or does not end."""
+    request.timeout_s, request.output_bytes = ATTEST_S, most
+    attendance = _attended(box, request, None, builtin=True)
+    seen = attendance.exit
+    if seen is not None and seen.errno:
+        raise SetupFailed(
+            f"the box's kernel can't do what its commands need: {seen.step}",
+            step=seen.step,
+            errno=seen.errno,
+            have=os.strerror(seen.errno),
+            hint="gVisor before 2025 keeps no capabilities for other users than 0: use a newer runsc"
+            if seen.step == "capabilities"
+            else None,
+        )
+    if seen is None or seen.status or attendance.timed_out or attendance.flooded:
+        raise BoxLost("the box does not attest itself", have="no answer" if seen is None else f"status {seen.status}")
+    return bytes(attendance.sinks[0].data)
+
+
+def _attended(box: Commands, request: Request, first: int | None, *, builtin: bool) -> Attendance:
+    """A command of ours that has ended, or has had its time."""
+    reader, writer = os.pipe2(os.O_CLOEXEC)
+    silent, errors = os.pipe2(os.O_CLOEXEC)
+    stdio = Stdio((first, writer, errors), [writer, errors], [Sink(reader, None), Sink(silent, None)])
+    try:
+        asker = box.start(request.payload(), stdio.theirs, hold=True, builtin=builtin)
+        stdio.given()
+        attendance = Attendance(box, asker, stdio, request)
+        attendance.see_through(stdio, None)
+    finally:
+        stdio.done()
+    if attendance.exit is not None:
+        box.give_back(asker)
+    else:
+        asker.close()
+    return attendance

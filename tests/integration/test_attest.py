@@ -1,0 +1,138 @@
+"""What a box says of itself, in a process that is as its commands are, and what it lets such a one try."""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from conformance.hosted import HostedSandbox
+from immure import Sandbox
+from immure.engine.stdio import captured
+
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
+
+INSIDE = "/etc/passwd"
+REFUSED = {
+    "unknown_call": {"ENOSYS", "EPERM"},
+    "setuid_mode": {"EPERM"},
+    "outside_file": {"ENOENT"},
+    "outside_by_root": {"EACCES", "ENOENT"},
+    "write_image": {"EROFS", "EACCES"},
+    "network": {"ENETUNREACH"},
+    "raw_socket": {"EPERM"},
+    "mount": {"EPERM"},
+    "user_namespace": {"EPERM"},
+    "first_process": {"EPERM"},
+}
+CONTROLS = {"outside_file", "outside_by_root", "write_image", "network", "raw_socket", "user_namespace"}
+
+
+def builtin(box: Sandbox, *argv: str) -> tuple[int, bytes, bytes]:
+    """The status of one of the native program's own operations, and what it wrote."""
+    request = box.request(list(argv), workdir="/")
+    stdio = captured(None)
+    try:
+        attendance = box.carry_out(request, stdio, builtin=True)
+    finally:
+        stdio.done()
+    assert attendance.exit is not None
+    out, err = (bytes(sink.data) for sink in attendance.sinks)
+    return os.waitstatus_to_exitcode(attendance.exit.status), out, err
+
+
+def attested(box: Sandbox, outside: str, inside: str = INSIDE) -> dict[str, bytes]:
+    status, out, err = builtin(box, "attest", outside, inside)
+    assert (status, err) == (0, b"")
+    return msgspec.msgpack.decode(out, type=dict[str, bytes])
+
+
+def answers(told: dict[str, bytes], kind: str) -> dict[str, int]:
+    """Of the trials of one kind; 0 where one succeeded."""
+    found = {name.partition("/")[2]: value for name, value in told.items() if name.startswith(f"{kind}/")}
+    return {name: struct.unpack("<i", value)[0] for name, value in found.items()}
+
+
+@pytest.fixture(params=["stem", "guest"])
+def box(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    with Sandbox() if request.param == "stem" else HostedSandbox() as made:
+        yield made
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> str:
+    """A file of this host."""
+    place = tmp_path / "outside"
+    place.write_text("secret")
+    return str(place)
+
+
+def test_what_a_box_refuses_and_what_it_allows(box: Sandbox, outside: str) -> None:
+    told = attested(box, outside)
+    refused = {name: errno.errorcode.get(answer, str(answer)) for name, answer in answers(told, "attempt").items()}
+    assert set(refused) == set(REFUSED)
+    assert {name: answer for name, answer in refused.items() if answer not in REFUSED[name]} == {}
+    assert answers(told, "control") == dict.fromkeys(CONTROLS, 0)
+
+
+def test_what_it_says_is_what_its_commands_read(box: Sandbox, outside: str) -> None:
+    told = attested(box, outside)
+    for name, path in (("uid_map", "self/uid_map"), ("gid_map", "self/gid_map"), ("proc_version", "version")):
+        assert told[name] == box.exec(["cat", f"/proc/{path}"]).stdout, name
+    mounts = box.exec(["cut", "-d", " ", "-f", "5-6", "/proc/self/mountinfo"]).stdout
+    assert [b" ".join(line.split(b" ")[4:6]) for line in told["mountinfo"].splitlines()] == mounts.splitlines()
+    assert told["interfaces"] == b"lo"
+    uname = box.exec(["/bin/sh", "-c", "for i in s r v m; do uname -$i; done"]).stdout
+    assert told["uname"].split(b"\0") == uname.splitlines()
+    status = dict(line.split(":\t", 1) for line in told["status"].decode().splitlines())
+    command = dict(line.split(":\t", 1) for line in box.exec(["cat", "/proc/self/status"]).stdout.text().splitlines())
+    same = ("Uid", "Gid", "Groups", "CapEff", "CapBnd", "NoNewPrivs", "Seccomp", "Seccomp_filters")
+    assert {name: status[name] for name in same} == {name: command[name] for name in same}
+
+
+def test_nothing_stays_of_it(box: Sandbox, outside: str) -> None:
+    before = box.exec(["/bin/sh", "-c", "ls -A /tmp; cat /proc/self/mountinfo"]).stdout
+    attested(box, outside)
+    assert box.exec(["/bin/sh", "-c", "ls -A /tmp; cat /proc/self/mountinfo"]).stdout == before
+
+
+def test_it_says_so_where_nothing_is_refused(outside: str) -> None:
+    """The attempts of which a box has a weaker setting: they are made, and they do succeed."""
+    with Sandbox(mounts=[(outside, outside, "rw")]) as box:
+        attempts = answers(attested(box, outside, outside), "attempt")
+        assert (attempts["outside_file"], attempts["write_image"]) == (0, 0)
+    assert Path(outside).read_text() == "secret"
+
+
+def test_a_filter_that_ends_the_process_is_an_answer(tmp_path: Path, outside: str) -> None:
+    profile = tmp_path / "deadly.json"
+    deadly = {"names": ["mount", "connect", "unshare"], "action": "SCMP_ACT_KILL_PROCESS"}
+    profile.write_text(msgspec.json.encode({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deadly]}).decode())
+    with Sandbox(seccomp=str(profile), level="L0") as box:
+        told = attested(box, outside)
+    attempts, controls = answers(told, "attempt"), answers(told, "control")
+    assert [attempts[name] for name in ("network", "mount", "user_namespace")] == [-31] * 3
+    assert controls.pop("network") == -31
+    assert set(controls.values()) == {0}
+    assert attempts["raw_socket"] == errno.EPERM
+
+
+def test_other_arguments_are_refused(box: Sandbox) -> None:
+    assert builtin(box, "attest", "/etc") == (1, b"", b"22 attest\n")
+    assert builtin(box, "nothing", "x")[0] == 1
+
+
+def test_many_at_once(box: Sandbox, outside: str) -> None:
+    told: list[dict[str, bytes]] = []
+    threads = [threading.Thread(target=lambda: told.append(attested(box, outside))) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert [set(answers(one, "control").values()) for one in told] == [{0}] * 8
