@@ -114,7 +114,9 @@ class TestWhatItHas:
         with Sandbox(level="L3", user=0) as box:
             result = box.exec(["/bin/sh", "-c", "id -u; kill -9 1; kill -STOP 1; chown 5 /tmp"])
             assert result.stdout == b"0\n"
-            assert result.stderr.count(b"not permitted") == 3
+            assert result.stderr.count(b"kill: Operation not permitted") == 2
+            # Where one id alone is mapped, there is no other to give it to.
+            assert b"chown: changing ownership" in result.stderr
             # It is nobody to process 1, whatever its number.
             assert box.exec(["true"]).ok
 
