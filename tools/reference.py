@@ -45,7 +45,7 @@ MADE = ("Sandbox", "AsyncSandbox", "Pool", "AsyncPool")
 INNER = {
     "BoxFace": {"request", "carry_out", "open_streams", "is_bounded", "begin", "ask", "result"},
     "Pool": {"claim_ready", "retire"},
-    "PooledSandbox": {"end", "alive"},
+    "PooledSandbox": {"end", "alive", "warm"},
     "ProcessFace": {"note"},
     "Files": {"abandon"},
     "Watch": {"abandon"},

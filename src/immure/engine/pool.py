@@ -14,13 +14,15 @@ from msgspec import Struct
 from immure.engine.ownership import check_owner
 from immure.engine.sandbox import Sandbox
 from immure.engine.snapshot import Snapshot
-from immure.errors import BoxLost, SpecError
+from immure.engine.stdio import captured
+from immure.errors import BoxError, BoxLost, SpecError
 from immure.spec.models import SandboxSpec
 
 MOST = 1000
 #: A box that was just claimed has the processor for itself, unless the pool runs low.
 _LET_IT_WORK_S = 0.005
 _RETRY_S = 1.0
+_WARMING_S = 10.0
 
 
 class PoolStats(Struct, frozen=True):
@@ -50,6 +52,17 @@ class PooledSandbox(Sandbox):
     def end(self) -> None:
         """Ends it now, and waits until it is gone."""
         super().close()
+
+    def warm(self) -> None:
+        """A kernel of the box's own is slow at its first command: what programs share is read then. So that is ours."""
+        if not self._launch.carrier:
+            return
+        request = self.request(["true"], workdir="/", timeout_s=_WARMING_S)
+        try:
+            self.carry_out(request, captured(None))
+        except BoxError:
+            # An image may have no such program, and a box that has ended is found when it is claimed.
+            pass
 
     def alive(self) -> bool:
         """Whether it can be used."""
@@ -171,6 +184,7 @@ class Pool:
             box = PooledSandbox.restore(self._snapshot)
         else:
             box = PooledSandbox(**self._call)  # type: ignore[arg-type]
+        box.warm()
         box._pool = self  # pyright: ignore[reportPrivateUsage]
         with self._changed:
             self._made += 1
