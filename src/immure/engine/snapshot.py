@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
+import stat
 import tempfile
+import time
 import weakref
 from pathlib import Path
 from typing import Any
@@ -23,6 +26,9 @@ from immure.runtimes.gvisor.images import IMAGE
 
 _MANIFEST = "snapshot.msgpack"
 _MOST_FORKS = 1000
+_PREFIX = "immure-snapshot-"
+#: One that is being made is not held yet.
+_YOUNG_S = 600.0
 
 
 class _Manifest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -49,7 +55,7 @@ class Snapshot:
         self.path = folder
         self._manifest = manifest
         self._launch = Launch.from_tuple(_tuples(msgspec.msgpack.decode(manifest.launch, strict=False)))
-        self._remove = weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True) if temporary else None
+        self._remove = weakref.finalize(self, _remove, folder, _hold(folder), os.getpid()) if temporary else None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
@@ -80,10 +86,12 @@ class Snapshot:
         if self._remove is None:
             shutil.copytree(self.path, target)
             return
-        self._remove.detach()
+        detached = self._remove.detach()
         self._remove = None
         shutil.move(self.path, target)
         self.path = target
+        if detached is not None:
+            os.close(detached[2][1])
 
     def close(self) -> None:
         """Removes it, unless it was saved. Boxes that were made of it go on."""
@@ -131,7 +139,8 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
             have=f"the runtime {launch.runtime}",
             hint='level="L3"',
         )
-    folder = Path(tempfile.mkdtemp(prefix="immure-snapshot-"))
+    _sweep(Path(tempfile.gettempdir()))
+    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
         last_stream, commands = box.checkpoint(folder)
         manifest = _Manifest(
@@ -147,6 +156,44 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _hold(folder: Path) -> int:
+    """A lock that says that somebody needs the folder; it goes with its holder, however that ends."""
+    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    fcntl.flock(held, fcntl.LOCK_SH)
+    return held
+
+
+def _remove(folder: Path, held: int, owner: int) -> None:
+    if os.getpid() == owner:
+        shutil.rmtree(folder, ignore_errors=True)
+    # In a forked child the parent's is not touched.
+    os.close(held)
+
+
+def _sweep(above: Path) -> None:
+    """Removes what callers have left that were killed: of this user, and held by nobody."""
+    for folder in above.glob(f"{_PREFIX}*"):
+        try:
+            found = folder.lstat()
+            if (
+                found.st_uid != os.geteuid()
+                or not stat.S_ISDIR(found.st_mode)
+                or time.time() - found.st_mtime < _YOUNG_S
+            ):
+                continue
+            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        except OSError:
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError:
+            # Somebody has it.
+            pass
+        finally:
+            os.close(held)
 
 
 def check_forks(count: int) -> None:
