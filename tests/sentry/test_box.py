@@ -35,6 +35,10 @@ class TestEvidence:
         assert evidence.mac is not None
         assert evidence.mac.startswith("gvisor/")
         assert evidence.capped_by == ()
+        # What is null has its true reason, and what was not read is not said to have been.
+        assert (evidence.host.seccomp_sha256, "Sentry" in evidence.host.seccomp_why) == (None, True)
+        (kernel,) = [part for part in evidence.parts if part.part == "kernel.user_space"]
+        assert ("filters read back" in kernel.observed) == (os.geteuid() == 0)
 
     def test_another_kernel_answers(self, runsc: Path) -> None:
         result = run(["/bin/sh", "-c", "uname -v; cat /proc/version; ls /proc/sys/kernel/core_pattern"], level="L3")

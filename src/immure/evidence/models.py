@@ -66,14 +66,14 @@ def make_evidence(box: str, launch: Launch, items: dict[str, bytes], findings: t
         accelerated=False,
         hardware=False,
         mac=launch.mac if "files.mac" in held else None,
-        host=_host_readback(items),
+        host=_host_readback(items, launch),
         parts=tuple(Part(part=one.part, held=one.held, observed=one.observed, why=one.why) for one in findings),
         awarded=award(held, boundary),
         capped_by=tuple(capped_by(held)),
     )
 
 
-def _host_readback(items: dict[str, bytes]) -> HostReadback:
+def _host_readback(items: dict[str, bytes], launch: Launch) -> HostReadback:
     def text(name: str) -> str:
         return items.get(name, b"").decode("utf-8", "replace").strip()
 
@@ -89,8 +89,14 @@ def _host_readback(items: dict[str, bytes]) -> HostReadback:
             if name.startswith("ns/") and not name.endswith(".errno")
         },
         seccomp_sha256=digest,
-        seccomp_why="" if digest else "the kernel shows filters to root alone (PTRACE_SECCOMP_GET_FILTER)",
+        seccomp_why="" if digest else _why_no_filter(launch),
         no_new_privs=status.get("NoNewPrivs") == "1",
         capabilities={name: value for name, value in status.items() if name.startswith("Cap")},
         cgroup=text("cgroup"),
     )
+
+
+def _why_no_filter(launch: Launch) -> str:
+    if launch.carrier:
+        return "the filter is installed in the Sentry; its own is a part of kernel.user_space"
+    return "the kernel shows filters to root alone (PTRACE_SECCOMP_GET_FILTER)"

@@ -131,7 +131,9 @@ def _kernel(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     loose = [pid for pid in sentries if items.get(f"sentry/{pid}/lets", b"?") not in (b"nothing", b"unread")]
     shown = release.decode("ascii", "replace")
     carriers = b" ".join(sorted(programs)).decode("ascii", "replace")
-    observed = f"{shown} within; on the host {len(processes)} processes of {carriers}"
+    unread = any(items.get(f"sentry/{pid}/lets") == b"unread" for pid in sentries)
+    filters = "filters unread" if unread else "filters read back"
+    observed = f"{shown} within; on the host {len(processes)} processes of {carriers}, the Sentry's {filters}"
     why = "on the host something else than runsc runs in the box"
     held = programs == {expected["runsc"].encode()} and len(sentries) == 1
     if held and unfiltered:

@@ -18,16 +18,16 @@ from immure.runtimes.base import Commands
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.box import Driver, GuestBox
 from immure.runtimes.gvisor.images import make_folder, take_over
+from immure.runtimes.gvisor.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.sentry import SentryReading
-from immure.runtimes.process.attend import Attendance, Sink, Stdio
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
 from immure.runtimes.process.stem import Ended
 
-#: How long each step may take: a Sentry and its init to greet, and an attestation.
-START_S, ATTEST_S, CHECKPOINT_S = 30.0, 20.0, 120.0
+#: How long a Sentry and its init may take to greet, and an image to be written.
+START_S, CHECKPOINT_S = 30.0, 120.0
 _SAID_BYTES = 16 * 1024
 _ATTESTED_BYTES = 256 * 1024
 
@@ -169,7 +169,7 @@ class GVisorBox(GuestBox):
         argv = (*runsc_options(self.launch.carrier), *wanted)
         request = carrier_request(self.launch, argv)
         request.timeout_s = CHECKPOINT_S
-        attendance = _attended(self.outer, request, folder, builtin=False)
+        attendance = attended(self.outer, request, folder)
         seen = attendance.exit
         if seen is None or seen.errno or seen.status:
             said = bytes(attendance.sinks[1].data).decode(errors="replace").strip().splitlines()
@@ -228,20 +228,10 @@ class GVisorBox(GuestBox):
             self._close_own()
 
 
-def carrier_request(launch: Launch, argv: tuple[str, ...]) -> Request:
-    """A command of the outer box, by its id 0, with nothing of the workload's environment."""
-    request = Request(launch, [one.encode() for one in argv])
-    request.uid = request.gid = 0
-    request.env = {b"PATH": b"/", b"HOME": b"/tmp"}
-    request.workdir = "/"
-    request.timeout_s = ATTEST_S
-    return request
-
-
 def _builtin(box: Commands, request: Request, most: int) -> bytes:
     """The output of an operation of the native program. Raises BoxLost where it fails or does not end."""
-    request.timeout_s, request.output_bytes = ATTEST_S, most
-    attendance = _attended(box, request, None, builtin=True)
+    request.timeout_s, request.output_bytes = STEP_S, most
+    attendance = attended(box, request, builtin=True)
     seen = attendance.exit
     if seen is not None and seen.errno:
         raise SetupFailed(
@@ -249,29 +239,10 @@ def _builtin(box: Commands, request: Request, most: int) -> bytes:
             step=seen.step,
             errno=seen.errno,
             have=os.strerror(seen.errno),
-            hint="gVisor before 2025 keeps no capabilities for other users than 0: use a newer runsc"
+            hint="runsc of 2024 keeps no capabilities for other users than 0: use a newer one"
             if seen.step == "capabilities"
             else None,
         )
     if seen is None or seen.status or attendance.timed_out or attendance.flooded:
         raise BoxLost("the box does not attest itself", have="no answer" if seen is None else f"status {seen.status}")
     return bytes(attendance.sinks[0].data)
-
-
-def _attended(box: Commands, request: Request, first: int | None, *, builtin: bool) -> Attendance:
-    """A command of ours that has ended, or has had its time."""
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    silent, errors = os.pipe2(os.O_CLOEXEC)
-    stdio = Stdio((first, writer, errors), [writer, errors], [Sink(reader, None), Sink(silent, None)])
-    try:
-        asker = box.start(request.payload(), stdio.theirs, hold=True, builtin=builtin)
-        stdio.given()
-        attendance = Attendance(box, asker, stdio, request)
-        attendance.see_through(stdio, None)
-    finally:
-        stdio.done()
-    if attendance.exit is not None:
-        box.give_back(asker)
-    else:
-        asker.close()
-    return attendance

@@ -10,10 +10,10 @@ from contextlib import closing
 
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.gvisor import CONTAINER, RUNSC, RUNSC_ROOT
-from immure.runtimes.gvisor.box import ATTEST_S, GVisorBox, carrier_request
+from immure.runtimes.gvisor.box import GVisorBox
+from immure.runtimes.gvisor.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.trace.session import SESSION_NAME, Offer, make_session, read_dropped, read_metadata
 from immure.runtimes.process.attend import Attendance, Sink, Stdio
-from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import memory_file, pair, receive
 
 _TOLD_BYTES = 4 << 20
@@ -101,7 +101,7 @@ class _Place:
             raise
 
     def _received(self) -> socket.socket:
-        self._ours.settimeout(ATTEST_S)
+        self._ours.settimeout(STEP_S)
         try:
             _, fds = receive(self._ours)
         except TimeoutError:
@@ -141,12 +141,13 @@ def _runsc(box: GVisorBox, *words: str, stdin: bytes | None = None) -> str:
     """What runsc prints in the outer box. Raises SetupFailed with what it says where it fails, and BoxLost."""
     request = carrier_request(box.launch, (RUNSC, RUNSC_ROOT, *words))
     request.output_bytes = _TOLD_BYTES
-    stdio = _piped(stdin)
+    first = memory_file(stdin) if stdin is not None else None
     try:
-        attendance = _carried_out(box, request, stdio)
+        attendance = attended(box.outer, request, first)
     finally:
-        stdio.done()
-    told, said = (bytes(sink.data).decode(errors="replace") for sink in stdio.sinks)
+        if first is not None:
+            os.close(first)
+    told, said = (bytes(sink.data).decode(errors="replace") for sink in attendance.sinks)
     seen = attendance.exit
     if seen is None or seen.errno or seen.status or attendance.flooded:
         raise SetupFailed(
@@ -156,37 +157,3 @@ def _runsc(box: GVisorBox, *words: str, stdin: bytes | None = None) -> str:
             have=said.strip().rpartition("\n")[2][:1000] or "no answer in time",
         )
     return told
-
-
-def _carried_out(box: GVisorBox, request: Request, stdio: Stdio) -> Attendance:
-    asker = box.outer.start(request.payload(), stdio.theirs, hold=True)
-    try:
-        stdio.given()
-        attendance = Attendance(box.outer, asker, stdio, request)
-        attendance.see_through(stdio, None)
-    except BaseException:
-        # It ends the command.
-        asker.close()
-        raise
-    if attendance.exit is not None:
-        box.outer.give_back(asker)
-    return attendance
-
-
-def _piped(stdin: bytes | None) -> Stdio:
-    given: list[int] = []
-    sinks: list[Sink] = []
-    first = None
-    try:
-        if stdin is not None:
-            first = memory_file(stdin)
-            given.append(first)
-        for _ in range(2):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            given.append(writer)
-            sinks.append(Sink(reader, None))
-    except BaseException:
-        for fd in (*given, *(sink.fd for sink in sinks)):
-            os.close(fd)
-        raise
-    return Stdio((first, *given[-2:]), given, sinks)  # type: ignore[arg-type]
