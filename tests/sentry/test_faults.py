@@ -108,7 +108,10 @@ class TestPrograms:
             'for (int i = 1; i < count; i++) if (!strcmp(words[i], "run"))'
             ' execl("/rootfs/.immure/init", "init", "guest", "0", "1", (char *)0);'
         )
-        with using(program), pytest.raises(LevelNotReached, match=r"measured at L[012], below L3"):
+        # With one id it does not come so far: this host's kernel does not map a second one, as the Sentry's would.
+        refusals = {"ranges": (LevelNotReached, r"measured at L[012], below L3"), "single": (SetupFailed, "identity")}
+        refusal, words = refusals[host_facts().ids.kind]
+        with using(program), pytest.raises(refusal, match=words):
             run(["true"], level="L3")
 
 

@@ -74,6 +74,7 @@ class TestCopies:
                 for _ in range(2):
                     with Sandbox.restore(snapshot) as copy:
                         assert copy.level.awarded == "L3"
+                        assert copy.evidence().taken == "after"
                         (other,) = copy.processes
                         answers.append(asked(other, "there"))
                         assert copy.files.read("/tmp/kept") == b"content"

@@ -83,7 +83,13 @@ class BoxFace:
 
     def evidence(self) -> Evidence:
         """What was measured of the box before its first command, part by part, and the level that it comes to."""
-        return make_evidence(self.id, self._launch, self._measured.items, self._measured.findings)
+        return make_evidence(
+            self.id,
+            self._launch,
+            self._measured.items,
+            self._measured.findings,
+            restored=self._restored is not None,
+        )
 
     @property
     def level(self) -> Levels:

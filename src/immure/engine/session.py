@@ -9,7 +9,7 @@ import os
 from time import perf_counter_ns
 
 from immure.errors import BoxLost, LevelNotReached
-from immure.evidence.levels import award, capped_by
+from immure.evidence.levels import award, boundary_of, capped_by
 from immure.evidence.readback import Finding, held_parts, judge
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
@@ -45,14 +45,13 @@ def own_namespaces() -> dict[str, int]:
 class Measured:
     """What was measured of a box before its first command."""
 
-    __slots__ = ("_bases", "awarded", "boundary", "findings", "items")
+    __slots__ = ("_bases", "awarded", "findings", "items")
 
     def __init__(self, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> None:
         self.items = items
         self.findings = findings
         held = held_parts(findings)
-        self.boundary = "user_kernel" if "kernel.user_space" in held else "kernel"
-        self.awarded = award(held, self.boundary)
+        self.awarded = award(held, boundary_of(held))
         self._bases: tuple[int, int] | None = None
         if launch.root and not launch.carrier and items.get("map/uid"):
             # As root a box has one range: `0 BASE SIZE`.

@@ -5,6 +5,13 @@ Standard library only: every box passes through here.
 
 from __future__ import annotations
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    # What only annotations need has no place on the hot path.
+    from typing import Literal
+
+    Boundary = Literal["kernel", "user_kernel", "vm"]
+
 #: What can hold of a box. The first word is the part of the 4-tuple, or `identity`.
 L1_PARTS = frozenset({"syscalls.default_deny", "identity.no_new_privs", "identity.capabilities"})
 L2_PARTS = L1_PARTS | {
@@ -19,6 +26,11 @@ L2_PARTS = L1_PARTS | {
 }
 #: What runs the workload's system calls, from the weakest to the strongest.
 BOUNDARIES = ("kernel", "user_kernel", "vm")
+
+
+def boundary_of(held: frozenset[str]) -> Boundary:
+    """What was seen to run the workload's system calls."""
+    return "user_kernel" if "kernel.user_space" in held else "kernel"
 
 
 def award(held: frozenset[str], boundary: str = "kernel", *, hardware: bool = False) -> str:

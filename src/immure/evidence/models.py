@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from immure.evidence.levels import award, capped_by
+from immure.evidence.levels import award, boundary_of, capped_by
 from immure.evidence.readback import Finding, held_parts
 from immure.plan.launch import Launch
 
@@ -52,16 +52,18 @@ class Evidence(Struct, frozen=True):
     capped_by: tuple[str, ...]
 
 
-def make_evidence(box: str, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...]) -> Evidence:
-    """The evidence of a box, taken before its first command."""
+def make_evidence(
+    box: str, launch: Launch, items: dict[str, bytes], findings: tuple[Finding, ...], *, restored: bool = False
+) -> Evidence:
+    """The evidence of a box, taken before its first command; in one that was `restored`, others may have run before."""
     held = held_parts(findings)
-    boundary = "user_kernel" if "kernel.user_space" in held else "kernel"
+    boundary = boundary_of(held)
     return Evidence(
         schema="immure.evidence/v1",
         box=box,
         plan_sha256=launch.plan_sha256,
         host_sha256=launch.host_sha256,
-        taken="before_first_command",
+        taken="after" if restored else "before_first_command",
         boundary=boundary,
         accelerated=False,
         hardware=False,
