@@ -17,7 +17,7 @@ from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine.prepare import host_facts
 from immure.engine.spawners import close_all
 from immure.host.native import native_program
-from immure.runtimes.process import spawner
+from immure.runtimes.process import frames, spawner
 
 from .processes import eventually, running, spawner_pids
 
@@ -109,6 +109,28 @@ def test_while_a_box_is_made() -> None:
         except ImmureError as error:
             check_is_clear(error)
         timer.join()
+
+
+@pytest.mark.parametrize("losses", [1, 2])
+def test_one_that_could_not_start_is_replaced_once(losses: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    close_all()
+    left, send = [None] * losses, spawner.send
+
+    def losing(socket: spawner.Socket, message: bytes, fds: list[int]) -> None:
+        # A configuration has no kind.
+        if left and frames.kind_of(message) > frames.DRAINED:
+            left.pop()
+        else:
+            send(socket, message, fds)
+
+    monkeypatch.setattr(spawner, "send", losing)
+    if losses == 1:
+        assert run(["true"]).ok
+        return
+    with pytest.raises(BoxLost) as caught:
+        run(["true"])
+    check_is_clear(caught.value)
+    assert "8 bytes, [02," in (caught.value.have or "")
 
 
 def test_the_error_comes_at_once() -> None:

@@ -12,15 +12,19 @@ from hosts import launched, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from immure.errors import ExecFailed, SetupFailed
+from immure.errors import BoxLost, ExecFailed, SetupFailed
 from immure.runtimes.process import frames
-from immure.runtimes.process.faults import exec_failed, explain
+from immure.runtimes.process.faults import exec_failed, explain, explain_last
 from immure.runtimes.process.request import Request
 
 
 def failed(step: str, thing: str, number: int) -> SetupFailed:
+    return explain(message(step, thing, number))
+
+
+def message(step: str, thing: str, number: int) -> bytes:
     body = struct.pack("<i", number) + step.encode() + b"\0" + thing.encode() + b"\0"
-    return explain(frames.header(frames.FAILED) + body)
+    return frames.header(frames.FAILED) + body
 
 
 def request(*argv: str) -> Request:
@@ -54,6 +58,13 @@ def test_what_to_do_is_said(step: str, number: int, hint: str) -> None:
     error = failed(step, "x", number)
     assert error.need
     assert hint in (error.hint or "")
+
+
+def test_a_spawner_that_could_not_start_is_no_lasting_obstacle() -> None:
+    error = explain_last(message("config", "8 bytes, [02]", errno.EBADMSG))
+    assert isinstance(error, BoxLost)
+    assert (error.have, bool(error.hint)) == ("8 bytes, [02]", True)
+    assert isinstance(explain_last(message("config", "", errno.EPIPE)), SetupFailed), "the control"
 
 
 @given(st.binary(max_size=200))

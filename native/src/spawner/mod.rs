@@ -81,7 +81,8 @@ impl Spawner {
         let mut buffer = [0; frame::LIMIT];
         let first = socket::receive(engine.as_raw_fd(), &mut buffer).at("config", "")?;
         let message = first.ok_or_else(|| Fault::new("config", "", libc::EPIPE))?;
-        let config: Config = decode(message.data, "config")?;
+        let config: Config =
+            decode(message.data, "config").map_err(|fault| with_beginning(fault, message.data))?;
         // Not every kernel has keyrings, and one that refuses has none that a box could reach.
         let _ = security::new_session_keyring("immure");
         let host_network = config.host_network;
@@ -429,6 +430,12 @@ fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd, pro
             cell.kill();
         }
     }
+}
+
+/// What was there instead of what was awaited.
+fn with_beginning(fault: Fault, data: &[u8]) -> Fault {
+    let beginning = &data[..data.len().min(16)];
+    Fault { object: format!("{}: {} bytes, {beginning:02x?}", fault.object, data.len()), ..fault }
 }
 
 fn decode<T: serde::de::DeserializeOwned>(content: &[u8], what: &'static str) -> Outcome<T> {

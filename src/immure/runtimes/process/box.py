@@ -11,7 +11,7 @@ from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.cgroups import sweep
-from immure.runtimes.process.faults import explain
+from immure.runtimes.process.faults import explain, explain_last
 from immure.runtimes.process.spawner import Spawner, hang_up, receive, send
 from immure.runtimes.process.stem import Ended, Stem
 
@@ -55,7 +55,7 @@ class Box(Stem):
             raise BoxLost("the box ended before it was ready", have=f"pid 1 ended with status {self.ended.status:#x}")
         said = self._spawner.last_word()
         if frames.kind_of(said) == frames.FAILED:
-            raise explain(said)
+            raise explain_last(said)
         raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
 
     def release(self) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 
-from immure.errors import ExecFailed, SetupFailed
+from immure.errors import BoxError, BoxLost, ExecFailed, SetupFailed
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
 
 _EPERM, _ENOENT, _ENOTDIR, _EINVAL, _ENOSPC, _ELOOP, _EUSERS, _EOPNOTSUPP, _ESTALE = 1, 2, 20, 22, 28, 40, 87, 95, 116
-_NOT_FOUND, _NOT_EXECUTABLE = 127, 126
+_EBADMSG, _NOT_FOUND, _NOT_EXECUTABLE = 74, 127, 126
 
 _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ("idmap", _EINVAL): (
@@ -49,9 +49,26 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
 
 def explain(message: bytes) -> SetupFailed:
     """The error of a FAILED message."""
+    return explain_fault(*_fault_of(message))
+
+
+def explain_last(message: bytes) -> BoxError:
+    """The error of a spawner's own FAILED message. One that never came to serve is replaced, as one that was killed."""
+    step, thing, number = _fault_of(message)
+    if (step, number) != ("config", _EBADMSG):
+        return explain_fault(step, thing, number)
+    return BoxLost(
+        "the spawner could not start",
+        need="its configuration first",
+        have=thing,
+        hint="try again; where that does not help, install immure anew: its native program may be another version's",
+    )
+
+
+def _fault_of(message: bytes) -> tuple[str, str, int]:
     number = frames.i32(message, 8)
     step, _, rest = message[12:].partition(b"\0")
-    return explain_fault(step.decode(errors="replace"), rest.rstrip(b"\0").decode(errors="backslashreplace"), number)
+    return step.decode(errors="replace"), rest.rstrip(b"\0").decode(errors="backslashreplace"), number
 
 
 def explain_fault(name: str, thing: str, number: int) -> SetupFailed:

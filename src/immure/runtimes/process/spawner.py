@@ -13,7 +13,7 @@ import os
 from immure.errors import BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
-from immure.runtimes.process.faults import explain
+from immure.runtimes.process.faults import explain_last
 
 Socket = _socket.socket
 _MOMENT_MS = 200
@@ -171,7 +171,7 @@ class Spawner:
         except BoxLost:
             said = self.last_word()
             if frames.kind_of(said) == frames.FAILED:
-                raise explain(said) from None
+                raise explain_last(said) from None
             raise
 
     def last_word(self) -> bytes:
