@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ from immure.runtimes.base import Commands
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.box import Driver, GuestBox
 from immure.runtimes.gvisor.images import make_folder, take_over
-from immure.runtimes.gvisor.outer import STEP_S, attended, carrier_request
+from immure.runtimes.gvisor.outer import STEP_S, UnderWay, attended, carrier_request
 from immure.runtimes.gvisor.sentry import SentryReading
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.cgroups import oom_kills
@@ -28,6 +29,8 @@ from immure.runtimes.process.stem import Ended
 
 #: How long a Sentry and its init may take to greet, and an image to be written.
 START_S, CHECKPOINT_S = 30.0, 120.0
+#: How long what has started a Sentry may go on beside it.
+_CARRIER_S = 5.0
 _SAID_BYTES = 16 * 1024
 _ATTESTED_BYTES = 256 * 1024
 
@@ -108,31 +111,43 @@ class GVisorBox(GuestBox):
         self.outer.release()
         self.pid, self._cgroup = self.outer.pid, items.get("cgroup.name")
         try:
+            # While runsc starts.
+            items["inside/outer_opens"] = b"1" if self._outer_opens() else b"0"
             super().ready()
-            # The one is read by another process, while the other is said.
-            with SentryReading(self.pid, root=self.launch.root) as reading:
-                items.update({f"inside/{name}": value for name, value in self._attested().items()})
-                items["inside/outer_opens"] = b"1" if self._outer_opens() else b"0"
-                items.update(reading.items())
+            items.update(self._seen())
         except BoxLost as error:
             raise self._explained(error) from error
         return items
 
-    def _attested(self) -> dict[str, bytes]:
-        """What a process that has passed the last stage says of itself, within. Its word is judged elsewhere."""
+    def _seen(self) -> dict[str, bytes]:
+        """What is said within, and what is read out here meanwhile."""
+        with (
+            _operation(self, self._attestation(), _ATTESTED_BYTES) as attesting,
+            SentryReading(self.pid, root=self.launch.root) as reading,
+        ):
+            self._wait_for_carrier()
+            items = reading.items()
+            items.update({f"inside/{name}": value for name, value in _attested(attesting).items()})
+            return items
+
+    def _wait_for_carrier(self) -> None:
+        """What has started the Sentry needs no filter, and so is not to be found any more. One that stays is judged."""
+        poll = select.poll()
+        poll.register(self._carrier.fileno(), select.POLLIN)
+        poll.poll(_CARRIER_S * 1000)
+
+    def _attestation(self) -> Request:
+        """A process that has passed the last stage says of itself what it is. Its word is judged elsewhere."""
         request = Request(self.launch, [b"attest", OUTSIDE.encode(), b"/" + SENTINEL.encode()])
         # The commands' own may be something that is made yet.
         request.workdir = "/"
-        said = _builtin(self, request, _ATTESTED_BYTES)
-        try:
-            return msgspec.msgpack.decode(said, type=dict[str, bytes])
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise BoxLost("the box's attestation can't be read", have=str(error)) from error
+        return request
 
     def _outer_opens(self) -> bool:
         """The control of what no workload may open: there it is, one wall further out."""
         request = carrier_request(self.launch, ("files", "read", OUTSIDE, "0", "64"))
-        return bool(_builtin(self.outer, request, 64))
+        with _operation(self.outer, request, 64) as reading:
+            return bool(_output(reading))
 
     def _explained(self, error: BoxError) -> BoxError:
         """What runsc said, where it did not come to a box."""
@@ -228,10 +243,15 @@ class GVisorBox(GuestBox):
             self._close_own()
 
 
-def _builtin(box: Commands, request: Request, most: int) -> bytes:
-    """The output of an operation of the native program. Raises BoxLost where it fails or does not end."""
+def _operation(box: Commands, request: Request, most: int) -> UnderWay:
+    """An operation of the native program, of which `most` bytes are taken."""
     request.timeout_s, request.output_bytes = STEP_S, most
-    attendance = attended(box, request, builtin=True)
+    return UnderWay(box, request, builtin=True)
+
+
+def _output(operation: UnderWay) -> bytes:
+    """What it has written in the end. Raises SetupFailed where it can't be done and BoxLost where it does not end."""
+    attendance = operation.ended()
     seen = attendance.exit
     if seen is not None and seen.errno:
         raise SetupFailed(
@@ -246,3 +266,11 @@ def _builtin(box: Commands, request: Request, most: int) -> bytes:
     if seen is None or seen.status or attendance.timed_out or attendance.flooded:
         raise BoxLost("the box does not attest itself", have="no answer" if seen is None else f"status {seen.status}")
     return bytes(attendance.sinks[0].data)
+
+
+def _attested(attesting: UnderWay) -> dict[str, bytes]:
+    said = _output(attesting)
+    try:
+        return msgspec.msgpack.decode(said, type=dict[str, bytes])
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BoxLost("the box's attestation can't be read", have=str(error)) from error

@@ -23,29 +23,43 @@ def carrier_request(launch: Launch, argv: tuple[str, ...]) -> Request:
     return request
 
 
-def attended(box: Commands, request: Request, first: int | None = None, *, builtin: bool = False) -> Attendance:
-    """A command, or an operation of the native program, that has ended or has had its time.
+class UnderWay:
+    """A command, or an operation of the native program, beside which something else can be done. Leaving it ends it.
 
-    `first` is its standard input, which stays the caller's. The two sinks have what it wrote. Raises BoxLost.
+    `first` is its standard input, which stays the caller's. Raises BoxLost.
     """
-    stdio = _captured(first)
-    try:
-        asker = box.start(request.payload(), stdio.theirs, hold=True, builtin=builtin)
+
+    def __init__(self, box: Commands, request: Request, first: int | None = None, *, builtin: bool = False) -> None:
+        self._box = box
+        self._stdio = _captured(first)
         try:
-            stdio.given()
-            attendance = Attendance(box, asker, stdio, request)
-            attendance.see_through(stdio, None)
+            self._asker = box.start(request.payload(), self._stdio.theirs, hold=True, builtin=builtin)
         except BaseException:
-            # It ends the command.
-            asker.close()
+            self._stdio.done()
             raise
-    finally:
-        stdio.done()
-    if attendance.exit is not None:
-        box.give_back(asker)
-    else:
-        asker.close()
-    return attendance
+        self._stdio.given()
+        self._attendance = Attendance(box, self._asker, self._stdio, request)
+
+    def __enter__(self) -> UnderWay:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stdio.done()
+        if self._attendance.exit is not None:
+            self._box.give_back(self._asker)
+        else:
+            self._asker.close()
+
+    def ended(self) -> Attendance:
+        """It has ended or has had its time. The two sinks have what it wrote. Raises BoxLost."""
+        self._attendance.see_through(self._stdio, None)
+        return self._attendance
+
+
+def attended(box: Commands, request: Request, first: int | None = None, *, builtin: bool = False) -> Attendance:
+    """The same where there is nothing else to do."""
+    with UnderWay(box, request, first, builtin=builtin) as command:
+        return command.ended()
 
 
 def _captured(first: int | None) -> Stdio:
