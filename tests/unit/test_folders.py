@@ -176,17 +176,17 @@ def links(count: int) -> Iterator[bytes]:
 
 
 def test_many_entries_take_little_memory(tmp_path: Path) -> None:
-    count, most = 10_000, 4_500_000
+    count = 10_000
     tracemalloc.start()
     try:
         stream = cast("IO[bytes]", Stream(links(count)))
         unpack_folder(stream, tmp_path / "target", 0, count, lambda: None)
-        assert tracemalloc.get_traced_memory()[1] < most
+        peak = tracemalloc.get_traced_memory()[1]
         # The control: the reader itself keeps every header.
         tracemalloc.reset_peak()
         with tarfile.open(fileobj=cast("Any", Stream(links(count))), mode="r|") as archive:
             assert len(archive.getmembers()) == count
-        assert tracemalloc.get_traced_memory()[1] > most
+        assert peak < 0.8 * tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
 
