@@ -8,6 +8,8 @@ mod filters;
 mod frame;
 mod guest;
 mod init;
+#[cfg(target_arch = "x86_64")]
+mod kvm;
 mod listen;
 mod plan;
 mod probe;
@@ -33,12 +35,14 @@ fn main() {
             }
         }
         ["probe"] => probe::run(),
+        #[cfg(target_arch = "x86_64")]
+        ["kvm"] => kvm::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
         _ => usage(),
     }
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | probe | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

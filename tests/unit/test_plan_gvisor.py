@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, Missing, RunscFacts
+from immure.host.facts import HostFacts, KvmFacts, Missing, RunscFacts
 from immure.plan.bundle import private_sizes
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.launching import make_launch
@@ -24,9 +24,14 @@ RUNSC = RunscFacts(path="/opt/runsc", version="go-20260905", identity=(1, 2, 3, 
 
 
 def compiled(
-    spec: SandboxSpec, facts: HostFacts | None = None, *, runsc: Any = RUNSC, files: tuple[str, ...] = ()
+    spec: SandboxSpec,
+    facts: HostFacts | None = None,
+    *,
+    runsc: Any = RUNSC,
+    kvm: KvmFacts | None = None,
+    files: tuple[str, ...] = (),
 ) -> Plan:
-    inputs = msgspec.structs.replace(make_inputs(spec, files=files), runsc=runsc, init="/opt/immure-init")
+    inputs = msgspec.structs.replace(make_inputs(spec, files=files), runsc=runsc, kvm=kvm, init="/opt/immure-init")
     return compile_plan(spec, facts or make_facts(), inputs)
 
 
@@ -198,7 +203,10 @@ class TestRefused:
             compiled(spec_of(), runsc=None)
 
     def test_hardware_makes_the_platform_kvm_possible(self) -> None:
-        runsc = msgspec.structs.replace(RUNSC, hardware_kvm=True)
-        plan = compiled(spec_of(gvisor={"platform": "kvm"}), runsc=runsc)
+        plan = compiled(spec_of(gvisor={"platform": "kvm"}), kvm=KvmFacts("hardware", 1))
         assert "--platform=kvm" in plan.carrier
         assert "/dev/kvm" in {op.source for op in of_kind(plan.template, Bind)}
+        for kind in ("software", "emulating", "absent"):
+            slow = KvmFacts(kind, 790, Missing(need="hardware", have="a slow one"))
+            with pytest.raises(RuntimeUnavailable, match="a slow one"):
+                compiled(spec_of(gvisor={"platform": "kvm"}), kvm=slow)

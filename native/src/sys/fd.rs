@@ -267,20 +267,26 @@ pub fn lock_byte(fd: RawFd, offset: i64, kind: i32) -> Sys<bool> {
 
 /// Private memory that costs nothing until it is touched.
 pub fn map_private(length: usize) -> Sys<&'static mut [u8]> {
-    let address = map(length, libc::MAP_PRIVATE)?;
+    let address = map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
     // SAFETY: a new mapping of that length, which is never unmapped.
     Ok(unsafe { std::slice::from_raw_parts_mut(address, length) })
 }
 
 /// A shared anonymous mapping that a child can write to without a system call.
 pub fn map_shared(length: usize) -> Sys<*mut u8> {
-    map(length, libc::MAP_SHARED)
+    map(length, libc::MAP_SHARED | libc::MAP_ANONYMOUS, -1)
 }
 
-fn map(length: usize, sharing: i32) -> Sys<*mut u8> {
-    let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, sharing | libc::MAP_ANONYMOUS);
+/// What others change at any moment.
+#[cfg(target_arch = "x86_64")]
+pub fn map_file(fd: RawFd, length: usize) -> Sys<*mut u8> {
+    map(length, libc::MAP_SHARED, fd)
+}
+
+fn map(length: usize, flags: i32, fd: RawFd) -> Sys<*mut u8> {
+    let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping, at an address of the kernel's choice.
-    let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, -1, 0) };
+    let address = unsafe { libc::mmap(std::ptr::null_mut(), length, protection, flags, fd, 0) };
     if address == libc::MAP_FAILED {
         return Err(super::errno());
     }

@@ -1,6 +1,8 @@
 //! One thin wrapper for each system call. Errors are errno values; nothing here decides anything.
 
 pub mod fd;
+#[cfg(target_arch = "x86_64")]
+pub mod kvm;
 pub mod mount;
 pub mod namespace;
 pub mod poll;

@@ -39,6 +39,7 @@ def _print(diagnosis: Diagnosis) -> None:
     lines.append("")
     lines.append(f"kernel {facts.kernel[0]}.{facts.kernel[1]} {facts.arch}, Landlock ABI {facts.landlock_abi}")
     lines.append(f"user {facts.uid}: {_ids(diagnosis)}")
+    lines.append(f"KVM: {diagnosis.kvm.kind}")
     groups = ", ".join(f"{' '.join(one.controllers)} (v{one.version})" for one in facts.cgroups)
     lines.append(f"cgroups that can be written: {groups or 'none'}")
     sys.stdout.write("".join(printable(line) + "\n" for line in lines))

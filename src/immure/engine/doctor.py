@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from msgspec import Struct
 
+from immure.engine.kvm import kvm_facts
 from immure.engine.prepare import host_facts
-from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing
+from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, KvmFacts, Missing
 from immure.host.runsc import find_runsc
 from immure.policy.landlock import LEAST_ABI
 
@@ -23,6 +24,7 @@ class Diagnosis(Struct, frozen=True):
 
     levels: dict[str, LevelState]
     facts: HostFacts
+    kvm: KvmFacts
 
 
 def diagnose() -> Diagnosis:
@@ -32,15 +34,18 @@ def diagnose() -> Diagnosis:
     second = (*first, *_missing_for_l2(facts))
     runsc = find_runsc()
     kernel = (runsc,) if isinstance(runsc, Missing) else ()
+    kvm = kvm_facts()
+    hardware = (kvm.missing,) if kvm.missing is not None else ()
     machine = Missing(need="a runtime with virtual machines", have="none in this version")
     return Diagnosis(
         levels={
             "L1": _state(first, "process"),
             "L2": _state(second, "process"),
             "L3": _state((*_missing_for_l3(facts), *kernel), "gvisor"),
-            "L4": _state((*second, machine), None),
+            "L4": _state((*second, *hardware, machine), None),
         },
         facts=facts,
+        kvm=kvm,
     )
 
 

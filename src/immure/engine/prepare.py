@@ -9,9 +9,10 @@ import msgspec
 
 from immure.engine import cache
 from immure.engine.filters import kept_filters, preset_filters
+from immure.engine.kvm import kvm_facts
 from immure.engine.sources import look_at_image, look_at_sources
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, Missing, RunscFacts
+from immure.host.facts import HostFacts, KvmFacts, Missing, RunscFacts
 from immure.host.native import native_path
 from immure.host.probe import probe
 from immure.host.runsc import find_runsc
@@ -67,9 +68,9 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
     Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
     """
     sources, profile = look_at_sources(spec, base), _profile_text(spec, base)
-    image, runsc = look_at_image(spec, base), _runsc(spec)
+    image, runsc, kvm = look_at_image(spec, base), _runsc(spec), _kvm(spec)
     # As marshal writes it, since a variable's value may be no text.
-    read = msgspec.to_builtins((spec, sources, image, runsc), enc_hook=str)
+    read = msgspec.to_builtins((spec, sources, image, runsc, kvm), enc_hook=str)
     key = cache.key_of(_host_key(), read, profile, hostname, learning)
     launch = _launches.get(key)
     if launch is None:
@@ -81,6 +82,7 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
             filters=filters,
             hostname=hostname,
             runsc=runsc,
+            kvm=kvm,
             init=native_path(),
             learning=learning,
             image=image,
@@ -103,6 +105,7 @@ def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
         hostname=hostname,
         image=look_at_image(spec, base),
         runsc=_runsc(spec),
+        kvm=_kvm(spec),
         init=native_path(),
     )
 
@@ -110,6 +113,11 @@ def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
 def _runsc(spec: SandboxSpec) -> RunscFacts | Missing | None:
     """gVisor's program, looked for where it is needed."""
     return find_runsc() if runtime_of(spec) == "gvisor" else None
+
+
+def _kvm(spec: SandboxSpec) -> KvmFacts | None:
+    """How KVM behaves, tried where it is needed."""
+    return kvm_facts() if runtime_of(spec) == "gvisor" and spec.gvisor.platform == "kvm" else None
 
 
 def _filters(text: bytes | None, spec: SandboxSpec, base: Path, facts: HostFacts) -> BoxFilters:

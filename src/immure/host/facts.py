@@ -67,8 +67,20 @@ class RunscFacts(Struct, frozen=True):
     version: str
     #: Device, inode, size and time of change: what stands for its content.
     identity: tuple[int, ...]
-    #: The processor's virtualisation is there, so that the platform kvm is worth a try.
-    hardware_kvm: bool = False
+
+
+class KvmFacts(Struct, frozen=True):
+    """How KVM runs a guest's kernel, as it behaves.
+
+    `hardware`: the processor does. `software`: as quick, but the processor does not virtualise. `emulating`: one
+    instruction after another. `absent`: not at all, for this user.
+    """
+
+    kind: Literal["hardware", "software", "emulating", "absent"]
+    #: For one turn of a loop of two instructions.
+    turn_ns: int | None = None
+    #: What is missing for a machine by hardware.
+    missing: Missing | None = None
 
 
 class HostFacts(Struct, frozen=True):

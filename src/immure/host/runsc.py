@@ -57,7 +57,7 @@ def _look_at(path: str, identity: tuple[int, ...]) -> RunscFacts | Missing:
     date = re.search(r"20\d{6}", version[1])
     if date is not None and int(date[0]) < _LEAST_DATE:
         return Missing(need=f"a runsc from {_LEAST_DATE} on", have=f"{path} of {date[0]}", command=_HOW)
-    return RunscFacts(path=path, version=version[1], identity=identity, hardware_kvm=_has_hardware_kvm())
+    return RunscFacts(path=path, version=version[1], identity=identity)
 
 
 def _is_dynamic(path: str) -> bool:
@@ -70,11 +70,3 @@ def _is_dynamic(path: str) -> bool:
         file.seek(start)
         table = file.read(size * count)
     return any(struct.unpack_from("<I", table, number * size)[0] == _PT_INTERP for number in range(count))
-
-
-def _has_hardware_kvm() -> bool:
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(errors="replace").split())
-    except OSError:
-        return False
-    return bool(flags & {"vmx", "svm"}) and os.access("/dev/kvm", os.R_OK | os.W_OK)

@@ -13,7 +13,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, RunscFacts
+from immure.host.facts import HostFacts, KvmFacts, RunscFacts
 from immure.plan.bundle import BUNDLE, INIT, MOUNTS, ROOTFS, bundle_config
 from immure.plan.checks import check_host
 from immure.plan.filters import BoxFilters
@@ -143,14 +143,21 @@ def _checked_runsc(spec: SandboxSpec, inputs: Inputs) -> RunscFacts:
             have=have,
             hint=(found.command if found is not None else None) or "see `immure doctor`",
         )
-    if spec.gvisor.platform == "kvm" and not found.hardware_kvm:
+    if spec.gvisor.platform == "kvm":
+        _check_kvm(inputs.kvm)
+    return found
+
+
+def _check_kvm(kvm: KvmFacts | None) -> None:
+    """Where KVM does not have the processor's help, a Sentry on it hangs."""
+    if kvm is None or kvm.kind != "hardware":
+        missing = kvm.missing if kvm is not None else None
         raise RuntimeUnavailable(
             "gVisor's platform kvm needs hardware virtualisation",
-            need="a processor with vmx or svm, and /dev/kvm",
-            have="none that this host shows",
+            need=missing.need if missing is not None else "KVM",
+            have=missing.have if missing is not None else "none that was tried",
             hint="gvisor: {platform: systrap}",
         )
-    return found
 
 
 def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:

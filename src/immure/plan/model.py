@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, Missing, RunscFacts, SourceFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, Missing, RunscFacts, SourceFacts
 from immure.plan.filters import BoxFilters, asking_filters, compile_filters
 from immure.plan.operations import CgroupLimit, CommandStage, Landlock, RootOp, TemplateOp
 from immure.plan.report import Clause
@@ -50,6 +50,8 @@ class Inputs(Struct, frozen=True):
     hostname: str = "immure"
     #: gVisor's program, or why there is none; None where nobody looked for it.
     runsc: RunscFacts | Missing | None = None
+    #: How KVM behaves; None where nobody tried it.
+    kvm: KvmFacts | None = None
     #: The native program as a path of this host, for boxes that execute it within.
     init: str = ""
     #: None for `image: host`.
