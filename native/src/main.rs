@@ -11,6 +11,7 @@ mod init;
 #[cfg(target_arch = "x86_64")]
 mod kvm;
 mod listen;
+mod machine;
 mod plan;
 mod probe;
 mod processes;
@@ -25,7 +26,7 @@ fn main() {
             Err(_) => usage(),
         },
         ["guest", input, output] => match (input.parse(), output.parse()) {
-            (Ok(input), Ok(output)) => guest::run(input, output),
+            (Ok(input), Ok(output)) => guest::run(input, output, sys::process::exit),
             _ => usage(),
         },
         ["filters", ref pids @ ..] if !pids.is_empty() => {
@@ -38,6 +39,7 @@ fn main() {
         #[cfg(target_arch = "x86_64")]
         ["kvm"] => kvm::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
+        [] if machine::is_ours() => machine::run(),
         _ => usage(),
     }
 }

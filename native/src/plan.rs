@@ -143,10 +143,22 @@ pub struct GuestPlan {
     /// What the guest becomes, capabilities and all, so that no command has its id.
     #[serde(default)]
     pub own_id: Option<u32>,
+    /// Where the box is a machine of its own.
+    #[serde(default)]
+    pub moment: Option<Moment>,
     pub command: CommandStage,
     pub landlock: Option<Landlock>,
     /// Commands are to have no groups beside their own, which takes CAP_SETGID.
     pub drop_groups: bool,
+}
+
+/// What a machine is told of the world that it wakes up in.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Moment {
+    /// Since 1970.
+    pub time_ns: u64,
+    pub entropy: serde_bytes::ByteBuf,
 }
 
 #[derive(Deserialize)]

@@ -24,14 +24,14 @@ const FAULT_BYTES: usize = 1024;
 /// How long the host's end may be full before a last word is given up.
 const LAST_WORD_MS: i32 = 5_000;
 
-/// Serves the host on these descriptors, which may be one. Never returns.
-pub fn run(input: RawFd, output: RawFd) -> ! {
+/// Serves the host on these descriptors, which may be one. `end` is the end of this process.
+pub fn run(input: RawFd, output: RawFd, end: fn(i32) -> !) -> ! {
     process::set_name(c"immure-guest");
     let wire = match settle_in(input, output) {
         Ok(wire) => wire,
         Err(fault) => {
             eprintln!("immure-init: {fault}");
-            process::exit(1)
+            end(1)
         }
     };
     let mut guest = Guest::new(wire);
@@ -43,7 +43,7 @@ pub fn run(input: RawFd, output: RawFd) -> ! {
         Ok(false) => {}
         Err(fault) => guest.wire.last_word(&told(fault), LAST_WORD_MS),
     }
-    process::exit(i32::from(outcome.is_err()))
+    end(i32::from(outcome.is_err()))
 }
 
 fn told(fault: &Fault) -> Frame<'_> {
@@ -89,6 +89,9 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
     }
     if plan.drop_groups && plan.own_ids.is_some() {
         return Err(Fault::new("identity", "groups", libc::EINVAL));
+    }
+    if let Some(moment) = &plan.moment {
+        crate::machine::set_moment(moment)?;
     }
     root::complete(&plan.root)?;
     if let Some(own) = &plan.own_ids {

@@ -266,6 +266,21 @@ pub fn lock_byte(fd: RawFd, offset: i64, kind: i32) -> Sys<bool> {
 }
 
 /// Private memory that costs nothing until it is touched.
+/// random(4): bytes that count, and a generator that starts from them at once.
+pub fn add_entropy(random: RawFd, bytes: &[u8]) -> Sys<()> {
+    const ADD: u64 = 0x4008_5203;
+    const RESEED: u64 = 0x5207;
+    // struct rand_pool_info: bits, bytes, and those.
+    let mut pool = Vec::with_capacity(8 + bytes.len());
+    pool.extend((8 * bytes.len() as i32).to_ne_bytes());
+    pool.extend((bytes.len() as i32).to_ne_bytes());
+    pool.extend(bytes);
+    // SAFETY: `pool` is as long as it says, and outlives the call.
+    check(unsafe { libc::ioctl(random, ADD as _, pool.as_ptr()) } as i64)?;
+    // SAFETY: no memory is passed.
+    check(unsafe { libc::ioctl(random, RESEED as _) } as i64).map(drop)
+}
+
 pub fn map_private(length: usize) -> Sys<&'static mut [u8]> {
     let address = map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
     // SAFETY: a new mapping of that length, which is never unmapped.

@@ -4,6 +4,7 @@ use super::{check, cstr, Sys};
 use std::ffi::CStr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+pub const ATTR_RDONLY: u64 = 0x01;
 pub const ATTR_NOSUID: u64 = 0x02;
 pub const ATTR_IDMAP: u64 = 0x0010_0000;
 
@@ -81,6 +82,27 @@ pub fn mount_new(kind: &str, target: &str, flags: u64, options: &str) -> Sys<()>
     .map(drop)
 }
 
+/// mount(2) of a block device.
+pub fn mount_device(device: &str, target: &str, kind: &str, flags: u64) -> Sys<()> {
+    let (device, target, kind) = (cstr(device)?, cstr(target)?, cstr(kind)?);
+    let none = std::ptr::null();
+    // SAFETY: all strings outlive the call.
+    check(unsafe { libc::mount(device.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, none) } as i64)
+        .map(drop)
+}
+
+/// What is mounted there takes the place of the root of an initramfs, which can't be pivoted from.
+pub fn become_root(path: &str) -> Sys<()> {
+    let (path, null) = (cstr(path)?, std::ptr::null());
+    // SAFETY: all strings outlive the calls, the rest is null.
+    unsafe {
+        check(libc::chdir(path.as_ptr()) as i64)?;
+        check(libc::mount(c".".as_ptr(), c"/".as_ptr(), null, libc::MS_MOVE, null.cast()) as i64)?;
+        check(libc::chroot(c".".as_ptr()) as i64)?;
+        check(libc::chdir(c"/".as_ptr()) as i64).map(drop)
+    }
+}
+
 /// mount(2) with MS_BIND.
 pub fn bind(source: &str, target: &str, recursive: bool) -> Sys<()> {
     let (source, target) = (cstr(source)?, cstr(target)?);
@@ -101,6 +123,12 @@ pub fn detach(path: &str) -> Sys<()> {
 pub fn set_attributes_at(path: &str, set: u64) -> Sys<()> {
     let path = cstr(path)?;
     set_attributes_of(libc::AT_FDCWD, &path, AT_RECURSIVE, set, None)
+}
+
+/// The same, of this mount alone.
+pub fn set_attributes_at_alone(path: &str, set: u64) -> Sys<()> {
+    let path = cstr(path)?;
+    set_attributes_of(libc::AT_FDCWD, &path, 0, set, None)
 }
 
 /// A new, detached mount of a file system. An option is `key=value` or `flag`.

@@ -274,6 +274,21 @@ pub fn limit(resource: u32) -> Sys<(u64, u64)> {
 }
 
 /// exit_group(2). Where a filter refuses even that, an illegal instruction ends the process.
+/// Sets CLOCK_REALTIME.
+pub fn set_clock(since_1970_ns: u64) -> Sys<()> {
+    let second = 1_000_000_000;
+    let time =
+        libc::timespec { tv_sec: (since_1970_ns / second) as i64, tv_nsec: (since_1970_ns % second) as i64 };
+    // SAFETY: `time` outlives the call.
+    check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } as i64).map(drop)
+}
+
+/// Ends the machine at once. Comes back where that is not allowed.
+pub fn reboot() {
+    // SAFETY: no memory is passed.
+    unsafe { libc::reboot(libc::RB_AUTOBOOT) };
+}
+
 pub fn exit(status: i32) -> ! {
     // SAFETY: does not return; the instruction after it ends the process by a signal that can't be refused.
     unsafe {

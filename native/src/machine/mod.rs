@@ -1,0 +1,89 @@
+//! The first process of a virtual machine: makes the box's root out of a block device, and becomes its guest.
+//!
+//! The kernel starts it as /init of an initramfs that holds nothing else. Its word to the host before the channel is
+//! there is the console, which is where the kernel's own goes.
+
+mod channel;
+mod devices;
+mod moment;
+
+use crate::fault::{At, Fault, Outcome};
+use crate::guest;
+use crate::sys::{fd, mount, namespace, process};
+pub use moment::set as set_moment;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+/// On the kernel's command line: how the channel is found, the image's device, and the image's file system. Whoever boots a machine
+/// may have words of its own behind ours, so that these can't be arguments.
+const CHANNEL: &str = "IMMURE_CHANNEL";
+const DISK: &str = "IMMURE_DISK";
+const FORMAT: &str = "IMMURE_FORMAT";
+
+/// In the initramfs: where the box's root is put together.
+const ROOT: &str = "/root";
+/// How long a device may take to be found, and how often to look for it.
+const DEVICE_S: Duration = Duration::from_secs(20);
+const LOOK: Duration = Duration::from_millis(1);
+const PROC_FLAGS: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
+
+/// Whether a kernel has started this process, and no other process has.
+pub fn is_ours() -> bool {
+    std::process::id() == 1 && std::env::args().next().as_deref() == Some("/init")
+}
+
+/// Never returns.
+pub fn run() -> ! {
+    match begin() {
+        Ok(channel) => {
+            let channel = channel.as_raw_fd();
+            guest::run(channel, channel, stop)
+        }
+        Err(fault) => {
+            eprintln!("immure-init: {fault}");
+            stop(1)
+        }
+    }
+}
+
+/// The end of the machine: what boots it is told not to do so again.
+fn stop(_: i32) -> ! {
+    process::reboot();
+    process::exit(1)
+}
+
+fn begin() -> Outcome<OwnedFd> {
+    let (address, disk, kind) = (&said(CHANNEL)?, &said(DISK)?, &said(FORMAT)?);
+    mount::mount_new("devtmpfs", "/dev", 0, "").at("machine", "/dev")?;
+    mount::mount_device(disk_at(disk)?, ROOT, kind, libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID)
+        .at("image", disk)?;
+    let channel = channel::open(address)?;
+    devices::make(&format!("{ROOT}/dev"))?;
+    mount::mount_new("proc", &format!("{ROOT}/proc"), PROC_FLAGS, "").at("machine", "/proc")?;
+    namespace::loopback_up().at("machine", "lo")?;
+    mount::become_root(ROOT).at("machine", ROOT)?;
+    Ok(channel)
+}
+
+/// What the kernel does not know of its command line it hands on so.
+fn said(name: &str) -> Outcome<String> {
+    std::env::var(name).map_err(|_| Fault::new("machine", name, libc::EINVAL))
+}
+
+fn disk_at(disk: &str) -> Outcome<&str> {
+    wait_for(|| fd::open(disk, libc::O_PATH)).at("image", disk)?;
+    Ok(disk)
+}
+
+/// Devices are found beside the start of this process.
+fn wait_for<T>(look: impl Fn() -> Result<T, i32>) -> Result<T, i32> {
+    let until = Instant::now() + DEVICE_S;
+    loop {
+        match look() {
+            Err(libc::ENOENT | libc::ENXIO | libc::ENODEV) if Instant::now() < until => {
+                std::thread::sleep(LOOK)
+            }
+            other => return other,
+        }
+    }
+}
