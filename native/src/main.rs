@@ -19,6 +19,10 @@ mod spawner;
 mod sys;
 
 fn main() {
+    if machine::is_ours() {
+        // What its kernel does not know of its command line may stand among the arguments.
+        machine::run()
+    }
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["spawner", fd] => match fd.parse() {
@@ -39,7 +43,6 @@ fn main() {
         #[cfg(target_arch = "x86_64")]
         ["kvm"] => kvm::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
-        [] if machine::is_ours() => machine::run(),
         _ => usage(),
     }
 }

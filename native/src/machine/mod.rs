@@ -6,10 +6,11 @@
 mod channel;
 mod devices;
 mod moment;
+mod root;
 
 use crate::fault::{At, Fault, Outcome};
 use crate::guest;
-use crate::sys::{fd, mount, namespace, process};
+use crate::sys::{mount, namespace, process};
 pub use moment::set as set_moment;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
@@ -55,11 +56,11 @@ fn stop(_: i32) -> ! {
 fn begin() -> Outcome<OwnedFd> {
     let (address, disk, kind) = (&said(CHANNEL)?, &said(DISK)?, &said(FORMAT)?);
     mount::mount_new("devtmpfs", "/dev", 0, "").at("machine", "/dev")?;
-    mount::mount_device(disk_at(disk)?, ROOT, kind, libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID)
-        .at("image", disk)?;
+    root::make(disk, kind, ROOT)?;
     let channel = channel::open(address)?;
     devices::make(&format!("{ROOT}/dev"))?;
     mount::mount_new("proc", &format!("{ROOT}/proc"), PROC_FLAGS, "").at("machine", "/proc")?;
+    root::seal(ROOT)?;
     namespace::loopback_up().at("machine", "lo")?;
     mount::become_root(ROOT).at("machine", ROOT)?;
     Ok(channel)
@@ -68,11 +69,6 @@ fn begin() -> Outcome<OwnedFd> {
 /// What the kernel does not know of its command line it hands on so.
 fn said(name: &str) -> Outcome<String> {
     std::env::var(name).map_err(|_| Fault::new("machine", name, libc::EINVAL))
-}
-
-fn disk_at(disk: &str) -> Outcome<&str> {
-    wait_for(|| fd::open(disk, libc::O_PATH)).at("image", disk)?;
-    Ok(disk)
 }
 
 /// Devices are found beside the start of this process.

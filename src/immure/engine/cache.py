@@ -119,7 +119,8 @@ def _content(path: str) -> tuple[int, ...] | None:
 def _prune(place: str) -> None:
     """Keeps the newest entries. An old one costs its maker a few milliseconds, once."""
     with os.scandir(place) as entries:
-        found = sorted((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in entries)
+        files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
+        found = sorted((entry.stat(follow_symlinks=False).st_mtime_ns, entry.path) for entry in files)
     for _, path in found[:-_MOST]:
         os.unlink(path)  # noqa: PTH108
 

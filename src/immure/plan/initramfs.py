@@ -10,7 +10,7 @@ import stat
 _MAGIC = b"070701"
 _TRAILER = "TRAILER!!!"
 _INIT = "init"
-_FOLDERS = ("dev", "proc", "root", "sys")
+_FOLDERS = ("dev", "image", "own", "proc", "root", "sys")
 #: The kernel opens it for the first process before anything is mounted.
 _CONSOLE = ("dev/console", 5, 1)
 

@@ -1,0 +1,65 @@
+"""What starts a virtual machine: QEMU's arguments, and its kernel's. Pure; paths are those of the box that QEMU is in.
+
+The machine is QEMU's `microvm`, with nothing but an image that it can't write, a channel to our init in it, a source of
+randomness and a console that only talks. Sources: qemu(1), docs/system/i386/microvm.rst; Linux's
+Documentation/admin-guide/kernel-parameters.rst.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from msgspec import Struct
+
+#: The port of the machine's console device that our init looks for.
+CHANNEL = "immure"
+#: What a Linux and our init take for themselves before there is any workload, and some more.
+LEAST_MEMORY_MIB = 64
+
+#: The end of the first process ends the machine, and nothing boots it again.
+_KERNEL = ("console=ttyS0", "quiet", "reboot=t", "panic=-1")
+#: An emulator is no processor that anybody could spy on, and has no clock that needs to be tried.
+_KERNEL_EMULATED = ("mitigations=off", "nokaslr", "no_timer_check", "tsc=reliable")
+_REFUSED = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
+
+
+class Machine(Struct, frozen=True):
+    """One machine. Its console goes to QEMU's standard error, its channel through standard input and output."""
+
+    kernel: str
+    initramfs: str
+    image: str
+    image_format: Literal["erofs", "squashfs"] = "erofs"
+    memory_mib: int = 256
+    cpus: int = 1
+    #: The processor's virtualisation, or none.
+    accelerator: Literal["kvm", "tcg"] = "tcg"
+
+
+def kernel_words(machine: Machine) -> str:
+    """The kernel's command line. What it does not know of it goes to our init, as variables."""
+    ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", f"IMMURE_FORMAT={machine.image_format}")
+    emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
+    return " ".join((*_KERNEL, *emulated, *ours))
+
+
+def qemu_arguments(machine: Machine) -> tuple[str, ...]:
+    """What follows the program's name."""
+    image = f"driver=raw,node-name=image,read-only=on,file.driver=file,file.filename={_value(machine.image)}"
+    return (
+        *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
+        *("-machine", "microvm,acpi=off", "-accel", machine.accelerator),
+        *("-cpu", "max" if machine.accelerator == "tcg" else "host"),
+        *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
+        *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),
+        *("-blockdev", f"{image},file.read-only=on", "-device", "virtio-blk-device,drive=image"),
+        *("-chardev", "stdio,id=channel,signal=off", "-device", "virtio-serial-device"),
+        *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
+        *("-device", "virtio-rng-device"),
+        *("-chardev", "file,id=console,path=/dev/fd/2", "-serial", "chardev:console"),
+    )
+
+
+def _value(text: str) -> str:
+    """Among options a comma is written twice."""
+    return text.replace(",", ",,")
