@@ -13,30 +13,18 @@ import pytest
 from immure import BoxLost, ExecFailed, SetupFailed
 from immure.engine.images import packed_folder
 from immure.host.tree import below
+from immure.plan.machine import CONSOLE
 
 from .machines import (
     MachineSandbox,
     booted,
-    guest_kernel,
     make_image,
     moment,
-    needs_qemu,
     outer_box,
     start_qemu,
 )
 
 pytestmark = pytest.mark.rootless
-
-
-@pytest.fixture(scope="module")
-def kernel() -> Path:
-    needs_qemu()
-    return guest_kernel()
-
-
-@pytest.fixture(scope="module")
-def image(kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return make_image(tmp_path_factory.mktemp("image") / "root")
 
 
 @pytest.fixture(scope="module")
@@ -205,4 +193,4 @@ def console_of(kernel: Path, image: Path, **machine: object) -> str:
             result = vmm.wait(60)
         finally:
             vmm.close()
-        return result.stderr.text()
+        return outer.files.read(CONSOLE).decode(errors="replace") + result.stderr.text()

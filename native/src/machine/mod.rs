@@ -6,6 +6,7 @@
 mod channel;
 mod devices;
 mod moment;
+mod proc;
 mod root;
 
 use crate::fault::{At, Fault, Outcome};
@@ -26,7 +27,6 @@ const ROOT: &str = "/root";
 /// How long a device may take to be found, and how often to look for it.
 const DEVICE_S: Duration = Duration::from_secs(20);
 const LOOK: Duration = Duration::from_millis(1);
-const PROC_FLAGS: u64 = libc::MS_NOSUID | libc::MS_NODEV | libc::MS_NOEXEC;
 
 /// Whether a kernel has started this process, and no other process has.
 pub fn is_ours() -> bool {
@@ -59,7 +59,7 @@ fn begin() -> Outcome<OwnedFd> {
     root::make(disk, kind, ROOT)?;
     let channel = channel::open(address)?;
     devices::make(&format!("{ROOT}/dev"))?;
-    mount::mount_new("proc", &format!("{ROOT}/proc"), PROC_FLAGS, "").at("machine", "/proc")?;
+    proc::make(ROOT)?;
     root::seal(ROOT)?;
     namespace::loopback_up().at("machine", "lo")?;
     mount::become_root(ROOT).at("machine", ROOT)?;

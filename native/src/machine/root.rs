@@ -10,6 +10,8 @@ const IMAGE: &str = "/image";
 const OWN: &str = "/own";
 /// What stands on an image whatever it has there: an image's own link would lead its mounts elsewhere.
 const POINTS: [&str; 7] = ["proc", "dev", "sys", "tmp", ".immure", ".immure/space", ".immure/empty"];
+/// What a command can open, as any box has it.
+const SENTINEL: &str = ".immure/sentinel";
 const SPACE: &str = "size=64k,mode=0755";
 const LAYERS: &str = "lowerdir=/image,upperdir=/own/above,workdir=/own/work";
 const IMAGE_FLAGS: u64 = libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID;
@@ -26,6 +28,9 @@ pub fn make(disk: &str, kind: &str, place: &str) -> Outcome<()> {
     for point in POINTS {
         fd::mkdir_at(own.as_raw_fd(), &format!("above/{point}"), 0o755).at("image", point)?;
     }
+    let sentinel = format!("above/{SENTINEL}");
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
+    fd::open_at(own.as_raw_fd(), sentinel, flags, 0o444).at("image", SENTINEL)?;
     mount::mount_new("overlay", place, libc::MS_NODEV | libc::MS_NOSUID, LAYERS).at("image", place)
 }
 

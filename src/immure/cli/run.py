@@ -50,7 +50,9 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     if launch.carrier:
         # By what its program was found.
         dependencies.environment += [(name, os.environ.get(name)) for name in ("IMMURE_RUNSC", "PATH")]
-    remember(typed, launch, dependencies)
+    if launch.runtime != "qemu":
+        # What is in a machine's image is looked at anew each time.
+        remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
     status = attend(outcome, options)
     if target is not None:

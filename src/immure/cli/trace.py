@@ -96,7 +96,7 @@ def _trace_command(options: Namespace, command: list[str]) -> int:
             "neither a box nor a command", path="COMMAND", need="BOX, or a command after -- (or `command` in the file)"
         )
     launch = prepare(spec, base=base, hostname=name)
-    check_traceable(launch.carrier, launch.level)
+    check_traceable(launch.runtime, launch.level)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
     beside = _Beside(Shown(options, 2), _wanted(options), launch.level)
     outcome.beside = beside.begin

@@ -27,7 +27,7 @@ else:
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "launching", "filters", "image", "root")),
+    *(f"/plan/{name}.py" for name in ("process", "gvisor", "qemu", "bundle", "launching", "filters", "image", "root")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )

@@ -57,8 +57,8 @@ def prepare_call(spec: SandboxSpec | None, preset: str | None, keywords: Mapping
         given["mounts"] = [*(given.get("mounts") or ()), *preset_mounts(preset)]
     wanted = spec_from_keywords(given, spec)
     launch = prepare(wanted, base=Path.cwd(), hostname=check_name(name))
-    # A profile in a file may change between two calls.
-    if key is not None and wanted.syscalls.profile in PRESETS:
+    # A profile in a file may change between two calls, and so may what is packed for a machine.
+    if key is not None and wanted.syscalls.profile in PRESETS and launch.runtime != "qemu":
         _launches[key] = launch
     return launch
 

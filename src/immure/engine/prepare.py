@@ -12,7 +12,7 @@ from immure.engine.filters import kept_filters, preset_filters
 from immure.engine.kvm import kvm_facts
 from immure.engine.sources import look_at_image, look_at_sources
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, KvmFacts, Missing, RunscFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, RunscFacts
 from immure.host.native import native_path
 from immure.host.probe import probe
 from immure.host.runsc import find_runsc
@@ -31,7 +31,10 @@ from immure.policy.seccomp import (
     preset_text,
 )
 from immure.policy.seccomp.formats import read_named
-from immure.spec.models import SandboxSpec
+from immure.spec.models import Level, SandboxSpec
+
+#: Of the box around a machine.
+_AROUND = "default"
 
 _facts: dict[str, HostFacts] = {}
 _launches: dict[str, Launch] = {}
@@ -69,8 +72,9 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
     """
     sources, profile = look_at_sources(spec, base), _profile_text(spec, base)
     image, runsc, kvm = look_at_image(spec, base), _runsc(spec), _kvm(spec)
+    machine = _machine(spec, image, kvm)
     # As marshal writes it, since a variable's value may be no text.
-    read = msgspec.to_builtins((spec, sources, image, runsc, kvm), enc_hook=str)
+    read = msgspec.to_builtins((spec, sources, image, runsc, kvm, machine), enc_hook=str)
     key = cache.key_of(_host_key(), read, profile, hostname, learning)
     launch = _launches.get(key)
     if launch is None:
@@ -83,6 +87,8 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
             hostname=hostname,
             runsc=runsc,
             kvm=kvm,
+            machine=machine,
+            around=_around(spec, facts),
             init=native_path(),
             learning=learning,
             image=image,
@@ -99,11 +105,14 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     """Looks at the mounts' sources and the image, and reads the seccomp profile."""
+    image = look_at_image(spec, base)
     return Inputs(
         sources=look_at_sources(spec, base),
         profile=profile_of(spec, base=base),
         hostname=hostname,
-        image=look_at_image(spec, base),
+        image=image,
+        machine=_machine(spec, image, _kvm(spec)),
+        around=_around(spec, host_facts()),
         runsc=_runsc(spec),
         kvm=_kvm(spec),
         init=native_path(),
@@ -115,9 +124,32 @@ def _runsc(spec: SandboxSpec) -> RunscFacts | Missing | None:
     return find_runsc() if runtime_of(spec) == "gvisor" else None
 
 
+def _machine(spec: SandboxSpec, image: ImageFolder | None, kvm: KvmFacts | None) -> MachineFacts | Missing | None:
+    """What a machine is made with, made ready where it is needed and can be of use."""
+    if runtime_of(spec) != "qemu" or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
+        return None
+    from immure.engine.machines import look_at_machine
+
+    return look_at_machine(image)
+
+
+def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:
+    """The filters of a box around QEMU: those of any box."""
+    if runtime_of(spec) != "qemu":
+        return None
+    preset = preset_filters(_AROUND, arch=facts.arch, kernel=facts.kernel, keep=0)
+    if preset is not None:
+        return preset
+    return kept_filters(
+        preset_text(_AROUND), lambda: load_preset(_AROUND), arch=facts.arch, kernel=facts.kernel, keep=0
+    )
+
+
 def _kvm(spec: SandboxSpec) -> KvmFacts | None:
     """How KVM behaves, tried where it is needed."""
-    return kvm_facts() if runtime_of(spec) == "gvisor" and spec.gvisor.platform == "kvm" else None
+    runtime = runtime_of(spec)
+    wanted = runtime == "qemu" or (runtime == "gvisor" and spec.gvisor.platform == "kvm")
+    return kvm_facts() if wanted else None
 
 
 def _filters(text: bytes | None, spec: SandboxSpec, base: Path, facts: HostFacts) -> BoxFilters:

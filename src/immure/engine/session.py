@@ -51,7 +51,7 @@ class Measured:
         self.items = items
         self.findings = findings
         held = held_parts(findings)
-        self.awarded = award(held, boundary_of(held))
+        self.awarded = award(held, boundary_of(held), hardware=bool(launch.expected.get("hardware")))
         self._bases: tuple[int, int] | None = None
         if launch.root and not launch.carrier and items.get("map/uid"):
             # As root a box has one range: `0 BASE SIZE`.
@@ -90,6 +90,10 @@ def judge_items(items: dict[str, bytes], launch: Launch, namespaces: dict[str, i
     """What a box's readback comes to. `namespaces` are the engine's own."""
     if not launch.carrier:
         return judge(items, launch.expected, namespaces)
+    if launch.runtime == "qemu":
+        from immure.evidence.machine import judge_machine
+
+        return judge_machine(items, launch.expected, namespaces)
     from immure.evidence.sentry import judge_sentry
 
     return judge_sentry(items, launch.expected, namespaces)

@@ -48,20 +48,20 @@ def wanted(points: Sequence[str] | None, context: Sequence[str] | None, optional
     )
 
 
-def check_traceable(carrier: tuple[str, ...], level: str) -> None:
+def check_traceable(runtime: str, level: str) -> None:
     """Raises RuntimeUnavailable for a box that has no kernel of its own in user space."""
-    if not carrier:
+    if runtime != "gvisor":
         raise RuntimeUnavailable(
             "only a box with a Sentry can be traced",
             need="level L3 (runtime gvisor)",
-            have=f"a box of level {level}",
+            have=f"a box of level {level} (runtime {runtime})",
             hint='make it with level="L3"',
         )
 
 
 def begin_session(box: Box, level: str, wanted: Wanted) -> SentrySession:
     """A session that has not begun. Raises RuntimeUnavailable, SpecError and BoxError."""
-    check_traceable(box.launch.carrier, level)
+    check_traceable(box.launch.runtime, level)
     from immure.runtimes.gvisor.box import GVisorBox
     from immure.runtimes.gvisor.session import SentrySession
 

@@ -30,6 +30,8 @@ BOUNDARIES = ("kernel", "user_kernel", "vm")
 
 def boundary_of(held: frozenset[str]) -> Boundary:
     """What was seen to run the workload's system calls."""
+    if "kernel.machine" in held:
+        return "vm"
     return "user_kernel" if "kernel.user_space" in held else "kernel"
 
 

@@ -58,6 +58,7 @@ def make_evidence(
     """The evidence of a box, taken before its first command; in one that was `restored`, others may have run before."""
     held = held_parts(findings)
     boundary = boundary_of(held)
+    hardware = boundary == "vm" and bool(launch.expected.get("hardware"))
     return Evidence(
         schema="immure.evidence/v1",
         box=box,
@@ -65,12 +66,12 @@ def make_evidence(
         host_sha256=launch.host_sha256,
         taken="after" if restored else "before_first_command",
         boundary=boundary,
-        accelerated=False,
-        hardware=False,
+        accelerated=hardware,
+        hardware=hardware,
         mac=launch.mac if "files.mac" in held else None,
         host=_host_readback(items, launch),
         parts=tuple(Part(part=one.part, held=one.held, observed=one.observed, why=one.why) for one in findings),
-        awarded=award(held, boundary),
+        awarded=award(held, boundary, hardware=hardware),
         capped_by=tuple(capped_by(held)),
     )
 
@@ -99,6 +100,6 @@ def _host_readback(items: dict[str, bytes], launch: Launch) -> HostReadback:
 
 
 def _why_no_filter(launch: Launch) -> str:
-    if launch.carrier:
+    if launch.runtime == "gvisor":
         return "the filter is installed in the Sentry; its own is a part of kernel.user_space"
     return "the kernel shows filters to root alone (PTRACE_SECCOMP_GET_FILTER)"

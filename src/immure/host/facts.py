@@ -83,6 +83,25 @@ class KvmFacts(Struct, frozen=True):
     missing: Missing | None = None
 
 
+class ProgramFacts(Struct, frozen=True):
+    """A file of this host that is used as it is. `version` is its own word, where it has one."""
+
+    path: str
+    version: str
+    #: Device, inode, size and time of change: what stands for its content.
+    identity: tuple[int, ...]
+
+
+class MachineFacts(Struct, frozen=True):
+    """What a box in a virtual machine is made with."""
+
+    qemu: ProgramFacts
+    kernel: ProgramFacts
+    #: The root of the first process, and the box's image where there is one: paths, and what they are.
+    files: tuple[tuple[str, tuple[int, ...]], ...]
+    kvm: KvmFacts
+
+
 class HostFacts(Struct, frozen=True):
     """One host, as one user. `refusals` says what the kernel refused when it was tried."""
 

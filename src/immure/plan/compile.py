@@ -7,14 +7,17 @@ from immure.plan.checks import check_level
 from immure.plan.gvisor import compile_gvisor
 from immure.plan.model import Inputs, Plan
 from immure.plan.process import compile_process
+from immure.plan.qemu import compile_qemu
 from immure.spec.models import Level, SandboxSpec
+
+_COMPILERS = {"process": compile_process, "gvisor": compile_gvisor, "qemu": compile_qemu}
 
 
 def runtime_of(spec: SandboxSpec) -> str:
     """The runtime that was asked for, or the cheapest that reaches the level."""
     if spec.runtime != "auto":
         return spec.runtime
-    return "gvisor" if spec.level == Level.L3 else "process"
+    return {Level.L3: "gvisor", Level.L4: "qemu"}.get(spec.level, "process")
 
 
 def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
@@ -25,4 +28,4 @@ def compile_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     """
     runtime = runtime_of(spec)
     check_level(spec, runtime)
-    return compile_gvisor(spec, facts, inputs) if runtime == "gvisor" else compile_process(spec, facts, inputs)
+    return _COMPILERS[runtime](spec, facts, inputs)

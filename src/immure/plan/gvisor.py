@@ -7,13 +7,12 @@ our init serves commands, each under the same last stage as everywhere. runtime-
 
 from __future__ import annotations
 
-import stat
-
 import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, KvmFacts, RunscFacts
+from immure.plan.answers import answers_within
 from immure.plan.bundle import BUNDLE, INIT, MOUNTS, ROOTFS, bundle_config
 from immure.plan.checks import check_host
 from immure.plan.filters import BoxFilters
@@ -42,10 +41,6 @@ from immure.plan.operations import (
 )
 from immure.plan.root import box_root
 from immure.policy import capabilities
-from immure.policy.seccomp import bpf
-from immure.policy.seccomp.abi import find_abi
-from immure.policy.seccomp.actions import RETURNS, Action
-from immure.policy.seccomp.syscalls import numbers
 from immure.spec.models import SandboxSpec
 
 #: In the outer box: what is run, a file that nobody within the Sentry may reach, and where an image is mounted to be
@@ -54,16 +49,12 @@ RUNSC, OUTSIDE, SNAPSHOT = "/runsc", "/outside", "/snapshot"
 CONTAINER, RUNSC_ROOT = "box", "--root=/tmp/runsc"
 #: What a Sentry takes for itself before there is any workload, and some more.
 LEAST_MEMORY_MIB = 64
-#: A call that no kernel has: a filter answers it before the Sentry does.
-UNKNOWN_CALL = 1_000_000
 #: What runsc and its gofer do in the outer box: mounts, chroot, ids, and the files of whoever owns them.
 _RUNSC_CAPABILITIES = (
     *("CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP"),
     *("SYS_CHROOT", "SYS_PTRACE", "SYS_ADMIN", "SETFCAP"),
 )
 _STATE_MIB = 512
-#: As attest asks for a socket: with SOCK_CLOEXEC. socket(2).
-_AF_INET, _SOCK_DGRAM = 2, 0x80002
 #: What our init in the Sentry becomes, and no command: gVisor lets process 1 be killed by its own user.
 _GUEST_IDS = (65_533, 65_532)
 
@@ -328,34 +319,13 @@ def _guest(spec: SandboxSpec, facts: HostFacts, parts: _Parts) -> bytes:
 
 
 def _expected(facts: HostFacts, parts: _Parts, outer: int) -> dict[str, object]:
-    known, programs = numbers(find_abi(facts.arch)), parts.filters.programs
     return {
         "boundary": "user_kernel",
         "default_deny": parts.filters.default_deny,
         "keep_capabilities": parts.keep,
         "outer_capabilities": outer,
         "host_root_id": facts.host_root_id,
-        # A Sentry without the filters says ENOSYS to the first, ENOENT to the second, and lets the third through.
-        "unknown_call": _answer(programs, facts.arch, UNKNOWN_CALL),
-        "setuid_mode": _answer(programs, facts.arch, known["fchmodat"], 0, 0, stat.S_ISUID),
-        "user_namespace": _answer(programs, facts.arch, known["unshare"], NAMESPACES["user"]),
-        "denied_controls": _denied_controls(programs, facts.arch),
+        **answers_within(facts, parts.filters.programs),
         "runsc": RUNSC,
         "host_kernel": ".".join(map(str, facts.kernel)),
     }
-
-
-def _denied_controls(programs: tuple[bytes, ...], arch: str) -> dict[str, int]:
-    """The controls that the filters themselves deny, and by which error: then nobody can make the attempt either."""
-    known = numbers(find_abi(arch))
-    found = {"network": _answer(programs, arch, known["socket"], _AF_INET, _SOCK_DGRAM)}
-    return {name: answer for name, answer in found.items() if answer is not None}
-
-
-def _answer(programs: tuple[bytes, ...], arch: str, number: int, *arguments: int) -> int | None:
-    """The error that the filters give to a call; None where they let it through."""
-    audit = find_abi(arch).audit
-    # Of several filters the most restrictive action wins: the smallest number, read as signed.
-    answers = [bpf.run(program, number, audit, args=arguments)[0] for program in programs]
-    worst = min(answers, key=lambda action: (action & 0xFFFF_0000) ^ 0x8000_0000, default=0x7FFF_0000)
-    return worst & 0xFFFF if worst & 0xFFFF_0000 == RETURNS[Action.ERRNO] else None

@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from immure.host.facts import ROOT_RANGES, HostFacts, IdRange, RunscFacts
+from immure.host.facts import ROOT_RANGES, HostFacts, IdRange, MachineFacts, RunscFacts
 from immure.plan.launch import Launch
 from immure.plan.limits import own_processes
 from immure.plan.model import BARE_ENV, BASE_ENV, Inputs, Plan
@@ -31,6 +31,9 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.programs = ()
     if isinstance(inputs.runsc, RunscFacts):
         launch.programs = ((inputs.runsc.path, inputs.runsc.identity),)
+    if isinstance(inputs.machine, MachineFacts):
+        named = (inputs.machine.qemu, inputs.machine.kernel)
+        launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files)
     launch.expected = plan.expects or {
         # In the order of installation, in which the kernel gives them back.
         "filters": plan.command.filters,
@@ -63,6 +66,8 @@ def _mac(plan: Plan, facts: HostFacts, inputs: Inputs) -> str | None:
     """What controls files: Landlock, or a kernel of the box's own, by its mounts."""
     if isinstance(inputs.runsc, RunscFacts) and plan.carrier:
         return f"gvisor/{inputs.runsc.version}"
+    if isinstance(inputs.machine, MachineFacts):
+        return f"qemu/{inputs.machine.qemu.version}"
     return f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
 
 

@@ -144,9 +144,13 @@ def _disk_clause(spec: SandboxSpec, inside: bool) -> Clause:
 
 def _host_limits(spec: SandboxSpec, inside: bool) -> tuple[Clause, ...]:
     """Limits that the host's side enforces by itself."""
+    return (_disk_clause(spec, inside), *own_limits(spec))
+
+
+def own_limits(spec: SandboxSpec) -> tuple[Clause, ...]:
+    """Those that no box has a part in."""
     limits = spec.limits
     return (
-        _disk_clause(spec, inside),
         Clause(
             clause="limits.timeout_s",
             wanted=str(limits.timeout_s or "none (default)"),

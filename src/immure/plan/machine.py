@@ -13,6 +13,8 @@ from msgspec import Struct
 
 #: The port of the machine's console device that our init looks for.
 CHANNEL = "immure"
+#: What the kernel says, and our init before its channel: in the space of the box that QEMU is in, which bounds it.
+CONSOLE = "/tmp/console"
 #: What a Linux and our init take for themselves before there is any workload, and some more.
 LEAST_MEMORY_MIB = 64
 
@@ -24,7 +26,7 @@ _REFUSED = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=d
 
 
 class Machine(Struct, frozen=True):
-    """One machine. Its console goes to QEMU's standard error, its channel through standard input and output."""
+    """One machine. Its console goes to a file, its channel through QEMU's standard input and output."""
 
     kernel: str
     initramfs: str
@@ -56,7 +58,7 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
         *("-chardev", "stdio,id=channel,signal=off", "-device", "virtio-serial-device"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
         *("-device", "virtio-rng-device"),
-        *("-chardev", "file,id=console,path=/dev/fd/2", "-serial", "chardev:console"),
+        *("-chardev", f"file,id=console,path={CONSOLE}", "-serial", "chardev:console"),
     )
 
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, KvmFacts, Missing, RunscFacts, SourceFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, RunscFacts, SourceFacts
 from immure.plan.filters import BoxFilters, asking_filters, compile_filters
 from immure.plan.operations import CgroupLimit, CommandStage, Landlock, RootOp, TemplateOp
 from immure.plan.report import Clause
@@ -52,6 +52,10 @@ class Inputs(Struct, frozen=True):
     runsc: RunscFacts | Missing | None = None
     #: How KVM behaves; None where nobody tried it.
     kvm: KvmFacts | None = None
+    #: What a machine is made with, or why it can't be; None where nobody looked for it.
+    machine: MachineFacts | Missing | None = None
+    #: The filters around a program of ours that carries a box: a preset's, for this host.
+    around: BoxFilters | None = None
     #: The native program as a path of this host, for boxes that execute it within.
     init: str = ""
     #: None for `image: host`.

@@ -25,10 +25,14 @@ def open_box(
     """
     if not launch.carrier:
         return ProcessBox(spawner, launch, one_shot=False, sources=sources)
-    from immure.runtimes.gvisor.box import GVisorBox
-
     if in_loop:
         from immure.channel.aio import LoopDriver as Driver
     else:
         from immure.channel.blocking import ThreadDriver as Driver
+    if launch.runtime == "qemu":
+        from immure.runtimes.qemu.box import QemuBox
+
+        return QemuBox(spawner, launch, drive=Driver, sources=sources)
+    from immure.runtimes.gvisor.box import GVisorBox
+
     return GVisorBox(spawner, launch, drive=Driver, sources=sources, adopts=adopts)

@@ -34,7 +34,7 @@ class KeptBox(BoxFace):
 
     def trace(self, wanted: Wanted, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> Trace:
         """What its Sentry sees from now on. Raises as `Sandbox.trace`."""
-        check_traceable(self._launch.carrier, self.level.awarded)
+        check_traceable(self._launch.runtime, self.level.awarded)
         session = KeptSession(self.name, wanted)
         return Trace(session.listening, session, max_events=max_events, max_bytes=max_bytes)
 

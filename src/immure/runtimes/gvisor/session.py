@@ -10,8 +10,8 @@ from contextlib import closing
 
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.gvisor import CONTAINER, RUNSC, RUNSC_ROOT
+from immure.runtimes.guest.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.box import GVisorBox
-from immure.runtimes.gvisor.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.trace.session import SESSION_NAME, Offer, make_session, read_dropped, read_metadata
 from immure.runtimes.process.attend import Attendance, Sink, Stdio
 from immure.runtimes.process.spawner import memory_file, pair, receive

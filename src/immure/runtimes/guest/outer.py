@@ -1,4 +1,4 @@
-"""Commands of ours in the outer box, beside the Sentry."""
+"""Commands of ours in the outer box, beside what carries a box."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from immure.runtimes.process.request import Request
 STEP_S = 20.0
 
 
-def carrier_request(launch: Launch, argv: tuple[str, ...]) -> Request:
-    """A command of the outer box, by its id 0, with nothing of the workload's environment."""
+def carrier_request(launch: Launch, argv: tuple[str, ...], user: int = 0) -> Request:
+    """A command of the outer box, with nothing of the workload's environment."""
     request = Request(launch, [one.encode() for one in argv])
-    request.uid = request.gid = 0
+    request.uid = request.gid = user
     request.env = {b"PATH": b"/", b"HOME": b"/tmp"}
     request.workdir = "/"
     request.timeout_s = STEP_S

@@ -1,0 +1,41 @@
+"""What a machine is made with on this host, looked at and made ready."""
+
+from __future__ import annotations
+
+import os
+
+from immure.engine.images import first_root, packed_folder
+from immure.engine.kvm import kvm_facts
+from immure.errors import SpecError
+from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
+from immure.host.machines import find_kernel, find_qemu, identity_of
+
+
+def missing_for_machines() -> tuple[Missing, ...]:
+    """What this host lacks for any machine, whoever runs its kernel."""
+    return tuple(one for one in (find_qemu(), find_kernel()) if isinstance(one, Missing))
+
+
+def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
+    """Programs and files of a box in a machine. Its image is packed where it has not been.
+
+    Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
+    """
+    qemu, kernel = find_qemu(), find_kernel()
+    if not isinstance(qemu, ProgramFacts):
+        return qemu
+    if not isinstance(kernel, ProgramFacts):
+        return kernel
+    files: list[str] = [str(first_root())]
+    if image is not None:
+        try:
+            files.append(str(packed_folder(image.path)))
+        except OSError as error:
+            raise SpecError(
+                f"the image {image.path} can't be packed for a machine",
+                path="$.spec.image",
+                need="a folder that this user can read whole",
+                have=f"{error.filename}: {os.strerror(error.errno or 0)}",
+            ) from error
+    made = [(path, identity_of(path) or ()) for path in files]
+    return MachineFacts(qemu=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())

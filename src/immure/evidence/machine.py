@@ -1,0 +1,71 @@
+"""Judges a box in a virtual machine: the box around QEMU as any box, the workload by probes within.
+
+That a machine answers is shown from the host: nothing but QEMU runs in the outer box, under filters of its own, and
+within there is another kernel. Pure, and standard library only.
+"""
+
+from __future__ import annotations
+
+from immure.evidence.readback import Finding, judge, status_lines
+from immure.evidence.within import (
+    find_capabilities_within,
+    find_files,
+    find_filters,
+    find_no_new_privs,
+    other_kernel,
+    status_within,
+    with_attempts,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_HERE = "the machine"
+#: The end of a tunnel to nowhere that a Linux with IPv6 makes.
+_ENDS = frozenset({"sit0"})
+
+
+def judge_machine(
+    items: dict[str, bytes], expected: dict[str, Any], host_namespaces: dict[str, int]
+) -> tuple[Finding, ...]:
+    """A finding for every part of the levels, and `kernel.machine`.
+
+    `items` are those of the outer box's witness, `inside/…` of the attestation within and `vmm/PID/…` of what runs in
+    the outer box. A part holds where it does on both sides. What could not be read does not hold.
+    """
+    inside = status_within(items)
+    outer = dict(status_lines(items.get("status", b"")))
+    around = {one.part: one for one in judge(items, expected["around"], host_namespaces)}
+    within = (
+        find_filters(items, inside, expected, _HERE),
+        find_no_new_privs(inside, outer, _HERE),
+        find_capabilities_within(inside, outer, expected, expected["around"]["keep_capabilities"], _HERE),
+        find_files(items, _HERE),
+    )
+    both = {one.part: _both(one, around[one.part]) for one in within}
+    rest = (with_attempts(one, items, expected, _HERE, _ENDS) for one in around.values() if one.part not in both)
+    return (*both.values(), *rest, _kernel(items, expected))
+
+
+def _both(within: Finding, around: Finding) -> Finding:
+    """What is seen within, and held by the box around QEMU too."""
+    if not within.held:
+        return within
+    why = f"around QEMU: {around.why} ({around.observed})" if not around.held else within.why
+    return Finding(within.part, around.held, within.observed, why)
+
+
+def _kernel(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
+    """Another kernel answers within, and on the host there is nothing that this one could run."""
+    shown, other = other_kernel(items)
+    processes = sorted({name.split("/")[1] for name in items if name.startswith("vmm/")})
+    programs = {items.get(f"vmm/{pid}/exe", b"?").decode("utf-8", "replace") for pid in processes}
+    statuses = [dict(status_lines(items.get(f"vmm/{pid}/status", b""))) for pid in processes]
+    observed = f"{shown} within; on the host {len(processes)} process of {' '.join(sorted(programs))}"
+    bare = [one for one in statuses if (one.get("Seccomp"), one.get("NoNewPrivs")) != ("2", "1")]
+    if programs != {expected["program"]} or len(processes) != 1:
+        return Finding("kernel.machine", False, observed, "on the host something else than QEMU runs in the box")
+    if bare:
+        return Finding("kernel.machine", False, observed, "QEMU has no filter, or could gain privileges")
+    return Finding("kernel.machine", other, observed, "the workload sees this host's kernel")

@@ -1,0 +1,261 @@
+"""The plan of a box in a virtual machine: QEMU runs in an ordinary box of our own. Pure.
+
+The outer box is one of the process runtime with all its walls, in which QEMU is the only command: whoever breaks out of
+the machine is in a box of level L2. It sees of the host what any box sees, and what the machine is made of. Within the
+machine our init serves commands, each under the same last stage as everywhere.
+"""
+
+from __future__ import annotations
+
+import math
+
+import msgspec
+
+from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
+from immure.host.facts import HostFacts, KvmFacts, MachineFacts, Missing
+from immure.plan.answers import answers_within
+from immure.plan.image import make_image
+from immure.plan.limits import plan_limits
+from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
+from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
+from immure.plan.operations import (
+    NODEV,
+    NOEXEC,
+    NOSUID,
+    RDONLY,
+    Bind,
+    CommandStage,
+    Dir,
+    File,
+    Hostname,
+    LandlockRule,
+    MakeDir,
+    MakeFile,
+    MountNew,
+    Private,
+    RootOp,
+    Share,
+    TemplateOp,
+)
+from immure.plan.process import compile_process
+from immure.plan.qemu_clauses import qemu_clauses
+from immure.plan.root import box_root
+from immure.policy import capabilities, landlock
+from immure.spec.models import Level, Limits, Processes, SandboxSpec
+
+#: In the outer box: what QEMU boots, and a file that no workload may reach.
+PLACE = "/machine"
+KERNEL, FIRST_ROOT, IMAGE, OUTSIDE = (f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "outside"))
+KVM = "/dev/kvm"
+#: QEMU's user there.
+OUTER_USER = 1000
+DEFAULT_MEMORY_MIB = 512
+#: What QEMU takes beside its guest's memory, and some more.
+_AROUND_MIB = 160
+#: Of the box around it: what the console says is all that is written there.
+_SPACE_MIB = 16
+
+
+def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
+    """The plan of a box in a machine. Raises SpecError, ProtectionUnavailable and RuntimeUnavailable."""
+    machine = _checked_machine(spec, facts, inputs)
+    _check_spec(spec, inputs)
+    keep = kept_capabilities(spec, facts)
+    outer = compile_process(_outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
+    accelerated = machine.kvm.kind == "hardware"
+    filters = box_filters(facts, inputs, keep)
+    files = _files(machine, accelerated=accelerated)
+    rules = (*outer.landlock.rules, *_rules(accelerated=accelerated)) if outer.landlock is not None else ()
+    cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
+    return msgspec.structs.replace(
+        outer,
+        runtime="qemu",
+        template=(*outer.template, *files),
+        landlock=msgspec.structs.replace(outer.landlock, rules=rules) if outer.landlock is not None else None,
+        report=qemu_clauses(spec, machine, keep, memory_mib=memory_mib(spec), cpus=cpus),
+        level=spec.level,
+        default_deny=filters.default_deny,
+        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
+        guest=_guest(spec, facts, inputs, keep, filters.programs),
+        image=inputs.image.listing if inputs.image is not None else None,
+        expects={
+            "boundary": "machine",
+            "hardware": accelerated,
+            "program": machine.qemu.path,
+            "around": {
+                "filters": outer.command.filters,
+                "default_deny": outer.default_deny,
+                "keep_capabilities": outer.command.keep_capabilities,
+                "user": outer.user,
+                "host_root_id": facts.host_root_id,
+                "landlock_abi": facts.landlock_abi,
+            },
+            "default_deny": filters.default_deny,
+            "keep_capabilities": keep,
+            **answers_within(facts, filters.programs),
+        },
+    )
+
+
+def memory_mib(spec: SandboxSpec) -> int:
+    """What the machine has."""
+    return spec.limits.memory_mib or DEFAULT_MEMORY_MIB
+
+
+def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> MachineFacts:
+    if spec.level >= Level.L4:
+        _check_hardware(inputs.kvm)
+    found = inputs.machine
+    if not isinstance(found, MachineFacts):
+        missing = found or Missing(need="QEMU and a kernel", have="none that was looked for")
+        raise RuntimeUnavailable(
+            "no virtual machine can be made on this host",
+            need=missing.need,
+            have=missing.have,
+            hint=missing.command or "see `immure doctor`",
+        )
+    if not any(found.qemu.path.startswith(f"{folder}/") for folder in facts.image.folders):
+        raise RuntimeUnavailable(
+            "QEMU is nowhere where a box shows it, with its libraries and firmware",
+            need=f"a QEMU below {facts.image.folders[0]}",
+            have=found.qemu.path,
+            hint="install the distribution's",
+        )
+    return found
+
+
+def _check_hardware(kvm: KvmFacts | None) -> None:
+    if kvm is None or kvm.kind != "hardware":
+        missing = kvm.missing if kvm is not None else None
+        raise RuntimeUnavailable(
+            "no runtime on this host reaches L4, which is a wall of the processor's",
+            need=missing.need if missing is not None else "hardware virtualisation",
+            have=missing.have if missing is not None else "none that was tried",
+            hint="ask for level L3; with runtime: qemu that is a machine without the processor's help",
+        )
+
+
+def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
+    if inputs.image is None:
+        raise SpecError(
+            "a machine needs an image of its own",
+            path="$.spec.image",
+            need="a folder with a root file system, which is packed for it",
+            have="host",
+            hint="name one by image: or --image",
+        )
+    if spec.network.mode != "none":
+        raise SpecError("a machine has no network", path="$.spec.network.mode", need="none", have=spec.network.mode)
+    if spec.processes.namespaces == "none":
+        raise SpecError(
+            "a machine runs in namespaces of its own",
+            path="$.spec.processes.namespaces",
+            need="all",
+            have="none",
+            hint="use runtime: process",
+        )
+    if inputs.learning:
+        raise SpecError(
+            "what a command calls can't be learned in a machine",
+            path="$.spec.runtime",
+            need="process",
+            have="qemu",
+        )
+    for index, mount in enumerate(spec.files.mounts):
+        if mount.source is not None:
+            raise SpecError(
+                "folders of this host can't be mounted in a machine",
+                path=f"$.spec.files.mounts[{index}].source",
+                need="a tmpfs",
+                have=mount.source,
+                hint="put files into the box by box.files, or into its image",
+            )
+    if spec.protections.get("landlock") == "required":
+        raise ProtectionUnavailable(
+            "files.landlock",
+            need="Landlock in the machine's kernel",
+            have="a machine whose image and mounts control files; it stands around QEMU",
+            hint="leave protections.landlock out, or use runtime: process",
+        )
+    if memory_mib(spec) < LEAST_MEMORY_MIB:
+        raise SpecError(
+            "a machine does not fit in this",
+            path="$.spec.limits.memory_mib",
+            need=f"{LEAST_MEMORY_MIB} at least, since its kernel is counted too",
+            have=str(spec.limits.memory_mib),
+        )
+
+
+def _outer_spec(spec: SandboxSpec) -> SandboxSpec:
+    """Around QEMU. The machine's size bounds what it takes, so that a cgroup is one bound more where there is one."""
+    memory = memory_mib(spec) + _AROUND_MIB if spec.limits.memory_mib is not None else None
+    return SandboxSpec(
+        level=Level.L2,
+        runtime="process",
+        processes=Processes(user=OUTER_USER),
+        limits=Limits(memory_mib=memory, cpus=spec.limits.cpus, disk_mib=_SPACE_MIB),
+        protections={"memory": "best_effort", "cpus": spec.protections.get("cpus", "required")},
+    )
+
+
+def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
+    return Machine(
+        kernel=KERNEL,
+        initramfs=FIRST_ROOT,
+        image=IMAGE,
+        memory_mib=memory_mib(spec),
+        cpus=max(1, math.ceil(spec.limits.cpus or 1)),
+        accelerator="kvm" if accelerated else "tcg",
+    )
+
+
+def _files(machine: MachineFacts, *, accelerated: bool) -> list[TemplateOp]:
+    sealed = RDONLY | NOSUID | NODEV | NOEXEC
+    (first_root, _), (image, _) = machine.files
+    shown = {KERNEL: machine.kernel.path, FIRST_ROOT: first_root, IMAGE: image}
+    ops: list[TemplateOp] = [Dir(path=PLACE[1:], mode=0o755)]
+    ops.append(File(path=OUTSIDE[1:], mode=0o444, data=b"no workload sees this file\n"))
+    for place, source in shown.items():
+        ops += [File(path=place[1:], mode=0o444, data=b""), Bind(path=place[1:], source=source, attributes=sealed)]
+    if accelerated:
+        ops += [File(path=KVM[1:], mode=0o666, data=b""), Bind(path=KVM[1:], source=KVM, attributes=NOSUID | NOEXEC)]
+    return ops
+
+
+def _rules(*, accelerated: bool) -> list[LandlockRule]:
+    rules = [LandlockRule(path=PLACE, access=landlock.READ)]
+    if accelerated:
+        rules.append(LandlockRule(path=KVM, access=landlock.DEVICES & landlock.FILE_RIGHTS))
+    return rules
+
+
+def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]) -> bytes:
+    """What our init in the machine is told, but for the moment at which it wakes up."""
+    image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
+    points, within = box_root(spec, facts, image, (), inputs.hostname, own_network=False)
+    if points:
+        raise SpecError(
+            "a mount of a machine has no place to stand",
+            path="$.spec.files.mounts",
+            need="a folder of the image, or of /tmp",
+            have=f"/{points[0].path}, which is not there",
+            hint="make it in the image",
+        )
+    stage = CommandStage(
+        rlimits=plan_limits(spec, facts, inside=True).rlimits,
+        known_capabilities=capabilities.known(facts.last_capability),
+        keep_capabilities=keep,
+        securebits=capabilities.securebits(keep),
+        umask=0o022,
+        filters=filters,
+        inherited_filters=0,
+    )
+    root = [op for op in within if _is_guest_s(op)]
+    return msgspec.msgpack.encode({"command": stage, "landlock": None, "drop_groups": True, "root": root})
+
+
+def _is_guest_s(op: RootOp) -> bool:
+    """Its first process makes /proc and devices before it is told anything."""
+    if isinstance(op, MountNew):
+        return op.kind == "tmpfs"
+    return isinstance(op, Private | Share | MakeDir | MakeFile | Hostname)

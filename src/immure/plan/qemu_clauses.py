@@ -1,0 +1,96 @@
+"""The clauses of a plan with a virtual machine. Pure."""
+
+from __future__ import annotations
+
+from immure.host.facts import MachineFacts
+from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, own_limits
+from immure.plan.report import Clause
+from immure.spec.models import SandboxSpec
+
+
+def qemu_clauses(
+    spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
+) -> tuple[Clause, ...]:
+    """A clause for each thing that the spec asks for. `cpus` is that of the box around QEMU."""
+    profile, limits = spec.syscalls.profile, spec.limits
+    return (
+        Clause(
+            clause="runtime",
+            wanted=spec.runtime,
+            got="exact",
+            by=f"QEMU {machine.qemu.version}, {_accelerated(machine)}",
+        ),
+        Clause(
+            clause="syscalls.profile",
+            wanted=profile if isinstance(profile, str) else "inline",
+            got="exact",
+            by="seccomp in the machine; QEMU has filters of its own on the host",
+        ),
+        Clause(
+            clause="files.landlock",
+            wanted=spec.files.landlock,
+            got="approximated",
+            by="the machine's disk, which holds its image and nothing of the host; Landlock stands around QEMU",
+            why="a folder's rights are those of its mount, and nothing is denied below it",
+        ),
+        Clause(
+            clause="network.mode",
+            wanted=spec.network.mode,
+            got="exact",
+            by="a machine without a network device, with lo",
+        ),
+        Clause(
+            clause="processes.namespaces",
+            wanted=spec.processes.namespaces,
+            got="stronger",
+            by="the machine's kernel, in an outer box with all namespaces",
+        ),
+        Clause(
+            clause="processes.capabilities",
+            wanted=" ".join(spec.processes.capabilities.add) or "none",
+            got="stronger",
+            by=f"capability sets {keep:#x} in the machine, which mean nothing to this host",
+        ),
+        Clause(
+            clause="processes.user", wanted=str(spec.processes.user), got="exact", by="a user of the machine's kernel"
+        ),
+        *(
+            Clause(
+                clause=f"files.mounts[{index}]",
+                wanted=f"tmpfs {mount.tmpfs}",
+                got="exact",
+                by="the machine's own memory",
+            )
+            for index, mount in enumerate(spec.files.mounts)
+        ),
+        Clause(
+            clause="limits.memory_mib",
+            wanted=str(limits.memory_mib or f"{memory_mib} (default)"),
+            got="exact",
+            by="the machine's memory, its kernel's included",
+        ),
+        cpus
+        if limits.cpus
+        else Clause(clause="limits.cpus", wanted="1 (default)", got="exact", by="the machine has one processor"),
+        Clause(
+            clause="limits.pids",
+            wanted=str(limits.pids or f"{DEFAULT_PIDS} (default)"),
+            got="approximated",
+            by="RLIMIT_NPROC in the machine",
+            why="counts the processes and threads of one user of the box",
+        ),
+        Clause(
+            clause="limits.disk_mib",
+            wanted=str(limits.disk_mib or f"{DEFAULT_DISK_MIB} (default)"),
+            got="exact",
+            by="tmpfs size, within the machine's memory",
+        ),
+        *own_limits(spec),
+    )
+
+
+def _accelerated(machine: MachineFacts) -> str:
+    if machine.kvm.kind == "hardware":
+        return "on the processor's virtualisation"
+    missing = machine.kvm.missing
+    return "emulated in software" + (f": this host has {missing.have}" if missing is not None else "")

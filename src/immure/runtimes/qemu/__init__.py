@@ -1,0 +1,1 @@
+"""Boxes in virtual machines that QEMU runs."""
