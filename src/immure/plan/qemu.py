@@ -15,7 +15,7 @@ from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, KvmFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
 from immure.plan.image import make_image
-from immure.plan.limits import plan_limits
+from immure.plan.limits import DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
 from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
 from immure.plan.operations import (
@@ -241,8 +241,9 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
             have=f"/{points[0].path}, which is not there",
             hint="make it in the image",
         )
+    pids = spec.limits.pids or DEFAULT_PIDS
     stage = CommandStage(
-        rlimits=plan_limits(spec, facts, inside=True).rlimits,
+        rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, pids, pids)),
         known_capabilities=capabilities.known(facts.last_capability),
         keep_capabilities=keep,
         securebits=capabilities.securebits(keep),

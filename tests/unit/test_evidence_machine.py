@@ -1,0 +1,120 @@
+"""The judgement of a box in a machine: each part, broken on either side, does not hold, and the level falls with it."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from machine_readbacks import EXPECTED, VMM, judged, readback
+from readbacks import HOST
+from sentry_readbacks import Change, all_of, line, put
+
+from immure.evidence.levels import L2_PARTS, award, boundary_of
+from immure.evidence.machine import judge_machine
+
+FILTER, PRIVILEGES, CAPABILITIES = "syscalls.default_deny", "identity.no_new_privs", "identity.capabilities"
+MAC, NETWORK, HOST_ROOT, KERNEL = "files.mac", "network.namespace", "identity.no_host_root", "kernel.machine"
+
+
+def level(parts: dict[str, bool], *, hardware: bool = False) -> str:
+    held = frozenset(part for part, one in parts.items() if one)
+    return award(held, boundary_of(held), hardware=hardware)
+
+
+def test_a_whole_readback_comes_to_what_the_processor_gives() -> None:
+    parts = judged(readback())
+    assert set(parts) == L2_PARTS | {KERNEL}
+    assert all(parts.values()), parts
+    assert (level(parts), level(parts, hardware=True)) == ("L3", "L4")
+
+
+#: What is done to the readback, and the parts that do not hold then.
+BROKEN: dict[str, tuple[Change, set[str]]] = {
+    "no filter within": (line("inside/status", "Seccomp", "0"), {FILTER}),
+    "another filter around it": (put("filter/0", b"\x06\0\0\0\0\0\xff\x7f"), {FILTER}),
+    "no filter around it": (line("status", "Seccomp", "0"), {FILTER}),
+    "the call comes through": (put("inside/attempt/unknown_call", 0), {FILTER}),
+    "a setuid mode is allowed": (put("inside/attempt/setuid_mode", 2), {FILTER}),
+    "privileges are to be had within": (
+        all_of(line("inside/status", "NoNewPrivs", "0"), put("inside/no_new_privs", b"0")),
+        {PRIVILEGES},
+    ),
+    "privileges are to be had around it": (line("status", "NoNewPrivs", "0"), {PRIVILEGES}),
+    "a capability within": (line("inside/status", "CapEff", "0000000000200000"), {CAPABILITIES}),
+    "a capability around it": (line("status", "CapPrm", "000001ffffffffff"), {CAPABILITIES}),
+    "a file around it": (put("inside/attempt/outside_file", 0), {MAC}),
+    "a writable image": (put("inside/attempt/write_image", 0), {MAC}),
+    "nothing was there to be reached": (put("inside/outer_opens", b"0"), {MAC}),
+    "no Landlock around it": (put("sentinel.after", 0), {MAC}),
+    "a way to others": (put("inside/attempt/network", 0), {NETWORK}),
+    "an interface": (put("inside/interfaces", b"lo\neth0\nsit0"), {NETWORK}),
+    "the host's network": (put("ns/net", HOST["ns/net"].to_bytes(8, "little")), {NETWORK}),
+    "the host's processes": (put("ns/pid", HOST["ns/pid"].to_bytes(8, "little")), {"processes.pid_namespace"}),
+    "the host's root in the map": (put("uid_map", b"0 0 65536\n"), {HOST_ROOT}),
+    "the host's kernel": (put("inside/uname", b"Linux\x006.18.44\0#1 SMP PREEMPT_DYNAMIC\0x86_64"), {KERNEL}),
+    "the host's kernel by another name": (
+        put("inside/uname", b"Linux\x002.6.78\0#1 SMP PREEMPT_DYNAMIC\0x86_64"),
+        {KERNEL},
+    ),
+    "another program": (put(f"{VMM}/exe", b"/usr/bin/python3"), {KERNEL}),
+    "a program that can't be seen": (put(f"{VMM}/exe", b"Permission denied"), {KERNEL}),
+    "a process beside it": (
+        all_of(put("vmm/8601/exe", b"/usr/bin/sh"), put("vmm/8601/status", b"NoNewPrivs:\t1\nSeccomp:\t2\n")),
+        {KERNEL},
+    ),
+    "two of them": (
+        all_of(
+            put("vmm/8601/exe", b"/usr/bin/qemu-system-x86_64"),
+            put("vmm/8601/status", b"NoNewPrivs:\t1\nSeccomp:\t2\n"),
+        ),
+        {KERNEL},
+    ),
+    "a machine without a filter": (line(f"{VMM}/status", "Seccomp", "0"), {KERNEL}),
+    "a machine in a strict mode": (line(f"{VMM}/status", "Seccomp", "1"), {KERNEL}),
+    "a machine that could gain privileges": (line(f"{VMM}/status", "NoNewPrivs", "0"), {KERNEL}),
+    "no machine": (all_of(put(f"{VMM}/exe", None), put(f"{VMM}/status", None)), {KERNEL}),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_what_is_broken_does_not_hold(name: str) -> None:
+    change, missing = BROKEN[name]
+    items = readback()
+    change(items)
+    parts = judged(items)
+    assert {part for part, held in parts.items() if not held} == missing
+    assert level(parts, hardware=True) < "L3"
+    findings = {one.part: one for one in judge_machine(items, EXPECTED, HOST)}
+    assert all(findings[part].why for part in missing)
+
+
+def test_what_can_not_be_read_does_not_hold() -> None:
+    for name in readback():
+        if name in ("inside/no_new_privs", "inside/ambient", "ns/cgroup", "cgroup", "filter/0"):
+            # Of these another tells the same, or no part is about them. Without the first filter a plain user has read.
+            continue
+        for value in (None, b"") if name == "host/uname" else (None, b"", b"\xff\0?"):
+            items = readback()
+            put(name, value)(items)
+            assert level(judged(items), hardware=True) < "L3", (name, value)
+
+
+def test_nothing_read_is_nothing_held() -> None:
+    assert not any(judged({}).values())
+    assert level(judged({}), hardware=True) == "L0"
+
+
+@given(st.sets(st.sampled_from(sorted(BROKEN))))
+def test_what_is_broken_together_is_no_better(names: set[str]) -> None:
+    items = readback()
+    for name in sorted(names):
+        try:
+            BROKEN[name][0](items)
+        except KeyError:
+            # Another has taken it away already.
+            continue
+    assert (level(judged(items), hardware=True) == "L4") == (not names)
+
+
+def test_a_profile_that_allows_by_default_does_not_hold() -> None:
+    assert not judged(readback(), default_deny=False)[FILTER]

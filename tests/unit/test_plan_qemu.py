@@ -1,0 +1,183 @@
+"""The plan of a box in a virtual machine."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+from hosts import SINGLE, V1, make_facts, make_inputs, make_spec, of_kind, plain_facts
+
+from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
+from immure.host.facts import HostFacts, ImageEntry, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts
+from immure.plan.compile import compile_plan, runtime_of
+from immure.plan.filters import compile_filters
+from immure.plan.launching import make_launch
+from immure.plan.model import Plan
+from immure.plan.operations import Bind, File
+from immure.plan.qemu import IMAGE, KERNEL, PLACE
+from immure.policy.seccomp import load_preset
+from immure.spec.models import SandboxSpec
+
+SLOW = KvmFacts("emulating", 790, Missing(need="hardware virtualisation", have="an emulator"))
+HARDWARE = KvmFacts("hardware", 1)
+FOLDER = ImageFolder(
+    path="/images/one",
+    entries=(ImageEntry(name="bin", kind="folder"), ImageEntry(name="etc", kind="folder")),
+    places={},
+    listing=("x", ()),
+)
+
+
+def machine(**changes: Any) -> MachineFacts:
+    facts = {
+        "qemu": ProgramFacts("/usr/bin/qemu-system-x86_64", "7.2.22", (1,)),
+        "kernel": ProgramFacts("/boot/guest", "", (2,)),
+        "files": (("/cache/first.cpio", (3,)), ("/cache/image.erofs", (4,))),
+        "kvm": SLOW,
+    }
+    return MachineFacts(**{**facts, **changes})
+
+
+def inputs_of(spec: SandboxSpec, **changes: Any) -> Any:
+    around = compile_filters(load_preset("default"), arch="x86_64", kernel=(6, 12), keep=0)
+    given = {"image": FOLDER, "machine": machine(), "kvm": SLOW, "around": around, **changes}
+    return msgspec.structs.replace(make_inputs(spec), **given)
+
+
+def compiled(spec: SandboxSpec, facts: HostFacts | None = None, **changes: Any) -> Plan:
+    return compile_plan(spec, facts or make_facts(), inputs_of(spec, **changes))
+
+
+def spec_of(**fields: Any) -> SandboxSpec:
+    return make_spec(**{"level": "L3", "runtime": "qemu", "image": "/images/one", **fields})
+
+
+def guest(plan: Plan) -> dict[str, Any]:
+    return msgspec.msgpack.decode(plan.guest)
+
+
+def argument(plan: Plan, option: str) -> str:
+    return plan.carrier[plan.carrier.index(option) + 1]
+
+
+class TestLevels:
+    def test_l4_is_a_machine_by_itself(self) -> None:
+        assert runtime_of(make_spec(level="L4")) == "qemu"
+        assert runtime_of(make_spec(level="L3")) == "gvisor"
+
+    def test_l4_is_hardware(self) -> None:
+        plan = compiled(spec_of(level="L4"), kvm=HARDWARE, machine=machine(kvm=HARDWARE))
+        assert (argument(plan, "-accel"), argument(plan, "-cpu")) == ("kvm", "host")
+        assert plan.expects["hardware"] is True
+        assert "dev/kvm" in {op.path for op in of_kind(plan.template, Bind)}
+        assert "/dev/kvm" in {rule.path for rule in plan.landlock.rules}  # type: ignore[union-attr]
+        for kvm in (SLOW, None, KvmFacts("absent", None, Missing(need="a", have="an emulator"))):
+            with pytest.raises(RuntimeUnavailable, match="L4"):
+                compiled(spec_of(level="L4"), kvm=kvm)
+
+    def test_l3_does_without(self) -> None:
+        plan = compiled(spec_of())
+        assert argument(plan, "-accel") == "tcg"
+        assert plan.expects["hardware"] is False
+        assert "/dev/kvm" not in {op.source for op in of_kind(plan.template, Bind)}
+        (clause,) = [one for one in plan.report if one.clause == "runtime"]
+        assert "an emulator" in clause.by
+
+    def test_what_is_missing_is_told(self) -> None:
+        missing = Missing(need="QEMU", have="none", command="get it")
+        with pytest.raises(RuntimeUnavailable, match="QEMU") as caught:
+            compiled(spec_of(), machine=missing)
+        assert caught.value.hint == "get it"
+
+    def test_a_qemu_that_no_box_shows(self) -> None:
+        with pytest.raises(RuntimeUnavailable, match="/opt/qemu"):
+            compiled(spec_of(), machine=machine(qemu=ProgramFacts("/opt/qemu", "9", (1,))))
+
+
+class TestOuter:
+    def test_it_is_a_box_of_l2(self) -> None:
+        plan = compiled(spec_of())
+        assert plan.landlock is not None
+        assert plan.command.filters
+        assert plan.command.keep_capabilities == 0
+        assert plan.spare_network
+        assert plan.expects["around"]["landlock_abi"] == 7  # type: ignore[index]
+
+    def test_it_shows_what_is_booted_and_cannot_be_written(self) -> None:
+        plan = compiled(spec_of())
+        binds = {op.path: op for op in of_kind(plan.template, Bind) if op.path.startswith(PLACE[1:])}
+        assert {f"/{path}": op.source for path, op in binds.items()} == {
+            KERNEL: "/boot/guest",
+            f"{PLACE}/initramfs": "/cache/first.cpio",
+            IMAGE: "/cache/image.erofs",
+        }
+        assert {op.attributes for op in binds.values()} == {15}
+        assert [op.data for op in of_kind(plan.template, File) if op.path == "machine/outside"] == [
+            b"no workload sees this file\n"
+        ]
+        assert "/images/one" not in str(plan.template)
+
+    @pytest.mark.parametrize("facts", [make_facts(cgroups=V1), plain_facts(), plain_facts(ids=SINGLE)], ids=str)
+    def test_memory_is_the_machine_s(self, facts: HostFacts) -> None:
+        plan = compiled(spec_of(limits={"memory_mib": 256}), facts)
+        assert argument(plan, "-m") == "256M"
+        limits = {limit.file: int(limit.value) >> 20 for limit in plan.cgroup if limit.controller == "memory"}
+        assert limits == ({"memory.limit_in_bytes": 256 + 160} if facts.cgroups else {})
+        (clause,) = [one for one in plan.report if one.clause == "limits.memory_mib"]
+        assert clause.got == "exact"
+
+    def test_processors(self) -> None:
+        plan = compiled(spec_of(limits={"cpus": 2.5}), make_facts(cgroups=V1))
+        assert argument(plan, "-smp") == "3"
+        assert "cpu" in {limit.controller for limit in plan.cgroup}
+        with pytest.raises(ProtectionUnavailable, match="cpus"):
+            compiled(spec_of(limits={"cpus": 2.5}), plain_facts())
+        best = spec_of(limits={"cpus": 2.5}, protections={"cpus": "best_effort"})
+        (clause,) = [one for one in compiled(best, plain_facts()).report if one.clause == "limits.cpus"]
+        assert clause.got == "unenforceable"
+
+
+class TestWithin:
+    def test_our_init_gets_the_last_stage_and_no_mounts_of_its_kernel(self) -> None:
+        told = guest(compiled(spec_of()))
+        assert told["drop_groups"]
+        assert told["command"]["filters"]
+        assert told["command"]["inherited_filters"] == 0
+        assert {op["op"] for op in told["root"]} == {"private", "hostname"}
+        assert "moment" not in told, "that is each box's own"
+
+    def test_a_tmpfs(self) -> None:
+        told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))
+        assert [op["path"] for op in told["root"] if op["op"] == "mount"] == ["/tmp/own"]
+        with pytest.raises(SpecError, match="no place to stand"):
+            compiled(spec_of(files={"mounts": [{"tmpfs": "/new", "size_mib": 2}]}))
+
+    @pytest.mark.parametrize(
+        ("fields", "changes", "match"),
+        [
+            ({"image": "host"}, {"image": None}, "image of its own"),
+            ({"level": "L1", "network": {"mode": "host"}}, {}, "no network"),
+            ({"level": "L1", "processes": {"namespaces": "none"}}, {}, "namespaces"),
+            ({"limits": {"memory_mib": 63}}, {}, "64 at least"),
+            ({}, {"learning": True}, "learned"),
+            ({"files": {"mounts": [{"source": "/a", "target": "/b"}]}}, {}, "can't be mounted"),
+        ],
+        ids=str,
+    )
+    def test_what_it_can_not_have(self, fields: dict[str, Any], changes: dict[str, Any], match: str) -> None:
+        with pytest.raises(SpecError, match=match):
+            compiled(spec_of(**fields), **changes)
+
+
+def test_the_launch_names_what_it_depends_on() -> None:
+    spec = spec_of()
+    inputs = inputs_of(spec)
+    launch = make_launch(compile_plan(spec, make_facts(), inputs), spec, make_facts(), inputs)
+    assert launch.programs == (
+        ("/usr/bin/qemu-system-x86_64", (1,)),
+        ("/boot/guest", (2,)),
+        ("/cache/first.cpio", (3,)),
+        ("/cache/image.erofs", (4,)),
+    )
+    assert (launch.runtime, launch.mac) == ("qemu", "qemu/7.2.22")
