@@ -17,8 +17,6 @@ from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
 from immure.runtimes.process.stem import Ended
 
-#: How long the carrier and the init within may take to greet.
-START_S = 30.0
 _SAID_BYTES = 16 * 1024
 _MOST_SAID = 1000
 
@@ -41,11 +39,11 @@ class CarriedBox(GuestBox):
         configuration: bytes,
         *,
         drive: Callable[[Pump], Driver],
+        start_s: float,
         sources: list[int] | None = None,
         adopts: Adopts | None = None,
-        start_s: float = START_S,
     ) -> None:
-        """`adopts` is for a kernel that is restored."""
+        """The carrier and the init within have `start_s` to greet. `adopts` is for a kernel that is restored."""
         self.outer = Box(spawner, launch, one_shot=False, sources=sources)
         self._said = -1
         self._cgroup: bytes | None = None

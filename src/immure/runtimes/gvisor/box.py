@@ -21,8 +21,8 @@ from immure.runtimes.gvisor.images import make_folder, take_over
 from immure.runtimes.gvisor.sentry import SentryReading
 from immure.runtimes.process.spawner import Spawner
 
-#: How long an image may take to be written.
-CHECKPOINT_S = 120.0
+#: How long a Sentry and its init may take to greet, and an image to be written.
+START_S, CHECKPOINT_S = 30.0, 120.0
 #: How long what has started a Sentry may go on beside it.
 _CARRIER_S = 5.0
 
@@ -45,7 +45,7 @@ class GVisorBox(CarriedBox):
         """`adopts` is for a Sentry that is restored."""
         #: Held by whoever has its Sentry report: that can be one alone.
         self.tracing = threading.Lock()
-        super().__init__(spawner, launch, launch.guest, drive=drive, sources=sources, adopts=adopts)
+        super().__init__(spawner, launch, launch.guest, drive=drive, start_s=START_S, sources=sources, adopts=adopts)
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
