@@ -52,6 +52,7 @@ def readback() -> Items:
         "inside/outer_opens": b"1",
         "host/uname": b"6.18.44\0#1 SMP PREEMPT_DYNAMIC",
         f"{VMM}/exe": PROGRAM.encode(),
+        f"{VMM}/kvm": b"nothing",
         f"{VMM}/status": b"Name:\tqemu-system-x86\nNoNewPrivs:\t1\nSeccomp:\t2\n",
     }
 

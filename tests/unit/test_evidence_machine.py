@@ -7,25 +7,42 @@ from hypothesis import given
 from hypothesis import strategies as st
 from machine_readbacks import EXPECTED, VMM, judged, readback
 from readbacks import HOST
-from sentry_readbacks import Change, all_of, line, put
+from sentry_readbacks import Change, Items, all_of, line, put
 
-from immure.evidence.levels import L2_PARTS, award, boundary_of
+from immure.evidence.levels import L2_PARTS, award, boundary_of, has_hardware
 from immure.evidence.machine import judge_machine
 
 FILTER, PRIVILEGES, CAPABILITIES = "syscalls.default_deny", "identity.no_new_privs", "identity.capabilities"
 MAC, NETWORK, HOST_ROOT, KERNEL = "files.mac", "network.namespace", "identity.no_host_root", "kernel.machine"
+HARDWARE = "kernel.hardware"
 
 
-def level(parts: dict[str, bool], *, hardware: bool = False) -> str:
+def level(parts: dict[str, bool]) -> str:
     held = frozenset(part for part, one in parts.items() if one)
-    return award(held, boundary_of(held), hardware=hardware)
+    return award(held, boundary_of(held), hardware=has_hardware(held))
+
+
+def on_hardware() -> Items:
+    return {**readback(), f"{VMM}/kvm": b"a machine"}
 
 
 def test_a_whole_readback_comes_to_what_the_processor_gives() -> None:
     parts = judged(readback())
     assert set(parts) == L2_PARTS | {KERNEL}
     assert all(parts.values()), parts
-    assert (level(parts), level(parts, hardware=True)) == ("L3", "L4")
+    assert level(parts) == "L3"
+    parts = judged(on_hardware(), hardware=True)
+    assert set(parts) == L2_PARTS | {KERNEL, HARDWARE}
+    assert level(parts) == "L4"
+
+
+@pytest.mark.parametrize("opened", [b"nothing", b"", b"Permission denied", None])
+def test_a_machine_that_is_not_kvm_s_is_no_l4(opened: bytes | None) -> None:
+    items = on_hardware()
+    put(f"{VMM}/kvm", opened)(items)
+    parts = judged(items, hardware=True)
+    assert (parts[HARDWARE], level(parts)) == (False, "L3")
+    assert level(judged(on_hardware())) == "L3", "nor is one that was not to be"
 
 
 #: What is done to the readback, and the parts that do not hold then.
@@ -83,37 +100,37 @@ def test_what_is_broken_does_not_hold(name: str) -> None:
     change(items)
     parts = judged(items)
     assert {part for part, held in parts.items() if not held} == missing
-    assert level(parts, hardware=True) < "L3"
+    assert level(parts) < "L3"
     findings = {one.part: one for one in judge_machine(items, EXPECTED, HOST)}
     assert all(findings[part].why for part in missing)
 
 
 def test_what_can_not_be_read_does_not_hold() -> None:
     for name in readback():
-        if name in ("inside/no_new_privs", "inside/ambient", "ns/cgroup", "cgroup", "filter/0"):
+        if name in ("inside/no_new_privs", "inside/ambient", "ns/cgroup", "cgroup", "filter/0", f"{VMM}/kvm"):
             # Of these another tells the same, or no part is about them. Without the first filter a plain user has read.
             continue
         for value in (None, b"") if name == "host/uname" else (None, b"", b"\xff\0?"):
             items = readback()
             put(name, value)(items)
-            assert level(judged(items), hardware=True) < "L3", (name, value)
+            assert level(judged(items)) < "L3", (name, value)
 
 
 def test_nothing_read_is_nothing_held() -> None:
     assert not any(judged({}).values())
-    assert level(judged({}), hardware=True) == "L0"
+    assert level(judged({})) == "L0"
 
 
 @given(st.sets(st.sampled_from(sorted(BROKEN))))
 def test_what_is_broken_together_is_no_better(names: set[str]) -> None:
-    items = readback()
+    items = on_hardware()
     for name in sorted(names):
         try:
             BROKEN[name][0](items)
         except KeyError:
             # Another has taken it away already.
             continue
-    assert (level(judged(items), hardware=True) == "L4") == (not names)
+    assert (level(judged(items, hardware=True)) == "L4") == (not names)
 
 
 def test_a_profile_that_allows_by_default_does_not_hold() -> None:

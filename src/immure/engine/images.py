@@ -20,6 +20,7 @@ from immure.host.native import native_program
 from immure.plan.initramfs import initramfs
 
 PACKER = "mkfs.erofs"
+GET_PACKER = "install it (Debian, Fedora: erofs-utils)"
 #: An image is made anew when it is older than so many others.
 _MOST = 8
 _FORM = 1
@@ -92,7 +93,7 @@ def _pack(folder: str, place: Path) -> None:
             "an image can't be packed for a machine",
             need=PACKER,
             have="none on PATH",
-            hint="install it (Debian, Fedora: erofs-utils)",
+            hint=GET_PACKER,
         )
     inbox = place.with_name(f"{place.name}.d")
     inbox.mkdir(mode=0o700)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 
-from immure.engine.images import first_root, packed_folder
+from immure.engine.images import GET_PACKER, PACKER, first_root, packed_folder
 from immure.engine.kvm import kvm_facts
 from immure.errors import SpecError
 from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
@@ -13,7 +14,10 @@ from immure.host.machines import find_kernel, find_qemu, identity_of
 
 def missing_for_machines() -> tuple[Missing, ...]:
     """What this host lacks for any machine, whoever runs its kernel."""
-    return tuple(one for one in (find_qemu(), find_kernel()) if isinstance(one, Missing))
+    found = [one for one in (find_qemu(), find_kernel()) if isinstance(one, Missing)]
+    if shutil.which(PACKER) is None:
+        found.append(Missing(need=f"{PACKER}, by which images are packed", have="none on PATH", command=GET_PACKER))
+    return tuple(found)
 
 
 def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:

@@ -9,7 +9,7 @@ import os
 from time import perf_counter_ns
 
 from immure.errors import BoxLost, LevelNotReached
-from immure.evidence.levels import award, boundary_of, capped_by
+from immure.evidence.levels import award, boundary_of, capped_by, has_hardware
 from immure.evidence.readback import Finding, held_parts, judge
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
@@ -51,7 +51,7 @@ class Measured:
         self.items = items
         self.findings = findings
         held = held_parts(findings)
-        self.awarded = award(held, boundary_of(held), hardware=bool(launch.expected.get("hardware")))
+        self.awarded = award(held, boundary_of(held), hardware=has_hardware(held))
         self._bases: tuple[int, int] | None = None
         if launch.root and not launch.carrier and items.get("map/uid"):
             # As root a box has one range: `0 BASE SIZE`.

@@ -35,6 +35,11 @@ def boundary_of(held: frozenset[str]) -> Boundary:
     return "user_kernel" if "kernel.user_space" in held else "kernel"
 
 
+def has_hardware(held: frozenset[str]) -> bool:
+    """Whether the wall of a machine was seen to be the processor's."""
+    return {"kernel.machine", "kernel.hardware"} <= held
+
+
 def award(held: frozenset[str], boundary: str = "kernel", *, hardware: bool = False) -> str:
     """The level that these parts come to.
 

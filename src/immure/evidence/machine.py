@@ -29,7 +29,7 @@ _ENDS = frozenset({"sit0"})
 def judge_machine(
     items: dict[str, bytes], expected: dict[str, Any], host_namespaces: dict[str, int]
 ) -> tuple[Finding, ...]:
-    """A finding for every part of the levels, and `kernel.machine`.
+    """A finding for every part of the levels, `kernel.machine`, and `kernel.hardware` where that is expected.
 
     `items` are those of the outer box's witness, `inside/…` of the attestation within and `vmm/PID/…` of what runs in
     the outer box. A part holds where it does on both sides. What could not be read does not hold.
@@ -45,7 +45,8 @@ def judge_machine(
     )
     both = {one.part: _both(one, around[one.part]) for one in within}
     rest = (with_attempts(one, items, expected, _HERE, _ENDS) for one in around.values() if one.part not in both)
-    return (*both.values(), *rest, _kernel(items, expected))
+    hardware = (_hardware(items),) if expected["hardware"] else ()
+    return (*both.values(), *rest, _kernel(items, expected), *hardware)
 
 
 def _both(within: Finding, around: Finding) -> Finding:
@@ -54,6 +55,13 @@ def _both(within: Finding, around: Finding) -> Finding:
         return within
     why = f"around QEMU: {around.why} ({around.observed})" if not around.held else within.why
     return Finding(within.part, around.held, within.observed, why)
+
+
+def _hardware(items: dict[str, bytes]) -> Finding:
+    """That KVM is hardware's was tried before; that this machine is KVM's is seen by what its QEMU has open."""
+    opened = [value for name, value in items.items() if name.startswith("vmm/") and name.endswith("/kvm")]
+    observed = f"QEMU has {b' '.join(opened).decode('utf-8', 'replace') or 'nothing'} of KVM open"
+    return Finding("kernel.hardware", opened == [b"a machine"], observed, "the machine is not KVM's")
 
 
 def _kernel(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:

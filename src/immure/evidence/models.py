@@ -7,7 +7,7 @@ from typing import Literal
 
 from msgspec import Struct
 
-from immure.evidence.levels import award, boundary_of, capped_by
+from immure.evidence.levels import award, boundary_of, capped_by, has_hardware
 from immure.evidence.readback import Finding, held_parts
 from immure.plan.launch import Launch
 
@@ -58,7 +58,7 @@ def make_evidence(
     """The evidence of a box, taken before its first command; in one that was `restored`, others may have run before."""
     held = held_parts(findings)
     boundary = boundary_of(held)
-    hardware = boundary == "vm" and bool(launch.expected.get("hardware"))
+    hardware = has_hardware(held)
     return Evidence(
         schema="immure.evidence/v1",
         box=box,
