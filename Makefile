@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench.ends
 	$(PYTHON) -m bench
 	$(PYTHON) -m bench.sentry
+	$(PYTHON) -m bench.machine
 
 format: $(STAMP)
 	$(VENV)/bin/ruff format .

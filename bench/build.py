@@ -15,6 +15,7 @@ COMMAND = ("cc", "-std=gnu17", "-O2", "-static", "-Wall", "-Wextra")
 PROGRAMS = {
     "floor": ("floor.h", "box.c", "command.c", "floor.c", "root.c", "spawner.c", "template.c"),
     "inside": ("inside.c",),
+    "poweroff": ("poweroff.c",),
     "per_call": ("per_call.c",),
     "vfork_exec": ("vfork_exec.c",),
 }

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 
-from bench import gvisor, peers, subjects
+from bench import gvisor, machines, peers, subjects
 from bench.rivals import RIVALS
 
 SUBJECTS = {
@@ -19,6 +19,7 @@ SUBJECTS = {
     "immure-cli": subjects.cli_subject,
     **{rival.name: rival.subject for rival in RIVALS},
     **gvisor.SUBJECTS,
+    **machines.SUBJECTS,
 }
 
 Once = Callable[[], Mapping[str, int] | None]
