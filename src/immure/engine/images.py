@@ -16,6 +16,7 @@ from immure.engine import cache
 from immure.engine.local import run
 from immure.errors import RuntimeUnavailable, SetupFailed
 from immure.host.content import content_sha256
+from immure.host.machines import identity_of
 from immure.host.native import native_program
 from immure.plan.initramfs import initramfs
 
@@ -41,10 +42,9 @@ def packed_folder(folder: str) -> Path:
 
 def first_root() -> Path:
     """The initramfs with our init of this version."""
-    program = Path(native_program()).read_bytes()
-    archive = initramfs(program)
-    name = sha256(archive).hexdigest()[:32]
-    return _kept(f"{name}.cpio", lambda place: place.write_bytes(archive))
+    program = Path(native_program())
+    name = sha256(f"{_FORM} {identity_of(str(program))}".encode()).hexdigest()[:32]
+    return _kept(f"{name}.cpio", lambda place: place.write_bytes(initramfs(program.read_bytes())))
 
 
 def _kept(name: str, make: Callable[[Path], object]) -> Path:
@@ -81,10 +81,11 @@ def _folder() -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the oldest. A machine that has one open keeps it."""
-    found = sorted(folder.glob("*.erofs"), key=lambda one: one.stat().st_mtime_ns)
-    for one in found[:-_MOST]:
-        one.unlink(missing_ok=True)
+    """Removes the oldest of each kind. A machine that has one open keeps it."""
+    for kind in ("*.erofs", "*.cpio"):
+        found = sorted(folder.glob(kind), key=lambda one: one.stat().st_mtime_ns)
+        for one in found[:-_MOST]:
+            one.unlink(missing_ok=True)
 
 
 def _pack(folder: str, place: Path) -> None:
