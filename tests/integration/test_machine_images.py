@@ -132,6 +132,19 @@ def test_old_ones_make_room(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert [one.exists() for one in made] == [False, False, True, True]
 
 
+def test_what_a_killed_caller_left_is_removed(folder: Path) -> None:
+    packed_folder(str(folder))
+    place = Path(os.environ["XDG_CACHE_HOME"], "immure/images")
+    (place / ".old.d").mkdir()
+    for name in (".old.d/image", ".old", ".new"):
+        (place / name).write_bytes(b"part")
+    for name in (".old.d", ".old"):
+        os.utime(place / name, (1, 1))
+    (folder / "usr/more").touch()
+    packed_folder(str(folder))
+    assert [one.name for one in place.glob(".*")] == [".new"], "one may be under way"
+
+
 def test_the_first_root_is_made_once() -> None:
     first = first_root()
     assert first.read_bytes().startswith(b"070701")

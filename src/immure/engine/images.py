@@ -8,7 +8,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from hashlib import sha256
 from pathlib import Path
 
@@ -26,6 +27,8 @@ GET_PACKER = "install it (Debian, Fedora: erofs-utils)"
 _MOST = 8
 _FORM = 1
 _SAID = 1000
+#: Nobody packs for so long.
+_ABANDONED_S = 86_400
 #: Everything is the machine's root's, and nothing tells when it was packed.
 _OPTIONS = ("-T", "0", "--all-root", "-U", "00000000-0000-4000-8000-000000000000")
 
@@ -81,11 +84,28 @@ def _folder() -> Path:
 
 
 def _sweep(folder: Path) -> None:
-    """Removes the oldest of each kind. A machine that has one open keeps it."""
+    """Removes the oldest of each kind, and what killed callers have left. A machine keeps what it has open."""
     for kind in ("*.erofs", "*.cpio"):
-        found = sorted(folder.glob(kind), key=lambda one: one.stat().st_mtime_ns)
-        for one in found[:-_MOST]:
+        for one, _ in _by_age(folder.glob(kind))[:-_MOST]:
             one.unlink(missing_ok=True)
+    abandoned = time.time() - _ABANDONED_S
+    for one, changed in _by_age(folder.glob(".*")):
+        if changed < abandoned:
+            if one.is_dir():
+                shutil.rmtree(one, ignore_errors=True)
+            else:
+                one.unlink(missing_ok=True)
+
+
+def _by_age(found: Iterable[Path]) -> list[tuple[Path, float]]:
+    """The oldest first. Others may remove them meanwhile."""
+    seen: list[tuple[Path, float]] = []
+    for one in found:
+        try:
+            seen.append((one, one.lstat().st_mtime))
+        except FileNotFoundError:
+            continue
+    return sorted(seen, key=lambda one: one[1])
 
 
 def _pack(folder: str, place: Path) -> None:
