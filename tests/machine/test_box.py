@@ -256,6 +256,22 @@ class TestCommandLine:
             )
             assert (ended.returncode, ended.stdout, ended.stderr) == (0, "immure-guest\n", "")
 
+    def test_a_box_that_is_kept(self, image: Path) -> None:
+        name = f"machine-{os.getpid()}"
+        spec = ("--runtime", "qemu", "--level", "L3", "--image", str(image), "-w", "/")
+        try:
+            assert self.command("run", "--keep", "--name", name, *spec, "--", "/bin/true").returncode == 0
+            assert self.command("exec", name, "--", "/bin/cat", "/proc/1/comm").stdout == "immure-guest\n"
+            assert self.command("exec", "-t", name, "--", "/bin/stty", "size").stdout == "24 80\n"
+            for verb, state in (("pause", "paused"), ("resume", "ready")):
+                assert self.command(verb, name).returncode == 0
+                assert state in self.command("ps").stdout
+            refused = self.command("trace", name)
+            assert (refused.returncode, "gvisor" in refused.stderr) == (2, True)
+        finally:
+            ended = self.command("kill", name)
+        assert ended.returncode == 0
+
     def test_dry_run(self, image: Path) -> None:
         ended = self.command("run", "--dry-run", "--runtime", "qemu", "--level", "L3", "--image", str(image), "--", "x")
         assert "microvm" in ended.stdout

@@ -146,6 +146,7 @@ class TestWithin:
         assert told["command"]["inherited_filters"] == 0
         assert {op["op"] for op in told["root"]} == {"private", "hostname"}
         assert "moment" not in told, "that is each box's own"
+        assert not compiled(spec_of()).terminals
 
     def test_a_tmpfs(self) -> None:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))

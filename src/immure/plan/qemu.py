@@ -75,6 +75,8 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         report=qemu_clauses(spec, machine, keep, memory_mib=memory_mib(spec), cpus=cpus),
         level=spec.level,
         default_deny=filters.default_deny,
+        # The outer box's stem has none of the machine's.
+        terminals=False,
         carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
         guest=_guest(spec, facts, inputs, keep, filters.programs),
         image=inputs.image.listing if inputs.image is not None else None,
