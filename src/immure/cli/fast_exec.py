@@ -43,9 +43,10 @@ class KeptOutcome(Outcome):
         stdio = make_stdio(stem)
         try:
             owner = self._joined.measured.host_ids(request.uid, request.gid)
+            # Once it runs, it may be heard of, and sent a signal, before anything else happens here.
+            signals.attend()
             asker = ask(stem, request, stdio, owner, hold=True, terminal=stdio.terminal)
             try:
-                signals.attend()
                 self._attendance = Attendance(stem, asker, stdio, request, wakeup=signals.wakeup)
                 self._attendance.see_through(stdio, watching(request))
             finally:

@@ -238,11 +238,12 @@ class Once:
     ) -> None:
         stdio = make_stdio(box)
         try:
+            if attending is not None:
+                # Once it runs, it may be heard of, and sent a signal, before anything else happens here.
+                attending()
             asker = box.start(request.payload(), stdio.theirs, hold=True, terminal=stdio.terminal)
             stdio.given()
             stdio.settled()
-            if attending is not None:
-                attending()
             self.attendance = Attendance(box, asker, stdio, request, wakeup=wakeup)
             self.attendance.see_through(stdio, watched)
         finally:
