@@ -16,8 +16,8 @@ pub use moment::set as set_moment;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
-/// On the kernel's command line: how the channel is found, the image's device, and the image's file system. Whoever boots a machine
-/// may have words of its own behind ours, so that these can't be arguments.
+/// On the kernel's command line: how the channel is found, the image's device, and the image's file system. Whoever
+/// boots a machine may have words of its own behind ours, so that these can't be arguments.
 const CHANNEL: &str = "IMMURE_CHANNEL";
 const DISK: &str = "IMMURE_DISK";
 const FORMAT: &str = "IMMURE_FORMAT";
