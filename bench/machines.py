@@ -96,7 +96,7 @@ def pooled_subject() -> Iterator[Once]:
 @contextmanager
 def by_hand_subject() -> Iterator[Once]:
     """The same machine with the same image, but that its first process ends it."""
-    from immure.engine.images import packed_folder
+    from immure.engine.machine_images import packed_folder
     from immure.host.facts import ProgramFacts
     from immure.host.machines import find_qemu
     from immure.plan.initramfs import initramfs

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Installs, as root on Debian, the programs that tests and benchmarks run: bubblewrap as a peer, newuidmap, compilers and
 # git as workloads, CPython's own tests, systemd to read the units that profiles become, a static busybox to make images of,
-# QEMU and a packer of images for machines, a guest kernel, two versions of gVisor; with `bench`, more peers. What is there already is left alone.
+# QEMU, a packer of images and a guest kernel for machines, two versions of gVisor; with `bench`, more peers. What is there
+# already is left alone.
 set -euo pipefail
 
 "$(dirname "$0")/install_gvisor.sh"

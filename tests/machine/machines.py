@@ -16,7 +16,7 @@ import pytest
 from conformance.hosted import begin_face
 from immure import PIPE, Process, Sandbox
 from immure.channel.blocking import ThreadDriver
-from immure.engine.images import first_root, packed_folder
+from immure.engine.machine_images import first_root, packed_folder
 from immure.engine.session import Measured
 from immure.plan.launch import Launch
 from immure.plan.machine import Machine, qemu_arguments

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from immure import BoxLost, ExecFailed, SetupFailed
-from immure.engine.images import packed_folder
+from immure.engine.machine_images import packed_folder
 from immure.host.tree import below
 from immure.plan.machine import CONSOLE
 
@@ -63,7 +63,7 @@ class TestWithin:
         own = "fd full null ptmx pts random shm stderr stdin stdout tty urandom zero"
         assert machine.said("ls /dev").split() == own.split()
         assert machine.said("ls /sys /.immure/space /image /own", user=0).count("No such file") == 2
-        assert "xvda" not in machine.said("cat /proc/mounts")
+        assert "/dev/vda" not in machine.said("cat /proc/mounts")
 
     def test_there_is_no_network_but_its_own(self, machine: MachineSandbox) -> None:
         up = [line for line in machine.said("ip -o link").splitlines() if "UP" in line.split()[2]]

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, KvmFacts, Missing, RunscFacts
+from immure.host.facts import HostFacts, KvmFacts, Missing, ProgramFacts
 from immure.plan.bundle import private_sizes
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.launching import make_launch
@@ -20,7 +20,7 @@ from immure.plan.operations import Bind, File, Hide, Private, UserMount
 from immure.plan.restoring import restoring_launch
 from immure.spec.models import SandboxSpec
 
-RUNSC = RunscFacts(path="/opt/runsc", version="go-20260905", identity=(1, 2, 3, 4))
+RUNSC = ProgramFacts(path="/opt/runsc", version="go-20260905", identity=(1, 2, 3, 4))
 
 
 def compiled(

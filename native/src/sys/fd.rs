@@ -265,7 +265,6 @@ pub fn lock_byte(fd: RawFd, offset: i64, kind: i32) -> Sys<bool> {
     }
 }
 
-/// Private memory that costs nothing until it is touched.
 /// random(4): bytes that count, and a generator that starts from them at once.
 pub fn add_entropy(random: RawFd, bytes: &[u8]) -> Sys<()> {
     const ADD: u64 = 0x4008_5203;
@@ -281,6 +280,7 @@ pub fn add_entropy(random: RawFd, bytes: &[u8]) -> Sys<()> {
     check(unsafe { libc::ioctl(random, RESEED as _) } as i64).map(drop)
 }
 
+/// Private memory that costs nothing until it is touched.
 pub fn map_private(length: usize) -> Sys<&'static mut [u8]> {
     let address = map(length, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS, -1)?;
     // SAFETY: a new mapping of that length, which is never unmapped.

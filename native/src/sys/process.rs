@@ -273,7 +273,6 @@ pub fn limit(resource: u32) -> Sys<(u64, u64)> {
     Ok((limit.rlim_cur, limit.rlim_max))
 }
 
-/// exit_group(2). Where a filter refuses even that, an illegal instruction ends the process.
 /// Sets CLOCK_REALTIME.
 pub fn set_clock(since_1970_ns: u64) -> Sys<()> {
     let second = 1_000_000_000;
@@ -289,6 +288,7 @@ pub fn reboot() {
     unsafe { libc::reboot(libc::RB_AUTOBOOT) };
 }
 
+/// exit_group(2). Where a filter refuses even that, an illegal instruction ends the process.
 pub fn exit(status: i32) -> ! {
     // SAFETY: does not return; the instruction after it ends the process by a signal that can't be refused.
     unsafe {

@@ -11,6 +11,7 @@ import os
 import stat
 from _blake2 import blake2b
 
+from immure.host.identity import identity_of
 from immure.host.listing import list_image
 from immure.plan.launch import FORM, Launch
 
@@ -27,7 +28,8 @@ else:
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *(f"/plan/{name}.py" for name in ("process", "gvisor", "qemu", "bundle", "launching", "filters", "image", "root")),
+    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "machine", "answers", "launching")),
+    *(f"/plan/{name}.py" for name in ("filters", "image", "root")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )
@@ -84,7 +86,7 @@ def is_current(launch: Launch) -> bool:
     return (
         all(kind_of(path) == kind for path, kind in launch.sources)
         and _has_same_image(launch)
-        and all(_content(path) == identity for path, identity in launch.programs)
+        and all(identity_of(path) == identity for path, identity in launch.programs)
     )
 
 
@@ -105,15 +107,6 @@ def kind_of(path: str) -> str | None:
     except OSError:
         return None
     return "folder" if stat.S_ISDIR(mode) else "file" if stat.S_ISREG(mode) else None
-
-
-def _content(path: str) -> tuple[int, ...] | None:
-    """What stands for a file's content, as `find_runsc` has it."""
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
 
 
 def _prune(place: str) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import os
 import shutil
 
-from immure.engine.images import GET_PACKER, PACKER, first_root, packed_folder
 from immure.engine.kvm import kvm_facts
+from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder
 from immure.errors import SpecError
 from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
-from immure.host.machines import find_kernel, find_qemu, identity_of
+from immure.host.identity import identity_of
+from immure.host.machines import find_kernel, find_qemu
 
 
 def missing_for_machines() -> tuple[Missing, ...]:

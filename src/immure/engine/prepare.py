@@ -12,7 +12,7 @@ from immure.engine.filters import kept_filters, preset_filters
 from immure.engine.kvm import kvm_facts
 from immure.engine.sources import look_at_image, look_at_sources
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, RunscFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts
 from immure.host.native import native_path
 from immure.host.probe import probe
 from immure.host.runsc import find_runsc
@@ -119,7 +119,7 @@ def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     )
 
 
-def _runsc(spec: SandboxSpec) -> RunscFacts | Missing | None:
+def _runsc(spec: SandboxSpec) -> ProgramFacts | Missing | None:
     """gVisor's program, looked for where it is needed."""
     return find_runsc() if runtime_of(spec) == "gvisor" else None
 

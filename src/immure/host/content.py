@@ -11,14 +11,14 @@ from hashlib import sha256
 def content_sha256(folder: str) -> str:
     """The same as long as nothing in it is changed, made or taken away.
 
-    Files count with their kind, mode, owner, size and time of change; links with where they lead, and none is
-    followed. Raises OSError.
+    Files count with their kind, mode, owner, size and the time of their last change, which nobody can set; links with
+    where they lead, and none is followed. Raises OSError.
     """
     digest = sha256()
     for path, seen, leads_to in _walk(folder):
         mode = seen.st_mode
         size = seen.st_size if stat.S_ISREG(mode) else 0
-        what = (path, mode, seen.st_uid, seen.st_gid, size, seen.st_mtime_ns, seen.st_rdev, leads_to)
+        what = (path, mode, seen.st_uid, seen.st_gid, size, seen.st_ctime_ns, seen.st_rdev, leads_to)
         digest.update(repr(what).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
 

@@ -60,12 +60,12 @@ OWN_ID_IS_ROOT = Missing(
 )
 
 
-class RunscFacts(Struct, frozen=True):
-    """A `runsc` of this host that can be used, and what it can do. `version` is its own word."""
+class ProgramFacts(Struct, frozen=True):
+    """A program or kernel of this host that can be used. `version` is its own word, where it has one."""
 
     path: str
     version: str
-    #: Device, inode, size and time of change: what stands for its content.
+    #: As `identity_of` has it.
     identity: tuple[int, ...]
 
 
@@ -81,15 +81,6 @@ class KvmFacts(Struct, frozen=True):
     turn_ns: int | None = None
     #: What is missing for a machine by hardware.
     missing: Missing | None = None
-
-
-class ProgramFacts(Struct, frozen=True):
-    """A file of this host that is used as it is. `version` is its own word, where it has one."""
-
-    path: str
-    version: str
-    #: Device, inode, size and time of change: what stands for its content.
-    identity: tuple[int, ...]
 
 
 class MachineFacts(Struct, frozen=True):

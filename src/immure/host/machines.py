@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from immure.host.facts import Missing, ProgramFacts
+from immure.host.identity import identity_of
 
 #: Name them where they are not in their usual places.
 QEMU_SETTING, KERNEL_SETTING = "IMMURE_QEMU", "IMMURE_KERNEL"
@@ -63,12 +64,3 @@ def find_kernel() -> ProgramFacts | Missing:
             return ProgramFacts(path=os.path.realpath(path), version="", identity=identity)
     have = f"{named}, which is no file that this user can read" if named else "none in its places"
     return Missing(need="a kernel for the guests of machines", have=have, command=_GET_KERNEL)
-
-
-def identity_of(path: str) -> tuple[int, ...] | None:
-    """Device, inode, size and time of change: what stands for its content."""
-    try:
-        found = os.stat(path)  # noqa: PTH116
-    except OSError:
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns

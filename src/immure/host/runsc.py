@@ -9,7 +9,7 @@ import struct
 import subprocess
 from pathlib import Path
 
-from immure.host.facts import Missing, RunscFacts
+from immure.host.facts import Missing, ProgramFacts
 
 #: Names the program where it is not on PATH.
 SETTING = "IMMURE_RUNSC"
@@ -18,10 +18,10 @@ _LEAST_DATE = 20_240_101
 _PT_INTERP = 3
 _TIMEOUT_S = 20.0
 
-_known: dict[tuple[object, ...], RunscFacts | Missing] = {}
+_known: dict[tuple[object, ...], ProgramFacts | Missing] = {}
 
 
-def find_runsc() -> RunscFacts | Missing:
+def find_runsc() -> ProgramFacts | Missing:
     """The program, or what is wrong with what is there."""
     named = os.environ.get(SETTING)
     path = named or shutil.which("runsc")
@@ -39,7 +39,7 @@ def find_runsc() -> RunscFacts | Missing:
     return _known[key]
 
 
-def _look_at(path: str, identity: tuple[int, ...]) -> RunscFacts | Missing:
+def _look_at(path: str, identity: tuple[int, ...]) -> ProgramFacts | Missing:
     if not os.access(path, os.X_OK):
         return Missing(need="a runsc that this user can execute", have=path, command=f"chmod a+rx {path}")
     try:
@@ -57,7 +57,7 @@ def _look_at(path: str, identity: tuple[int, ...]) -> RunscFacts | Missing:
     date = re.search(r"20\d{6}", version[1])
     if date is not None and int(date[0]) < _LEAST_DATE:
         return Missing(need=f"a runsc from {_LEAST_DATE} on", have=f"{path} of {date[0]}", command=_HOW)
-    return RunscFacts(path=path, version=version[1], identity=identity)
+    return ProgramFacts(path=path, version=version[1], identity=identity)
 
 
 def _is_dynamic(path: str) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, Missing
+from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, KvmFacts, Missing
 from immure.spec.models import Level, SandboxSpec
 
 #: The highest level that each runtime reaches.
@@ -43,6 +43,19 @@ def _refuse(spec: SandboxSpec, refused: bool, path: str, need: str, have: str) -
             have=have,
             hint="set level: L1",
         )
+
+
+def check_hardware(kvm: KvmFacts | None, what: str, hint: str) -> None:
+    """Raises RuntimeUnavailable, which `what` begins, where KVM does not have the processor's help."""
+    if kvm is not None and kvm.kind == "hardware":
+        return
+    missing = kvm.missing if kvm is not None else None
+    raise RuntimeUnavailable(
+        what,
+        need=missing.need if missing is not None else "hardware virtualisation",
+        have=missing.have if missing is not None else "none that was tried",
+        hint=hint,
+    )
 
 
 def check_host(spec: SandboxSpec, facts: HostFacts, *, bare: bool) -> None:

@@ -11,10 +11,10 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, KvmFacts, RunscFacts
+from immure.host.facts import HostFacts, ProgramFacts
 from immure.plan.answers import answers_within
 from immure.plan.bundle import BUNDLE, INIT, MOUNTS, ROOTFS, bundle_config
-from immure.plan.checks import check_host
+from immure.plan.checks import check_hardware, check_host
 from immure.plan.filters import BoxFilters
 from immure.plan.gvisor_clauses import gvisor_clauses
 from immure.plan.image import Image, device_operations, make_image, parents
@@ -62,7 +62,7 @@ _GUEST_IDS = (65_533, 65_532)
 class _Parts(Struct, frozen=True):
     """What is worked out before the plan is put together."""
 
-    runsc: RunscFacts
+    runsc: ProgramFacts
     keep: int
     filters: BoxFilters
     limits: LimitPlan
@@ -123,9 +123,9 @@ def _parts(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> _Parts:
     )
 
 
-def _checked_runsc(spec: SandboxSpec, inputs: Inputs) -> RunscFacts:
+def _checked_runsc(spec: SandboxSpec, inputs: Inputs) -> ProgramFacts:
     found = inputs.runsc
-    if not isinstance(found, RunscFacts):
+    if not isinstance(found, ProgramFacts):
         need = found.need if found is not None else "runsc"
         have = found.have if found is not None else "none"
         raise RuntimeUnavailable(
@@ -135,20 +135,10 @@ def _checked_runsc(spec: SandboxSpec, inputs: Inputs) -> RunscFacts:
             hint=(found.command if found is not None else None) or "see `immure doctor`",
         )
     if spec.gvisor.platform == "kvm":
-        _check_kvm(inputs.kvm)
+        # On one without it a Sentry hangs.
+        what = "gVisor's platform kvm needs hardware virtualisation"
+        check_hardware(inputs.kvm, what, "gvisor: {platform: systrap}")
     return found
-
-
-def _check_kvm(kvm: KvmFacts | None) -> None:
-    """Where KVM does not have the processor's help, a Sentry on it hangs."""
-    if kvm is None or kvm.kind != "hardware":
-        missing = kvm.missing if kvm is not None else None
-        raise RuntimeUnavailable(
-            "gVisor's platform kvm needs hardware virtualisation",
-            need=missing.need if missing is not None else "KVM",
-            have=missing.have if missing is not None else "none that was tried",
-            hint="gvisor: {platform: systrap}",
-        )
 
 
 def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:

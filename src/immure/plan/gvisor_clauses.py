@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from immure.host.facts import HostFacts, RunscFacts
+from immure.host.facts import HostFacts, ProgramFacts
 from immure.plan.report import Clause
 from immure.spec.models import SandboxSpec
 
 
-def gvisor_clauses(spec: SandboxSpec, facts: HostFacts, runsc: RunscFacts, keep: int) -> tuple[Clause, ...]:
+def gvisor_clauses(spec: SandboxSpec, facts: HostFacts, runsc: ProgramFacts, keep: int) -> tuple[Clause, ...]:
     """A clause for each thing that the spec asks for, limits aside."""
     profile = spec.syscalls.profile
     user = str(spec.processes.user)

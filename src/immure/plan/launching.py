@@ -6,7 +6,7 @@ import hashlib
 
 import msgspec
 
-from immure.host.facts import ROOT_RANGES, HostFacts, IdRange, MachineFacts, RunscFacts
+from immure.host.facts import ROOT_RANGES, HostFacts, IdRange, MachineFacts, ProgramFacts
 from immure.plan.launch import Launch
 from immure.plan.limits import own_processes
 from immure.plan.model import BARE_ENV, BASE_ENV, Inputs, Plan
@@ -29,7 +29,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.image = (inputs.image.path, inputs.image.listing) if inputs.image is not None else None
     launch.carrier, launch.guest = plan.carrier, plan.guest
     launch.programs = ()
-    if isinstance(inputs.runsc, RunscFacts):
+    if isinstance(inputs.runsc, ProgramFacts):
         launch.programs = ((inputs.runsc.path, inputs.runsc.identity),)
     if isinstance(inputs.machine, MachineFacts):
         named = (inputs.machine.qemu, inputs.machine.kernel)
@@ -64,7 +64,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
 
 def _mac(plan: Plan, facts: HostFacts, inputs: Inputs) -> str | None:
     """What controls files: Landlock, or a kernel of the box's own, by its mounts."""
-    if isinstance(inputs.runsc, RunscFacts) and plan.carrier:
+    if isinstance(inputs.runsc, ProgramFacts) and plan.carrier:
         return f"gvisor/{inputs.runsc.version}"
     if isinstance(inputs.machine, MachineFacts):
         return f"qemu/{inputs.machine.qemu.version}"

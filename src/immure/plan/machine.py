@@ -31,7 +31,6 @@ class Machine(Struct, frozen=True):
     kernel: str
     initramfs: str
     image: str
-    image_format: Literal["erofs", "squashfs"] = "erofs"
     memory_mib: int = 256
     cpus: int = 1
     #: The processor's virtualisation, or none.
@@ -40,7 +39,7 @@ class Machine(Struct, frozen=True):
 
 def kernel_words(machine: Machine) -> str:
     """The kernel's command line. What it does not know of it goes to our init, as variables."""
-    ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", f"IMMURE_FORMAT={machine.image_format}")
+    ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
     emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
     return " ".join((*_KERNEL, *emulated, *ours))
 

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, RunscFacts, SourceFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.plan.filters import BoxFilters, asking_filters, compile_filters
 from immure.plan.operations import CgroupLimit, CommandStage, Landlock, RootOp, TemplateOp
 from immure.plan.report import Clause
@@ -49,7 +49,7 @@ class Inputs(Struct, frozen=True):
     filters: BoxFilters | None = None
     hostname: str = "immure"
     #: gVisor's program, or why there is none; None where nobody looked for it.
-    runsc: RunscFacts | Missing | None = None
+    runsc: ProgramFacts | Missing | None = None
     #: How KVM behaves; None where nobody tried it.
     kvm: KvmFacts | None = None
     #: What a machine is made with, or why it can't be; None where nobody looked for it.

@@ -12,8 +12,9 @@ import math
 import msgspec
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, KvmFacts, MachineFacts, Missing
+from immure.host.facts import HostFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
+from immure.plan.checks import check_hardware
 from immure.plan.image import make_image
 from immure.plan.limits import DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
@@ -106,7 +107,11 @@ def memory_mib(spec: SandboxSpec) -> int:
 
 def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> MachineFacts:
     if spec.level >= Level.L4:
-        _check_hardware(inputs.kvm)
+        check_hardware(
+            inputs.kvm,
+            "no runtime on this host reaches L4, which is a wall of the processor's",
+            "ask for level L3; with runtime: qemu that is a machine without the processor's help",
+        )
     found = inputs.machine
     if not isinstance(found, MachineFacts):
         missing = found or Missing(need="QEMU and a kernel", have="none that was looked for")
@@ -124,17 +129,6 @@ def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Mac
             hint="install the distribution's",
         )
     return found
-
-
-def _check_hardware(kvm: KvmFacts | None) -> None:
-    if kvm is None or kvm.kind != "hardware":
-        missing = kvm.missing if kvm is not None else None
-        raise RuntimeUnavailable(
-            "no runtime on this host reaches L4, which is a wall of the processor's",
-            need=missing.need if missing is not None else "hardware virtualisation",
-            have=missing.have if missing is not None else "none that was tried",
-            hint="ask for level L3; with runtime: qemu that is a machine without the processor's help",
-        )
 
 
 def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:

@@ -17,7 +17,7 @@ from immure.engine import cache
 from immure.engine.local import run
 from immure.errors import RuntimeUnavailable, SetupFailed
 from immure.host.content import content_sha256
-from immure.host.machines import identity_of
+from immure.host.identity import identity_of
 from immure.host.native import native_program
 from immure.plan.initramfs import initramfs
 
