@@ -12,7 +12,11 @@ def qemu_clauses(
     spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
 ) -> tuple[Clause, ...]:
     """A clause for each thing that the spec asks for. `cpus` is that of the box around QEMU."""
-    profile, limits = spec.syscalls.profile, spec.limits
+    return (*_walls(spec, machine), *_processes(spec, keep), *_mounts(spec), *_limits(spec, memory_mib, cpus))
+
+
+def _walls(spec: SandboxSpec, machine: MachineFacts) -> tuple[Clause, ...]:
+    profile = spec.syscalls.profile
     return (
         Clause(
             clause="runtime",
@@ -39,6 +43,11 @@ def qemu_clauses(
             got="exact",
             by="a machine without a network device, with lo",
         ),
+    )
+
+
+def _processes(spec: SandboxSpec, keep: int) -> tuple[Clause, ...]:
+    return (
         Clause(
             clause="processes.namespaces",
             wanted=spec.processes.namespaces,
@@ -54,15 +63,20 @@ def qemu_clauses(
         Clause(
             clause="processes.user", wanted=str(spec.processes.user), got="exact", by="a user of the machine's kernel"
         ),
-        *(
-            Clause(
-                clause=f"files.mounts[{index}]",
-                wanted=f"tmpfs {mount.tmpfs}",
-                got="exact",
-                by="the machine's own memory",
-            )
-            for index, mount in enumerate(spec.files.mounts)
-        ),
+    )
+
+
+def _mounts(spec: SandboxSpec) -> tuple[Clause, ...]:
+    by = "the machine's own memory"
+    return tuple(
+        Clause(clause=f"files.mounts[{index}]", wanted=f"tmpfs {mount.tmpfs}", got="exact", by=by)
+        for index, mount in enumerate(spec.files.mounts)
+    )
+
+
+def _limits(spec: SandboxSpec, memory_mib: int, cpus: Clause) -> tuple[Clause, ...]:
+    limits = spec.limits
+    return (
         Clause(
             clause="limits.memory_mib",
             wanted=str(limits.memory_mib or f"{memory_mib} (default)"),
