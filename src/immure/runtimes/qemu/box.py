@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import secrets
+import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -15,11 +17,13 @@ from immure.host.tree import below
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
 from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.outer import UnderWay, carrier_request
 from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.qemu.copies import begin_machine, copy_machine, wake_machine
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
@@ -32,12 +36,41 @@ class QemuBox(CarriedBox):
 
     step, failed = "qemu", "the machine did not come up"
     remedy = "see `immure doctor`; IMMURE_KERNEL names another kernel, IMMURE_QEMU another QEMU"
-    carrier_user = OUTER_USER
 
     def __init__(
-        self, spawner: Spawner, launch: Launch, *, drive: Callable[[Pump], Driver], sources: list[int] | None = None
+        self,
+        spawner: Spawner,
+        launch: Launch,
+        *,
+        drive: Callable[[Pump], Driver],
+        sources: list[int] | None = None,
+        adopts: Adopts | None = None,
     ) -> None:
-        super().__init__(spawner, launch, lambda: at_this_moment(launch.guest), drive=drive, sources=sources, start_s=START_S)
+        """`adopts` has the machine that this one goes on from."""
+        self._origin = adopts.machine if adopts is not None else None
+        #: Held by whoever has the monitor: that can be one alone.
+        self._copying = threading.Lock()
+        first_word = moment if adopts is not None else partial(at_this_moment, launch.guest)
+        super().__init__(spawner, launch, first_word, drive=drive, sources=sources, start_s=START_S, adopts=adopts)
+
+    def _start_carrier(self, launch: Launch) -> tuple[int, int]:
+        start = partial(self._asked_of_outer, builtin=True)
+        self._vmm = begin_machine(start, launch) if self._origin is None else wake_machine(start, launch, self._origin)
+        self._carrier, self._said = self._vmm.asker, self._vmm.said
+        return self._vmm.take_channel()
+
+    def _close_own(self) -> None:
+        vmm = getattr(self, "_vmm", None)
+        if vmm is not None:
+            vmm.close()
+
+    def checkpoint(self) -> Adopts:
+        """What who goes on from here is to know, with a copy of the machine, which goes on itself.
+
+        Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
+        """
+        with self._copying, self.parked() as found:
+            return found._replace(machine=copy_machine(self._vmm))
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
@@ -67,10 +100,14 @@ class QemuBox(CarriedBox):
         return (ours or lines or [""])[0]
 
 
+def moment() -> bytes:
+    """What a machine is to know that wakes up now: the time, and randomness that no other one has."""
+    return msgspec.msgpack.encode({"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)})
+
+
 def at_this_moment(configuration: bytes) -> bytes:
-    """The same for a machine that wakes up now: with the time, and with randomness that no other one has."""
-    moment = {"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)}
-    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": moment})
+    """What our init is told, with the moment."""
+    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": msgspec.Raw(moment())})
 
 
 def _vmm(pid: int) -> dict[str, bytes]:
