@@ -17,7 +17,6 @@ import pytest
 
 from immure import (
     AsyncSandbox,
-    BoxError,
     BoxLost,
     Pool,
     ProtectionUnavailable,

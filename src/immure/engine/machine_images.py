@@ -5,7 +5,6 @@ Both are kept beside the cache, in `$XDG_CACHE_HOME/immure/images`, by what they
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import time

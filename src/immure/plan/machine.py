@@ -13,9 +13,8 @@ from msgspec import Struct
 
 #: The port of the machine's console device that our init looks for.
 CHANNEL = "immure"
-#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both; of the machine's memory; and of
-#: the state that one goes on from.
-CHANNEL_FD, MONITOR_FD, MEMORY_FD, STATE_FD = 0, 1, 3, 4
+#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both, and of the machine's memory.
+CHANNEL_FD, MONITOR_FD, MEMORY_FD = 0, 1, 3
 #: What the kernel says, and our init before its channel: in the space of the box that QEMU is in, which bounds it.
 CONSOLE = "/tmp/console"
 #: What a Linux and our init take for themselves before there is any workload, and some more.

@@ -6,7 +6,8 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 from functools import partial
 
 import msgspec
@@ -17,13 +18,14 @@ from immure.host.tree import below
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
 from immure.plan.qemu import OUTER_USER, OUTSIDE
-from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
+from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.outer import UnderWay, carrier_request
 from immure.runtimes.process.spawner import Spawner
-from immure.runtimes.qemu.copies import begin_machine, copy_machine, wake_machine
+from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy, wake_machine
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
@@ -47,7 +49,7 @@ class QemuBox(CarriedBox):
         adopts: Adopts | None = None,
     ) -> None:
         """`adopts` has the machine that this one goes on from."""
-        self._origin = adopts.machine if adopts is not None else None
+        self._origin = adopts
         #: Held by whoever has the monitor: that can be one alone.
         self._copying = threading.Lock()
         first_word = moment if adopts is not None else partial(at_this_moment, launch.guest)
@@ -55,7 +57,11 @@ class QemuBox(CarriedBox):
 
     def _start_carrier(self, launch: Launch) -> tuple[int, int]:
         start = partial(self._asked_of_outer, builtin=True)
-        self._vmm = begin_machine(start, launch) if self._origin is None else wake_machine(start, launch, self._origin)
+        origin, self._origin = self._origin, None
+        if origin is not None and origin.machine is not None:
+            self._vmm = wake_machine(start, launch, origin, origin.machine)
+        else:
+            self._vmm = begin_machine(start, launch)
         self._carrier, self._said = self._vmm.asker, self._vmm.said
         return self._vmm.take_channel()
 
@@ -67,10 +73,28 @@ class QemuBox(CarriedBox):
     def checkpoint(self) -> Adopts:
         """What who goes on from here is to know, with a copy of the machine, which goes on itself.
 
-        Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
+        Raises SetupFailed where QEMU can't, or this host has no room, and BoxLost.
         """
-        with self._copying, self.parked() as found:
-            return found._replace(machine=copy_machine(self._vmm))
+        copy = self._empty_copy()
+        try:
+            return self._checkpoint(copy)
+        except BaseException:
+            copy.close()
+            raise
+
+    def begin_checkpoint(self) -> Adopts:
+        """The same, beside what the caller does with it. What it raises comes of what it gives."""
+        copy = self._empty_copy()
+        return AdoptsSoon(copy, partial(self._checkpoint, copy))
+
+    def _empty_copy(self) -> MachineCopy:
+        with _room_for_copies():
+            return empty_copy(self._vmm, self.launch)
+
+    def _checkpoint(self, copy: MachineCopy) -> Adopts:
+        with self._copying, self.parked() as found, _room_for_copies():
+            copy_machine(self._vmm, copy)
+            return Adopts(found.last_stream, found.commands, copy)
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
@@ -98,6 +122,20 @@ class QemuBox(CarriedBox):
         lines = [line.strip() for line in told.splitlines() if line.strip()]
         ours = [line for line in lines if line.startswith("immure-init:") or "Kernel panic" in line]
         return (ours or lines or [""])[0]
+
+
+@contextmanager
+def _room_for_copies() -> Generator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise SetupFailed(
+            "the machine can't be copied",
+            step="copy",
+            errno=error.errno or 0,
+            have=os.strerror(error.errno or 0),
+            hint="a copy takes as much memory as the machine has used",
+        ) from error
 
 
 def moment() -> bytes:

@@ -13,14 +13,14 @@ import time
 from immure.errors import SetupFailed
 from immure.plan.launch import Launch
 from immure.plan.machine import memory_bytes
+from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.qemu.memory import make_memory, sealed_copy
+from immure.runtimes.qemu.memory import fill_and_seal, make_memory
 from immure.runtimes.qemu.monitor import PATIENCE_S
-from immure.runtimes.qemu.vmm import Start, Vmm, migration
+from immure.runtimes.qemu.vmm import STATE, Start, Vmm, migration
 
 #: How long a state may take that has all of a machine's memory in it.
 COPY_S = 120.0
-_STATE = "state"
 _MOMENT_S = 0.0005
 #: Bytes in a second; QEMU wants a number.
 _BANDWIDTH = 1 << 40
@@ -35,34 +35,51 @@ def begin_machine(start: Start, launch: Launch) -> Vmm:
         os.close(memory)
 
 
-def wake_machine(start: Start, launch: Launch, copy: MachineCopy) -> Vmm:
-    """One that goes on from a copy. Raises BoxLost."""
-    # With a place in it of its own: others may read the same.
-    state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
+def wake_machine(start: Start, launch: Launch, adopts: Adopts, copy: MachineCopy) -> Vmm:
+    """One that goes on from a copy, which may still be under way. Raises BoxLost, and as the copy has failed."""
+    shared = copy.memory is None
     memory = make_memory(memory_bytes(launch.carrier)) if copy.memory is None else os.dup(copy.memory)
     try:
-        return Vmm(start, launch, memory=memory, shared=copy.memory is None, incoming=state)
+        vmm = Vmm(start, launch, memory=memory, shared=shared, waits=True)
     finally:
-        os.close(state)
         os.close(memory)
+    try:
+        adopts.settle()
+        # With a place in it of its own: others may read the same.
+        state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            vmm.wake(state)
+        finally:
+            os.close(state)
+    except BaseException:
+        vmm.close()
+        raise
+    return vmm
 
 
-def copy_machine(vmm: Vmm) -> MachineCopy:
-    """A copy of a machine, which goes on.
-
-    Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
-    """
+def empty_copy(vmm: Vmm, launch: Launch) -> MachineCopy:
+    """What `copy_machine` is to fill. Raises OSError where this process can't have so many descriptors."""
     copy = MachineCopy(os.memfd_create("immure-state", os.MFD_CLOEXEC), None)
     try:
-        _write_state(vmm, copy.state)
         if vmm.shared:
-            copy.memory = sealed_copy(vmm.memory)
+            copy.memory = make_memory(memory_bytes(launch.carrier))
     except BaseException:
         copy.close()
         raise
+    return copy
+
+
+def copy_machine(vmm: Vmm, copy: MachineCopy) -> None:
+    """Fills an empty copy with a machine, which goes on.
+
+    Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
+    """
+    try:
+        _write_state(vmm, copy.state)
+        if copy.memory is not None:
+            fill_and_seal(vmm.memory, copy.memory)
     finally:
         _go_on(vmm)
-    return copy
 
 
 def _go_on(vmm: Vmm) -> None:
@@ -78,10 +95,10 @@ def _write_state(vmm: Vmm, file: int) -> None:
     vmm.monitor.ask("migrate-set-capabilities", migration(memory_is_sent=not vmm.shared))
     # As fast as it can: the machine may stand still meanwhile.
     vmm.monitor.ask("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
-    vmm.monitor.ask("getfd", {"fdname": _STATE}, [file])
+    vmm.monitor.ask("getfd", {"fdname": STATE}, [file])
     # That of how this machine itself came here, for one.
     vmm.monitor.forget()
-    vmm.monitor.ask("migrate", {"uri": f"fd:{_STATE}"})
+    vmm.monitor.ask("migrate", {"uri": f"fd:{STATE}"})
     while (status := vmm.monitor.wait_for("MIGRATION", COPY_S).data.get("status")) != "completed":
         if status in ("failed", "cancelled"):
             told = str(vmm.monitor.ask("query-migrate"))

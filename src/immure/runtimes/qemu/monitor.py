@@ -67,16 +67,16 @@ class Monitor:
         self._number = 0
         self._buffer = b""
         self._events: deque[Event] = deque()
-        self._ahead: deque[int] = deque()
+        self._ahead: deque[tuple[int, str]] = deque()
         self.ask_ahead("qmp_capabilities")
 
     def close(self) -> None:
         """Lets go of it. QEMU goes on."""
         self._stream.close()
 
-    def ask_ahead(self, command: str, arguments: dict[str, Any] | None = None) -> None:
+    def ask_ahead(self, command: str, arguments: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
         """Asks for something before QEMU is there to hear it. What it answers is looked at by the next `ask`."""
-        self._ahead.append(self._send(command, arguments, ()))
+        self._ahead.append((self._send(command, arguments, fds), command))
 
     def ask(self, command: str, arguments: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> Any:
         """Has it do something, and gives what it answers.
@@ -85,7 +85,7 @@ class Monitor:
         """
         until = time.monotonic() + PATIENCE_S
         while self._ahead:
-            self._answer_to(self._ahead.popleft(), "qmp_capabilities", until)
+            self._answer_to(*self._ahead.popleft(), until)
         return self._answer_to(self._send(command, arguments, fds), command, until)
 
     def wait_for(self, name: str, patience_s: float = PATIENCE_S) -> Event:
