@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from immure.errors import RuntimeUnavailable as RuntimeUnavailable
     from immure.errors import SetupFailed as SetupFailed
     from immure.errors import SpecError as SpecError
+    from immure.runtimes.qemu.box import Migration as Migration
     from immure.spec.models import Level as Level
     from immure.spec.models import SandboxSpec as SandboxSpec
 
@@ -53,6 +54,7 @@ _HOMES = {
     "Pool": "immure.engine.pool",
     "PIPE": "immure.engine.stdio",
     "Level": "immure.spec.models",
+    "Migration": "immure.runtimes.qemu.box",
     "Process": "immure.engine.process",
     "Result": "immure.engine.result",
     "Sandbox": "immure.engine.sandbox",
@@ -74,6 +76,7 @@ __all__ = [
     "ImmureError",
     "Level",
     "LevelNotReached",
+    "Migration",
     "Pool",
     "Process",
     "ProfileError",

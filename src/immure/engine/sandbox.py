@@ -11,6 +11,7 @@ from typing import Any, Self
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.files import Files
+from immure.engine.migration import migrate_box
 from immure.engine.process import Process
 from immure.engine.result import Result
 from immure.engine.session import Measured, measure
@@ -24,6 +25,7 @@ from immure.runtimes.base import Box
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.qemu.box import Migration
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
@@ -219,6 +221,16 @@ class Sandbox(BoxFace):
                     box.close()
                 raise
         return made
+
+    def migrate(self) -> Migration:
+        """Moves a virtual machine to another process of this host, with all that runs in it and is under way. It is
+        measured anew there. Gives for how long it stood still.
+
+        Raises RuntimeUnavailable for any other box, SetupFailed where it stays where it was, LevelNotReached, BoxLost.
+        """
+        self._check_usable()
+        moved, self._measured = migrate_box(self._box)
+        return moved
 
     def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""

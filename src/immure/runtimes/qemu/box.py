@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -24,13 +25,23 @@ from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.outer import UnderWay, carrier_request
-from immure.runtimes.process.spawner import Spawner
-from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy, wake_machine
+from immure.runtimes.process.box import Box
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.spawner import Socket, Spawner
+from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy, move_machine, wake_machine
+from immure.runtimes.qemu.vmm import Vmm
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
 _ENTROPY_BYTES = 64
 _STATUS_BYTES, _CONSOLE_BYTES = 4096, 16 * 1024
+
+
+class Migration(NamedTuple):
+    """How a machine was moved: for how long it stood still, and how long it all took, in seconds."""
+
+    downtime_s: float
+    total_s: float
 
 
 class QemuBox(CarriedBox):
@@ -50,6 +61,8 @@ class QemuBox(CarriedBox):
     ) -> None:
         """`adopts` has the machine that this one goes on from."""
         self._origin = adopts
+        #: What was seen of the outer box that it has moved to.
+        self._moved_to: dict[str, bytes] = {}
         #: Held by whoever has the monitor: that can be one alone.
         self._copying = threading.Lock()
         first_word = moment if adopts is not None else partial(at_this_moment, launch.guest)
@@ -86,6 +99,56 @@ class QemuBox(CarriedBox):
         """The same, beside what the caller does with it. What it raises comes of what it gives."""
         copy = self._empty_copy()
         return AdoptsSoon(copy, partial(self._checkpoint, copy))
+
+    def migrate(self, spawner: Spawner) -> Migration:
+        """Moves the machine to another QEMU, in another outer box; it is to be measured anew then.
+
+        Raises SetupFailed where that can't be, and the machine goes on where it was; BoxLost where it is lost.
+        """
+        began_s = time.monotonic()
+        outer = Box(spawner, self.launch, one_shot=False)
+        try:
+            items = dict(outer.ready())
+            outer.release()
+            vmm = self._begin_beside(outer)
+            with self._copying, self.parked():
+                downtime_s = self._moved(vmm)
+                self._take_over(outer, vmm, items)
+        except BaseException:
+            outer.close()
+            raise
+        return Migration(downtime_s=downtime_s, total_s=time.monotonic() - began_s)
+
+    def _begin_beside(self, outer: Box) -> Vmm:
+        def start(request: Request, stdio: tuple[int, int, int]) -> Socket:
+            return outer.start(request.payload(), stdio, builtin=True)
+
+        if self._vmm.shared:
+            return Vmm(start, self.launch, memory=self._vmm.memory, waits=True)
+        # What it shares with others stays as it is.
+        return begin_machine(start, self.launch, waits=True)
+
+    def _moved(self, vmm: Vmm) -> float:
+        try:
+            return move_machine(self._vmm, vmm)
+        except BaseException as error:
+            vmm.close()
+            if not isinstance(error, SetupFailed):
+                # It may run there, and must not run twice.
+                self.kill()
+            raise
+
+    def _take_over(self, outer: Box, vmm: Vmm, items: dict[str, bytes]) -> None:
+        with self._bridge.pump.lock:
+            self._bridge.pump.move(*vmm.take_channel())
+        old, self.outer = self.outer, outer
+        self._vmm.close()
+        self._vmm, self._carrier, self._said = vmm, vmm.asker, vmm.said
+        self._moved_to = items
+        old.close()
+
+    def _outer_ready(self) -> dict[str, bytes]:
+        return self._moved_to or super()._outer_ready()
 
     def _empty_copy(self) -> MachineCopy:
         with _room_for_copies():

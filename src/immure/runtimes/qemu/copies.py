@@ -8,6 +8,7 @@ that do, and has what it writes for itself. Source: docs/devel/migration.rst of 
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from immure.errors import SetupFailed
@@ -26,11 +27,11 @@ _MOMENT_S = 0.0005
 _BANDWIDTH = 1 << 40
 
 
-def begin_machine(start: Start, launch: Launch) -> Vmm:
-    """A new one. Raises BoxLost."""
+def begin_machine(start: Start, launch: Launch, *, waits: bool = False) -> Vmm:
+    """A new one, or one that waits for a state with all of its memory. Raises BoxLost."""
     memory = make_memory(memory_bytes(launch.carrier))
     try:
-        return Vmm(start, launch, memory=memory)
+        return Vmm(start, launch, memory=memory, waits=waits)
     finally:
         os.close(memory)
 
@@ -48,7 +49,7 @@ def wake_machine(start: Start, launch: Launch, adopts: Adopts, copy: MachineCopy
         # With a place in it of its own: others may read the same.
         state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
         try:
-            vmm.wake(state)
+            vmm.wake(state, memory_is_sent=shared)
         finally:
             os.close(state)
     except BaseException:
@@ -75,11 +76,27 @@ def copy_machine(vmm: Vmm, copy: MachineCopy) -> None:
     Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
     """
     try:
-        _write_state(vmm, copy.state)
+        _send_state(vmm, copy.state, memory_is_sent=not vmm.shared)
         if copy.memory is not None:
             fill_and_seal(vmm.memory, copy.memory)
     finally:
         _go_on(vmm)
+
+
+def move_machine(source: Vmm, target: Vmm) -> float:
+    """Has another QEMU, which waits and has the same memory or one of its own, go on with a machine.
+
+    Gives for how many seconds it stood still.
+
+    Raises SetupFailed where it did not come to that, and the machine is where it was; BoxLost where nobody knows.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        target.wake(theirs.fileno(), memory_is_sent=not source.shared)
+        stopped_s = _send_state(source, ours.fileno(), memory_is_sent=not source.shared)
+    while (event := target.monitor.next_event(COPY_S)).event != "RESUME":
+        pass
+    return event.time_s - stopped_s
 
 
 def _go_on(vmm: Vmm) -> None:
@@ -90,16 +107,24 @@ def _go_on(vmm: Vmm) -> None:
     vmm.monitor.ask("cont")
 
 
-def _write_state(vmm: Vmm, file: int) -> None:
-    """Has QEMU write it, and stand still then."""
-    vmm.monitor.ask("migrate-set-capabilities", migration(memory_is_sent=not vmm.shared))
+def _send_state(vmm: Vmm, target: int, *, memory_is_sent: bool) -> float:
+    """Has QEMU write it, and stand still then. Gives since when, in seconds since 1970."""
+    monitor = vmm.monitor
+    monitor.ask("migrate-set-capabilities", migration(memory_is_sent=memory_is_sent))
     # As fast as it can: the machine may stand still meanwhile.
-    vmm.monitor.ask("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
-    vmm.monitor.ask("getfd", {"fdname": STATE}, [file])
+    monitor.ask("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
+    monitor.ask("getfd", {"fdname": STATE}, [target])
     # That of how this machine itself came here, for one.
-    vmm.monitor.forget()
-    vmm.monitor.ask("migrate", {"uri": f"fd:{STATE}"})
-    while (status := vmm.monitor.wait_for("MIGRATION", COPY_S).data.get("status")) != "completed":
-        if status in ("failed", "cancelled"):
-            told = str(vmm.monitor.ask("query-migrate"))
-            raise SetupFailed("QEMU can't make a copy of the machine", step="migrate", have=told[:1000])
+    monitor.forget()
+    monitor.ask("migrate", {"uri": f"fd:{STATE}"})
+    stopped_s = 0.0
+    while True:
+        event = monitor.next_event(COPY_S)
+        status = event.data.get("status") if event.event == "MIGRATION" else None
+        if event.event == "STOP":
+            stopped_s = event.time_s
+        elif status == "completed":
+            return stopped_s
+        elif status in ("failed", "cancelled"):
+            told = str(monitor.ask("query-migrate"))
+            raise SetupFailed("QEMU can't copy the machine", step="migrate", have=told[:1000])

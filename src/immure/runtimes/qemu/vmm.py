@@ -50,9 +50,9 @@ class Vmm:
             self.channel = channel.detach()
             made.pop_all()
 
-    def wake(self, state: int) -> None:
+    def wake(self, state: int, *, memory_is_sent: bool) -> None:
         """Has it go on from a state: a file, or a socket. That stays the caller's. It need not be up yet."""
-        self.monitor.ask_ahead("migrate-set-capabilities", migration(memory_is_sent=self.shared))
+        self.monitor.ask_ahead("migrate-set-capabilities", migration(memory_is_sent=memory_is_sent))
         self.monitor.ask_ahead("getfd", {"fdname": STATE}, [state])
         self.monitor.ask_ahead("migrate-incoming", {"uri": f"fd:{STATE}"})
 
