@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-from typing import NamedTuple
 
 import msgspec
 
@@ -37,7 +36,7 @@ _ENTROPY_BYTES = 64
 _STATUS_BYTES, _CONSOLE_BYTES = 4096, 16 * 1024
 
 
-class Migration(NamedTuple):
+class Migration(msgspec.Struct, frozen=True):
     """How a machine was moved: for how long it stood still, and how long it all took, in seconds."""
 
     downtime_s: float
