@@ -2,6 +2,7 @@
 
 mod attest;
 mod channel;
+mod content;
 mod fault;
 mod files;
 mod filters;
@@ -39,6 +40,12 @@ fn main() {
                 Err(_) => usage(),
             }
         }
+        ["content", ref folders @ ..] if !folders.is_empty() => {
+            if let Err(error) = content::run(folders) {
+                eprintln!("immure-init: content: {error}");
+                sys::process::exit(1)
+            }
+        }
         ["probe"] => probe::run(),
         #[cfg(target_arch = "x86_64")]
         ["kvm"] => kvm::run(),
@@ -48,6 +55,6 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | content FOLDER… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

@@ -134,6 +134,9 @@ pub struct CommandStage {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestPlan {
+    /// What its root is to have beside its image, before anything else is there: `Dir`, `Link` and `File`.
+    #[serde(default)]
+    pub image: Vec<TemplateOp>,
     /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File` and `Hostname`.
     #[serde(default)]
     pub root: Vec<RootOp>,

@@ -159,7 +159,6 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"image": "host"}, "image of its own"),
             ({"mounts": [("/usr", "/mnt", "ro")]}, "can't be mounted"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"namespaces": "none", "level": "L1"}, "namespaces"),

@@ -151,13 +151,22 @@ class TestWithin:
     def test_a_tmpfs(self) -> None:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))
         assert [op["path"] for op in told["root"] if op["op"] == "mount"] == ["/tmp/own"]
-        with pytest.raises(SpecError, match="no place to stand"):
-            compiled(spec_of(files={"mounts": [{"tmpfs": "/new", "size_mib": 2}]}))
+
+    def test_a_place_for_a_mount_is_made_in_its_root(self) -> None:
+        told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/work/deep"}]})))
+        assert [(op["op"], op["path"]) for op in told["image"]] == [("dir", "work"), ("dir", "work/deep")]
+
+    def test_what_is_a_box_s_own_is_not_packed(self) -> None:
+        told = guest(compiled(spec_of(image="host", processes={"user": 7}), image=None))
+        files = {op["path"]: op["data"] for op in told["image"]}
+        assert set(files) == {
+            f"etc/{name}" for name in ("passwd", "group", "hosts", "nsswitch.conf", "host.conf", "resolv.conf")
+        }
+        assert b":7:7:" in files["etc/passwd"]
 
     @pytest.mark.parametrize(
         ("fields", "changes", "match"),
         [
-            ({"image": "host"}, {"image": None}, "image of its own"),
             ({"level": "L1", "network": {"mode": "host"}}, {}, "no network"),
             ({"level": "L1", "processes": {"namespaces": "none"}}, {}, "namespaces"),
             ({"limits": {"memory_mib": 63}}, {}, "64 at least"),

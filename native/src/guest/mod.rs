@@ -3,6 +3,7 @@
 
 mod ends;
 mod everything;
+mod furnish;
 mod ids;
 mod requests;
 pub mod serve;
@@ -93,6 +94,7 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
     if let Some(moment) = &plan.moment {
         crate::machine::set_moment(moment)?;
     }
+    furnish::add(&plan.image)?;
     root::complete(&plan.root)?;
     if let Some(own) = &plan.own_ids {
         ids::take(own)?;

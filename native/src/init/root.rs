@@ -165,7 +165,7 @@ impl<'a> Site<'a> {
 }
 
 /// Makes a folder and those above it, for a mount point in the box's own space.
-fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
+pub fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
     for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
         let step = &path[..end];
         if object(root.as_raw_fd(), step).is_ok() {

@@ -12,7 +12,8 @@ const OWN: &str = "/own";
 const POINTS: [&str; 7] = ["proc", "dev", "sys", "tmp", ".immure", ".immure/space", ".immure/empty"];
 /// What a command can open, as any box has it.
 const SENTINEL: &str = ".immure/sentinel";
-const SPACE: &str = "size=64k,mode=0755";
+/// For generated files, and for where mounts stand.
+const SPACE: &str = "size=4m,mode=0755";
 const LAYERS: &str = "lowerdir=/image,upperdir=/own/above,workdir=/own/work";
 const IMAGE_FLAGS: u64 = libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID;
 

@@ -142,7 +142,11 @@ def folder() -> str | None:
             found = os.lstat(path)
         except FileNotFoundError:
             os.makedirs(base, exist_ok=True)  # noqa: PTH103
-            os.mkdir(path, 0o700)  # noqa: PTH102
+            try:
+                os.mkdir(path, 0o700)  # noqa: PTH102
+            except FileExistsError:
+                # Another one has made it meanwhile.
+                pass
             found = os.lstat(path)
     except OSError:
         return None

@@ -6,9 +6,9 @@ import os
 import shutil
 
 from immure.engine.kvm import kvm_facts
-from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder
+from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host
 from immure.errors import SpecError
-from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts
 from immure.host.identity import identity_of
 from immure.host.machines import find_kernel, find_qemu
 
@@ -21,8 +21,8 @@ def missing_for_machines() -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
-    """Programs and files of a box in a machine. Its image is packed where it has not been.
+def look_at_machine(image: ImageFolder | None, host: HostImage) -> MachineFacts | Missing:
+    """Programs and files of a box in a machine. Its image is packed where it has not been; None is `image: host`.
 
     Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
     """
@@ -32,15 +32,14 @@ def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
     if not isinstance(kernel, ProgramFacts):
         return kernel
     files: list[str] = [str(first_root())]
-    if image is not None:
-        try:
-            files.append(str(packed_folder(image.path)))
-        except OSError as error:
-            raise SpecError(
-                f"the image {image.path} can't be packed for a machine",
-                path="$.spec.image",
-                need="a folder that this user can read whole",
-                have=f"{error.filename}: {os.strerror(error.errno or 0)}",
-            ) from error
+    try:
+        files.append(str(packed_folder(image.path) if image is not None else packed_host(host)))
+    except OSError as error:
+        raise SpecError(
+            f"the image {image.path if image is not None else 'host'} can't be packed for a machine",
+            path="$.spec.image",
+            need="a folder that this user can read whole",
+            have=f"{error.filename}: {os.strerror(error.errno or 0)}",
+        ) from error
     made = [(path, identity_of(path) or ()) for path in files]
     return MachineFacts(qemu=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())

@@ -130,7 +130,7 @@ def _machine(spec: SandboxSpec, image: ImageFolder | None, kvm: KvmFacts | None)
         return None
     from immure.engine.machines import look_at_machine
 
-    return look_at_machine(image)
+    return look_at_machine(image, host_facts().image)
 
 
 def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:

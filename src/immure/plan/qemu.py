@@ -132,14 +132,6 @@ def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Mac
 
 
 def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
-    if inputs.image is None:
-        raise SpecError(
-            "a machine needs an image of its own",
-            path="$.spec.image",
-            need="a folder with a root file system, which is packed for it",
-            have="host",
-            hint="name one by image: or --image",
-        )
     if spec.network.mode != "none":
         raise SpecError("a machine has no network", path="$.spec.network.mode", need="none", have=spec.network.mode)
     if spec.processes.namespaces == "none":
@@ -229,14 +221,6 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
     """What our init in the machine is told, but for the moment at which it wakes up."""
     image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
     points, within = box_root(spec, facts, image, (), inputs.hostname, own_network=False)
-    if points:
-        raise SpecError(
-            "a mount of a machine has no place to stand",
-            path="$.spec.files.mounts",
-            need="a folder of the image, or of /tmp",
-            have=f"/{points[0].path}, which is not there",
-            hint="make it in the image",
-        )
     pids = spec.limits.pids or DEFAULT_PIDS
     stage = CommandStage(
         rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, pids, pids)),
@@ -248,7 +232,10 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
         inherited_filters=0,
     )
     root = [op for op in within if _is_guest_s(op)]
-    return msgspec.msgpack.encode({"command": stage, "landlock": None, "drop_groups": True, "root": root})
+    # What is packed is the same for all boxes.
+    own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
+    told = {"command": stage, "landlock": None, "drop_groups": True, "image": [*own, *points], "root": root}
+    return msgspec.msgpack.encode(told)
 
 
 def _is_guest_s(op: RootOp) -> bool:
