@@ -230,7 +230,7 @@ class TestWhatTakesLong:
         packed_folder(str(folder))
         assert told == []
         (folder / "usr/more").touch()
-        monkeypatch.setattr(images, "_PATIENCE_S", 0.001)
+        monkeypatch.setattr(notices, "_PATIENCE_S", 0.001)
         packed_folder(str(folder))
         assert len(told) == 1
         assert str(folder) in told[0]

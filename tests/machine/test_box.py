@@ -29,6 +29,7 @@ from immure import (
 )
 from immure.engine.kvm import kvm_facts
 from immure.host.tree import below
+from layouts import archive, archive_of, entry, layout_of
 
 from .machines import make_image
 
@@ -149,6 +150,12 @@ class TestBox:
             (image / "etc/deep").mkdir(exist_ok=True)
             (image / "etc/deep/file").write_bytes(text)
             assert run(["/bin/cat", "/etc/deep/file"], **spec).stdout == text
+
+    def test_an_oci_layout(self, kernel: Path, tmp_path: Path) -> None:
+        layers = (archive_of(make_image(tmp_path / "root")), archive(entry("etc/upper", b"above\n")))
+        layout_of(tmp_path / "layout", *layers)
+        spec = {"runtime": "qemu", "level": "L3", "image": str(tmp_path / "layout"), "workdir": "/"}
+        assert run(["/bin/cat", "/etc/upper"], **spec).stdout == b"above\n"
 
     def test_two_have_other_randomness(self, spec: dict[str, Any]) -> None:
         told = {bytes(run(["/bin/od", "-N16", "-tx1", "/dev/urandom"], **spec).stdout) for _ in range(2)}

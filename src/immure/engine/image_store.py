@@ -22,9 +22,10 @@ MOST = {"erofs": 8, "cpio": 8, "host": 2}
 
 
 def kept(name: str, make: Callable[[Path], object]) -> Path:
-    """The file of this name, made where there is none: `make` writes one at the path that it is given.
+    """The file or folder of this name, made where there is none: `make` makes it at the path that it is given.
 
-    A name's suffix is its kind, one of MOST. Raises as `make` does, and leaves nothing behind then.
+    A name's suffix is its kind; of those in MOST some are kept, and of others all. Raises as `make` does, and leaves
+    nothing behind then.
     """
     folder = _folder()
     place = folder / name
@@ -54,7 +55,7 @@ def _make(place: Path, make: Callable[[Path], object]) -> None:
         made = part / "image"
         make(made)
         # A box's user is somebody else; the folder above is private.
-        made.chmod(0o444)
+        made.chmod(0o755 if made.is_dir() else 0o444)
         made.replace(place)
     finally:
         _remove(part)

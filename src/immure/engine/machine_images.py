@@ -6,16 +6,14 @@ What packs them is in a box: a folder may be anybody's, and of the host it is to
 from __future__ import annotations
 
 import shutil
-import threading
-from collections.abc import Generator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 from immure.engine.image_store import kept
 from immure.engine.local import run
-from immure.engine.notices import tell
+from immure.engine.notices import tell_when_long
 from immure.engine.result import Result
 from immure.errors import RuntimeUnavailable, SetupFailed
 from immure.host.content import content_sha256, quick_content
@@ -28,8 +26,6 @@ PACKER = "mkfs.erofs"
 GET_PACKER = "install it (Debian, Fedora: erofs-utils)"
 _FORM = 2
 _SAID = 1000
-#: How long something takes before a caller is told.
-_PATIENCE_S = 1.0
 _PACKING = "packing {} for machines, once until something in it changes; it takes as long as copying it"
 #: Everything is the machine's root's, and nothing tells when it was packed.
 _OPTIONS = ("--quiet", "-T", "0", "--all-root", "-U", "00000000-0000-4000-8000-000000000000")
@@ -57,9 +53,9 @@ def packed_host(shown: HostImage) -> Path:
     What a box's user can't read is left out, where an ordinary box shows it and lets nobody open it. Raises
     RuntimeUnavailable without a packer, and SetupFailed where it fails.
     """
-    with _told(f"looking whether something in {' '.join(shown.folders)} has changed"):
+    with tell_when_long(f"looking whether something in {' '.join(shown.folders)} has changed"):
         content = quick_content(shown.folders)
-    copies = [identity_of(path) for path in shown.copies]
+    copies = [_last_change(path) for path in shown.copies]
     name = sha256(f"{_FORM} {shown} {content} {copies}".encode()).hexdigest()[:32]
     return kept(f"{name}.host", lambda place: _pack_host(shown, place))
 
@@ -71,8 +67,13 @@ def first_root() -> Path:
     return kept(f"{name}.cpio", lambda place: place.write_bytes(initramfs(program.read_bytes())))
 
 
+def _last_change(path: str) -> tuple[int, ...]:
+    found = Path(path).stat()
+    return found.st_ino, found.st_size, found.st_ctime_ns
+
+
 def _pack_folder(folder: str, place: Path) -> None:
-    with _told(_PACKING.format(folder)):
+    with tell_when_long(_PACKING.format(folder)):
         result = _packed((_FOLDER,), place, mounts=[(folder, _FOLDER, "ro")])
     if not result.ok:
         raise _failure(result, f"the image {folder}", place, "a folder that this user can read whole")
@@ -80,21 +81,10 @@ def _pack_folder(folder: str, place: Path) -> None:
 
 def _pack_host(shown: HostImage, place: Path) -> None:
     left_out = [f"--exclude-path={path}" for path in (*_NOT_THE_HOST_S, *_unreadable(shown.folders))]
-    with _told(_PACKING.format(" ".join(shown.folders))):
+    with tell_when_long(_PACKING.format(" ".join(shown.folders))):
         result = _packed((*_NO_ATTRIBUTES, *left_out, "/"), place)
     if not result.ok:
         raise _failure(result, "what `image: host` shows", place, "a file system that can be read")
-
-
-@contextmanager
-def _told(what: str) -> Generator[None]:
-    timer = threading.Timer(_PATIENCE_S, tell, [what])
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
 
 
 def _unreadable(folders: Sequence[str]) -> list[str]:

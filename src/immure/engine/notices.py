@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Generator
+from contextlib import contextmanager
 
 #: The command line's; None in a program, which has its own ways to hear.
 listener: Callable[[str], None] | None = None
+#: How long something takes before it is worth a word.
+_PATIENCE_S = 1.0
 
 
 def tell(text: str) -> None:
@@ -16,3 +20,15 @@ def tell(text: str) -> None:
     import logging
 
     logging.getLogger("immure").info(text)
+
+
+@contextmanager
+def tell_when_long(text: str) -> Generator[None]:
+    """Says what is being done in this context, where it takes more than a moment."""
+    timer = threading.Timer(_PATIENCE_S, tell, [text])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()

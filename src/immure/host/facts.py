@@ -166,3 +166,5 @@ class ImageFolder(Struct, frozen=True):
     places: dict[str, Place]
     #: Which folder it was, and which objects: another one of that name has another.
     listing: Any
+    #: The file that it was made from, with its identity as `identity_of` has it: another content makes another image.
+    origin: tuple[str, tuple[int, ...]] | None = None
