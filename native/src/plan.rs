@@ -81,6 +81,12 @@ pub enum RootOp {
         #[serde(default)]
         root_too: bool,
     },
+    /// In a machine: what its second disk has of a mount's source.
+    Show {
+        source: String,
+        path: String,
+        attributes: u64,
+    },
     Hostname {
         name: String,
     },
@@ -137,7 +143,7 @@ pub struct GuestPlan {
     /// What its root is to have beside its image, before anything else is there: `Dir`, `Link` and `File`.
     #[serde(default)]
     pub image: Vec<TemplateOp>,
-    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File` and `Hostname`.
+    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File`, `Show` and `Hostname`.
     #[serde(default)]
     pub root: Vec<RootOp>,
     /// Where the box's kernel knows one id alone, which is to have these names for commands.

@@ -166,7 +166,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"mounts": [("/usr", "/mnt", "ro")]}, "can't be mounted"),
+            ({"mounts": [("/usr/share", "/mnt", "rw")]}, "can't write to folders"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"namespaces": "none", "level": "L1"}, "namespaces"),
             ({"memory_mib": 32}, "does not fit"),

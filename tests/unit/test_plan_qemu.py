@@ -156,6 +156,26 @@ class TestWithin:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/work/deep"}]})))
         assert [(op["op"], op["path"]) for op in told["image"]] == [("dir", "work"), ("dir", "work/deep")]
 
+    def test_mounts_are_a_second_disk(self) -> None:
+        mounts = [
+            {"source": source, "target": target} for source, target in (("/a", "/b"), ("/c", "/tmp/d"), ("/a", "/e"))
+        ]
+        files = (*machine().files, ("/cache/one.mounts", (5,)))
+        plan = compiled(spec_of(files={"mounts": mounts}), machine=machine(files=files))
+        told = guest(plan)
+        assert {op["path"]: op["source"] for op in told["root"] if op["op"] == "show"} == {
+            "/b": "/.immure/mounts/2",
+            "/tmp/d": "/.immure/mounts/1",
+            "/e": "/.immure/mounts/2",
+        }
+        assert {op["attributes"] for op in told["root"] if op["op"] == "show"} == {7}
+        assert "IMMURE_MOUNTS=/dev/vdb" in argument(plan, "-append")
+        assert [op.source for op in of_kind(plan.template, Bind) if op.path == "machine/mounts"] == [
+            "/cache/one.mounts"
+        ]
+        assert plan.root == compiled(spec_of()).root, "nothing of them is in the box around it"
+        assert "IMMURE_MOUNTS" not in argument(compiled(spec_of()), "-append")
+
     def test_what_is_a_box_s_own_is_not_packed(self) -> None:
         told = guest(compiled(spec_of(image="host", processes={"user": 7}), image=None))
         files = {op["path"]: op["data"] for op in told["image"]}
@@ -171,7 +191,7 @@ class TestWithin:
             ({"level": "L1", "processes": {"namespaces": "none"}}, {}, "namespaces"),
             ({"limits": {"memory_mib": 63}}, {}, "64 at least"),
             ({}, {"learning": True}, "learned"),
-            ({"files": {"mounts": [{"source": "/a", "target": "/b"}]}}, {}, "can't be mounted"),
+            ({"files": {"mounts": [{"source": "/a", "target": "/b", "access": "rw"}]}}, {}, "can't write"),
         ],
         ids=str,
     )

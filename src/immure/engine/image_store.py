@@ -18,7 +18,7 @@ from immure.engine.notices import tell
 from immure.errors import RuntimeUnavailable
 
 #: How many of a kind are kept, the newest. One of a host takes as much as that has installed.
-MOST = {"erofs": 8, "cpio": 8, "host": 2}
+MOST = {"erofs": 8, "cpio": 8, "host": 2, "mounts": 8}
 
 
 def kept(name: str, make: Callable[[Path], object]) -> Path:

@@ -17,18 +17,20 @@ from immure.engine.notices import tell_when_long
 from immure.engine.result import Result
 from immure.errors import RuntimeUnavailable, SetupFailed
 from immure.host.content import content_sha256, quick_content
-from immure.host.facts import HostImage
+from immure.host.facts import HostImage, SourceFacts
 from immure.host.identity import identity_of
 from immure.host.native import native_program
 from immure.plan.initramfs import initramfs
 
 PACKER = "mkfs.erofs"
 GET_PACKER = "install it (Debian, Fedora: erofs-utils)"
-_FORM = 2
+_FORM = 3
 _SAID = 1000
 _PACKING = "packing {} for machines, once until something in it changes; it takes as long as copying it"
-#: Everything is the machine's root's, and nothing tells when it was packed.
-_OPTIONS = ("--quiet", "-T", "0", "--all-root", "-U", "00000000-0000-4000-8000-000000000000")
+#: Files keep their times: Python compiles anew what is not as old as it was.
+_OPTIONS = ("--quiet", "--preserve-mtime", "-U", "00000000-0000-4000-8000-000000000000")
+#: Everything is the machine's root's.
+_ROOT_S = ("--all-root",)
 _MADE, _FOLDER = "/made", "/image"
 #: Of a box's root, what a machine has of its own, or gets for each box.
 _NOT_THE_HOST_S = ("dev", "proc", "sys", "tmp", ".immure", _MADE[1:])
@@ -53,11 +55,21 @@ def packed_host(shown: HostImage) -> Path:
     What a box's user can't read is left out, where an ordinary box shows it and lets nobody open it. Raises
     RuntimeUnavailable without a packer, and SetupFailed where it fails.
     """
-    with tell_when_long(f"looking whether something in {' '.join(shown.folders)} has changed"):
+    with tell_when_long(f"looking whether something in {' '.join(shown.folders)} has changed", seldom=True):
         content = quick_content(shown.folders)
     copies = [_last_change(path) for path in shown.copies]
     name = sha256(f"{_FORM} {shown} {content} {copies}".encode()).hexdigest()[:32]
     return kept(f"{name}.host", lambda place: _pack_host(shown, place))
+
+
+def packed_mounts(sources: Sequence[SourceFacts], user: int) -> Path:
+    """The sources of a machine's mounts on one disk: by their number, and its user's.
+
+    Raises RuntimeUnavailable without a packer, SetupFailed where it fails, and OSError for one that can't be read.
+    """
+    seen = [content_sha256(one.path) if one.kind == "folder" else _last_change(one.path) for one in sources]
+    name = sha256(f"{_FORM} {user} {sources} {seen}".encode(errors="surrogateescape")).hexdigest()[:32]
+    return kept(f"{name}.mounts", lambda place: _pack_mounts(sources, user, place))
 
 
 def first_root() -> Path:
@@ -74,7 +86,7 @@ def _last_change(path: str) -> tuple[int, ...]:
 
 def _pack_folder(folder: str, place: Path) -> None:
     with tell_when_long(_PACKING.format(folder)):
-        result = _packed((_FOLDER,), place, mounts=[(folder, _FOLDER, "ro")])
+        result = _packed((*_ROOT_S, _FOLDER), place, mounts=[(folder, _FOLDER, "ro")])
     if not result.ok:
         raise _failure(result, f"the image {folder}", place, "a folder that this user can read whole")
 
@@ -82,9 +94,18 @@ def _pack_folder(folder: str, place: Path) -> None:
 def _pack_host(shown: HostImage, place: Path) -> None:
     left_out = [f"--exclude-path={path}" for path in (*_NOT_THE_HOST_S, *_unreadable(shown.folders))]
     with tell_when_long(_PACKING.format(" ".join(shown.folders))):
-        result = _packed((*_NO_ATTRIBUTES, *left_out, "/"), place)
+        result = _packed((*_ROOT_S, *_NO_ATTRIBUTES, *left_out, "/"), place)
     if not result.ok:
         raise _failure(result, "what `image: host` shows", place, "a file system that can be read")
+
+
+def _pack_mounts(sources: Sequence[SourceFacts], user: int, place: Path) -> None:
+    mounts = [(one.path, f"{_FOLDER}/{number}", "ro") for number, one in enumerate(sources)]
+    what = " ".join(one.path for one in sources)
+    with tell_when_long(_PACKING.format(what)):
+        result = _packed((f"--force-uid={user}", f"--force-gid={user}", _FOLDER), place, mounts=mounts)
+    if not result.ok:
+        raise _failure(result, f"the mount of {what}", place, "folders and files that this user can read whole")
 
 
 def _unreadable(folders: Sequence[str]) -> list[str]:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 listener: Callable[[str], None] | None = None
 #: How long something takes before it is worth a word.
 _PATIENCE_S = 1.0
+_SELDOM = 5
 
 
 def tell(text: str) -> None:
@@ -23,9 +24,9 @@ def tell(text: str) -> None:
 
 
 @contextmanager
-def tell_when_long(text: str) -> Generator[None]:
-    """Says what is being done in this context, where it takes more than a moment."""
-    timer = threading.Timer(_PATIENCE_S, tell, [text])
+def tell_when_long(text: str, *, seldom: bool = False) -> Generator[None]:
+    """Says what is being done in this context, where it takes more than a moment; a longer one for what recurs."""
+    timer = threading.Timer(_PATIENCE_S * (_SELDOM if seldom else 1), tell, [text])
     timer.daemon = True
     timer.start()
     try:

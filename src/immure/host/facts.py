@@ -88,7 +88,8 @@ class MachineFacts(Struct, frozen=True):
 
     qemu: ProgramFacts
     kernel: ProgramFacts
-    #: The root of the first process, and the box's image where there is one: paths, and what they are.
+    #: The root of the first process, the box's image, and where there are any the sources of its mounts: paths, and
+    #: what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]
     kvm: KvmFacts
 

@@ -31,6 +31,8 @@ class Machine(Struct, frozen=True):
     kernel: str
     initramfs: str
     image: str
+    #: A second disk, with the sources of the user's mounts; empty where there are none.
+    mounts: str = ""
     memory_mib: int = 256
     cpus: int = 1
     #: The processor's virtualisation, or none.
@@ -40,25 +42,32 @@ class Machine(Struct, frozen=True):
 def kernel_words(machine: Machine) -> str:
     """The kernel's command line. What it does not know of it goes to our init, as variables."""
     ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
+    mounts = ("IMMURE_MOUNTS=/dev/vdb",) if machine.mounts else ()
     emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
-    return " ".join((*_KERNEL, *emulated, *ours))
+    return " ".join((*_KERNEL, *emulated, *ours, *mounts))
 
 
 def qemu_arguments(machine: Machine) -> tuple[str, ...]:
     """What follows the program's name."""
-    image = f"driver=raw,node-name=image,read-only=on,file.driver=file,file.filename={_value(machine.image)}"
+    disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
     return (
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
         *("-machine", "microvm,acpi=off", "-accel", machine.accelerator),
         *("-cpu", "max" if machine.accelerator == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),
-        *("-blockdev", f"{image},file.read-only=on", "-device", "virtio-blk-device,drive=image"),
+        *(word for name, path in disks.items() for word in _disk(name, path)),
         *("-chardev", "stdio,id=channel,signal=off", "-device", "virtio-serial-device"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
         *("-device", "virtio-rng-device"),
         *("-chardev", f"file,id=console,path={CONSOLE}", "-serial", "chardev:console"),
     )
+
+
+def _disk(name: str, path: str) -> tuple[str, ...]:
+    """One that can't be written."""
+    file = f"file.driver=file,file.filename={_value(path)},file.read-only=on"
+    return "-blockdev", f"driver=raw,node-name={name},read-only=on,{file}", "-device", f"virtio-blk-device,drive={name}"
 
 
 def _value(text: str) -> str:

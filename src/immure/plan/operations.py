@@ -190,6 +190,17 @@ class UserMount(Operation, frozen=True, tag="user_mount"):
         return f"attach {self.source} on {self.path} ({_words(self.attributes)})"
 
 
+class Show(Operation, frozen=True, tag="show"):
+    """In a machine, show what its second disk has of a mount's source."""
+
+    source: str
+    path: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"show {self.source} on {self.path} ({_words(self.attributes)})"
+
+
 class Hostname(Operation, frozen=True, tag="hostname"):
     """Set the box's host name."""
 
@@ -206,7 +217,7 @@ class Loopback(Operation, frozen=True, tag="loopback"):
         return "ip link set lo up"
 
 
-RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Hostname | Loopback
+RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Show | Hostname | Loopback
 
 
 class LandlockRule(Struct, frozen=True):

@@ -36,7 +36,9 @@ from immure.plan.operations import (
     Private,
     RootOp,
     Share,
+    Show,
     TemplateOp,
+    UserMount,
 )
 from immure.plan.process import compile_process
 from immure.plan.qemu_clauses import qemu_clauses
@@ -46,7 +48,11 @@ from immure.spec.models import Level, Limits, Processes, SandboxSpec
 
 #: In the outer box: what QEMU boots, and a file that no workload may reach.
 PLACE = "/machine"
-KERNEL, FIRST_ROOT, IMAGE, OUTSIDE = (f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "outside"))
+KERNEL, FIRST_ROOT, IMAGE, MOUNTS, OUTSIDE = (
+    f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "mounts", "outside")
+)
+#: In the machine: where its init finds the sources of the user's mounts, by their number.
+_SOURCES = "/.immure/mounts"
 KVM = "/dev/kvm"
 #: QEMU's user there.
 OUTER_USER = 1000
@@ -150,13 +156,13 @@ def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
             have="qemu",
         )
     for index, mount in enumerate(spec.files.mounts):
-        if mount.source is not None:
+        if mount.source is not None and mount.access != "ro":
             raise SpecError(
-                "folders of this host can't be mounted in a machine",
-                path=f"$.spec.files.mounts[{index}].source",
-                need="a tmpfs",
-                have=mount.source,
-                hint="put files into the box by box.files, or into its image",
+                "a machine can't write to folders of this host",
+                path=f"$.spec.files.mounts[{index}].access",
+                need="ro, or a tmpfs",
+                have=mount.access,
+                hint="put files into the box and take them out by box.files, or use level L2",
             )
     if spec.protections.get("landlock") == "required":
         raise ProtectionUnavailable(
@@ -191,6 +197,7 @@ def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
         kernel=KERNEL,
         initramfs=FIRST_ROOT,
         image=IMAGE,
+        mounts=MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else "",
         memory_mib=memory_mib(spec),
         cpus=max(1, math.ceil(spec.limits.cpus or 1)),
         accelerator="kvm" if accelerated else "tcg",
@@ -199,8 +206,11 @@ def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
 
 def _files(machine: MachineFacts, *, accelerated: bool) -> list[TemplateOp]:
     sealed = RDONLY | NOSUID | NODEV | NOEXEC
-    (first_root, _), (image, _) = machine.files
-    shown = {KERNEL: machine.kernel.path, FIRST_ROOT: first_root, IMAGE: image}
+    places = (FIRST_ROOT, IMAGE, MOUNTS)
+    shown = {
+        KERNEL: machine.kernel.path,
+        **{place: path for place, (path, _) in zip(places, machine.files, strict=False)},
+    }
     ops: list[TemplateOp] = [Dir(path=PLACE[1:], mode=0o755)]
     ops.append(File(path=OUTSIDE[1:], mode=0o444, data=b"no workload sees this file\n"))
     for place, source in shown.items():
@@ -220,7 +230,7 @@ def _rules(*, accelerated: bool) -> list[LandlockRule]:
 def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]) -> bytes:
     """What our init in the machine is told, but for the moment at which it wakes up."""
     image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
-    points, within = box_root(spec, facts, image, (), inputs.hostname, own_network=False)
+    points, within = box_root(spec, facts, image, inputs.sources, inputs.hostname, own_network=False)
     pids = spec.limits.pids or DEFAULT_PIDS
     stage = CommandStage(
         rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, pids, pids)),
@@ -231,7 +241,8 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
         filters=filters,
         inherited_filters=0,
     )
-    root = [op for op in within if _is_guest_s(op)]
+    numbers = {source.path: number for number, source in enumerate(inputs.sources)}
+    root = [_shown(op, numbers) if isinstance(op, UserMount) else op for op in within if _is_guest_s(op)]
     # What is packed is the same for all boxes.
     own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
     told = {"command": stage, "landlock": None, "drop_groups": True, "image": [*own, *points], "root": root}
@@ -242,4 +253,9 @@ def _is_guest_s(op: RootOp) -> bool:
     """Its first process makes /proc and devices before it is told anything."""
     if isinstance(op, MountNew):
         return op.kind == "tmpfs"
-    return isinstance(op, Private | Share | MakeDir | MakeFile | Hostname)
+    return isinstance(op, Private | Share | MakeDir | MakeFile | UserMount | Hostname)
+
+
+def _shown(mount: UserMount, numbers: dict[str, int]) -> Show:
+    """What was packed of its source. The same one may stand at several places."""
+    return Show(source=f"{_SOURCES}/{numbers[mount.source]}", path=mount.path, attributes=mount.attributes)

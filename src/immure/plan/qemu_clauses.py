@@ -5,7 +5,7 @@ from __future__ import annotations
 from immure.host.facts import MachineFacts
 from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, own_limits
 from immure.plan.report import Clause
-from immure.spec.models import SandboxSpec
+from immure.spec.models import Mount, SandboxSpec
 
 
 def qemu_clauses(
@@ -67,10 +67,18 @@ def _processes(spec: SandboxSpec, keep: int) -> tuple[Clause, ...]:
 
 
 def _mounts(spec: SandboxSpec) -> tuple[Clause, ...]:
-    by = "the machine's own memory"
-    return tuple(
-        Clause(clause=f"files.mounts[{index}]", wanted=f"tmpfs {mount.tmpfs}", got="exact", by=by)
-        for index, mount in enumerate(spec.files.mounts)
+    return tuple(_mount(f"files.mounts[{index}]", mount) for index, mount in enumerate(spec.files.mounts))
+
+
+def _mount(name: str, mount: Mount) -> Clause:
+    if mount.tmpfs is not None:
+        return Clause(clause=name, wanted=f"tmpfs {mount.tmpfs}", got="exact", by="the machine's own memory")
+    return Clause(
+        clause=name,
+        wanted=f"{mount.source} {mount.target} {mount.access}",
+        got="approximated",
+        by="a disk of the machine's, packed of it before the start, which nobody can write",
+        why="the box does not see what changes in it later",
     )
 
 
