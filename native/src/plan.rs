@@ -110,6 +110,20 @@ pub struct Landlock {
     pub rules: Vec<LandlockRule>,
     /// A file that no rule covers: it opens before the domain is entered and must not afterwards.
     pub sentinel: String,
+    /// For a kernel that nobody has asked: what each ABI that will do knows, in rising order. Else it is this host's.
+    #[serde(default)]
+    pub abis: Vec<LandlockAbi>,
+    /// A kernel with none of them does without.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandlockAbi {
+    pub abi: u32,
+    pub handled_fs: u64,
+    pub scoped: u64,
 }
 
 #[derive(Deserialize)]

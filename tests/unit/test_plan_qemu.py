@@ -152,6 +152,26 @@ class TestWithin:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))
         assert [op["path"] for op in told["root"] if op["op"] == "mount"] == ["/tmp/own"]
 
+    def test_landlock_is_for_a_kernel_that_nobody_has_asked(self) -> None:
+        plan = compiled(spec_of(files={"mounts": [{"tmpfs": "/work"}]}))
+        domain = guest(plan)["landlock"]
+        assert [one["abi"] for one in domain["abis"]] == list(range(3, 11))
+        assert domain["abis"][0] == {"abi": 3, "handled_fs": (1 << 15) - 1, "scoped": 0}
+        assert domain["abis"][-1] == {"abi": 10, "handled_fs": domain["handled_fs"], "scoped": domain["scoped"]}
+        rules = {rule["path"]: rule["access"] for rule in domain["rules"]}
+        assert set(rules) == {"/", "/bin", "/etc", "/proc", "/dev", "/tmp", "/dev/shm", "/work", "/.immure/sentinel"}
+        assert domain["sentinel"] not in rules
+        assert (domain["optional"], plan.expects["landlock"]) == (True, "best_effort")
+
+    def test_landlock_that_is_required_and_that_is_off(self) -> None:
+        plan = compiled(spec_of(protections={"landlock": "required"}))
+        assert not guest(plan)["landlock"].get("optional")
+        assert plan.expects["landlock"] == "required"
+        (clause,) = [one for one in plan.report if one.clause == "files.landlock"]
+        assert clause.got == "exact"
+        off = compiled(spec_of(level="L1", files={"landlock": "off"}))
+        assert (guest(off)["landlock"], off.expects["landlock"]) == (None, None)
+
     def test_a_place_for_a_mount_is_made_in_its_root(self) -> None:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/work/deep"}]})))
         assert [(op["op"], op["path"]) for op in told["image"]] == [("dir", "work"), ("dir", "work/deep")]

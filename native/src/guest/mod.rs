@@ -105,7 +105,7 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
     command::drop_bounding_set(stage)?;
     command::prepare_for_commands(stage, plan.drop_groups)?;
     let sentinel = match &plan.landlock {
-        Some(rules) => Some(landlock::enter(rules, false)?),
+        Some(rules) => landlock::enter_as_known(rules)?,
         None => None,
     };
     crate::init::hide_from_box()?;

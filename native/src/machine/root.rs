@@ -12,8 +12,8 @@ const OWN: &str = "/own";
 /// What stands on an image whatever it has there: an image's own link would lead its mounts elsewhere.
 const POINTS: [&str; 8] =
     ["proc", "dev", "sys", "tmp", ".immure", ".immure/space", ".immure/empty", ".immure/mounts"];
-/// What a command can open, as any box has it.
-const SENTINEL: &str = ".immure/sentinel";
+/// What a command can open, as any box has it, and what no rule of Landlock's covers.
+const SHOWN: [&str; 2] = [".immure/sentinel", ".immure/uncovered"];
 /// For generated files, and for where mounts stand.
 const SPACE: &str = "size=4m,mode=0755";
 const LAYERS: &str = "lowerdir=/image,upperdir=/own/above,workdir=/own/work";
@@ -31,9 +31,10 @@ pub fn make(disk: &str, kind: &str, place: &str) -> Outcome<()> {
     for point in POINTS {
         fd::mkdir_at(own.as_raw_fd(), &format!("above/{point}"), 0o755).at("image", point)?;
     }
-    let sentinel = format!("above/{SENTINEL}");
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-    fd::open_at(own.as_raw_fd(), sentinel, flags, 0o444).at("image", SENTINEL)?;
+    for file in SHOWN {
+        fd::open_at(own.as_raw_fd(), format!("above/{file}"), flags, 0o444).at("image", file)?;
+    }
     mount::mount_new("overlay", place, libc::MS_NODEV | libc::MS_NOSUID, LAYERS).at("image", place)
 }
 

@@ -227,7 +227,15 @@ class LandlockRule(Struct, frozen=True):
     access: int
 
 
-class Landlock(Struct, frozen=True):
+class LandlockAbi(Struct, frozen=True):
+    """What a kernel of this ABI knows of a ruleset."""
+
+    abi: int
+    handled_fs: int
+    scoped: int
+
+
+class Landlock(Struct, frozen=True, omit_defaults=True):
     """The ruleset that the stem enters once for all commands of the box."""
 
     handled_fs: int
@@ -235,6 +243,10 @@ class Landlock(Struct, frozen=True):
     scoped: int
     rules: tuple[LandlockRule, ...]
     sentinel: str
+    #: For a kernel that nobody has asked: what each ABI that will do knows, in rising order. Else it is this host's.
+    abis: tuple[LandlockAbi, ...] = ()
+    #: A kernel with none of them does without.
+    optional: bool = False
 
 
 class CommandStage(Struct, frozen=True):

@@ -11,13 +11,14 @@ import math
 
 import msgspec
 
-from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
+from immure.errors import RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
 from immure.plan.checks import check_hardware
 from immure.plan.image import make_image
 from immure.plan.limits import DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
+from immure.plan.machine_landlock import landlock_within
 from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
 from immure.plan.operations import (
     NODEV,
@@ -100,6 +101,7 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
                 "landlock_abi": facts.landlock_abi,
             },
             "default_deny": filters.default_deny,
+            "landlock": None if spec.files.landlock == "off" else spec.protections.get("landlock", "best_effort"),
             "keep_capabilities": keep,
             **answers_within(facts, filters.programs),
         },
@@ -164,13 +166,6 @@ def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
                 have=mount.access,
                 hint="put files into the box and take them out by box.files, or use level L2",
             )
-    if spec.protections.get("landlock") == "required":
-        raise ProtectionUnavailable(
-            "files.landlock",
-            need="Landlock in the machine's kernel",
-            have="a machine whose image and mounts control files; it stands around QEMU",
-            hint="leave protections.landlock out, or use runtime: process",
-        )
     if memory_mib(spec) < LEAST_MEMORY_MIB:
         raise SpecError(
             "a machine does not fit in this",
@@ -245,7 +240,8 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
     root = [_shown(op, numbers) if isinstance(op, UserMount) else op for op in within if _is_guest_s(op)]
     # What is packed is the same for all boxes.
     own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
-    told = {"command": stage, "landlock": None, "drop_groups": True, "image": [*own, *points], "root": root}
+    domain = landlock_within(spec, image, inputs.sources)
+    told = {"command": stage, "landlock": domain, "drop_groups": True, "image": [*own, *points], "root": root}
     return msgspec.msgpack.encode(told)
 
 

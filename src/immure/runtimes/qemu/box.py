@@ -6,15 +6,17 @@ import os
 import secrets
 import time
 from collections.abc import Callable
+from errno import EOPNOTSUPP
 
 import msgspec
 
 from immure.channel.pump import Pump
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import BoxLost, ProtectionUnavailable, SetupFailed
 from immure.host.tree import below
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
 from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.policy.landlock import LEAST_ABI
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
@@ -38,6 +40,20 @@ class QemuBox(CarriedBox):
         self, spawner: Spawner, launch: Launch, *, drive: Callable[[Pump], Driver], sources: list[int] | None = None
     ) -> None:
         super().__init__(spawner, launch, at_this_moment(launch.guest), drive=drive, sources=sources, start_s=START_S)
+
+    def ready(self) -> dict[str, bytes]:
+        """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
+        try:
+            return super().ready()
+        except SetupFailed as error:
+            if (error.step, error.errno) != ("landlock", EOPNOTSUPP):
+                raise
+            raise ProtectionUnavailable(
+                "files.landlock",
+                need=f"Landlock ABI {LEAST_ABI} (Linux 6.2) in the machine's kernel",
+                have=f"{self.launch.programs[1][0]}: {error.message}",
+                hint="name a kernel that has it by IMMURE_KERNEL, or leave protections.landlock out",
+            ) from error
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
