@@ -8,7 +8,7 @@ set -euo pipefail
 "$(dirname "$0")/install_gvisor.sh"
 "$(dirname "$0")/build_guest_kernel.sh"
 packages=(bubblewrap uidmap gcc libc6-dev git python3 libpython3.11-testsuite strace libcap2-bin iproute2 libseccomp2 systemd)
-packages+=(busybox-static qemu-system-x86 erofs-utils)
+packages+=(busybox-static qemu-system-x86 erofs-utils zstd)
 [ "${1:-}" = bench ] && packages+=(crun firejail runc)
 missing=()
 for package in "${packages[@]}"; do

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 from immure.engine.kvm import kvm_facts
-from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder
+from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host, packed_mounts
 from immure.errors import SpecError
-from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.host.identity import identity_of
 from immure.host.machines import find_kernel, find_qemu
 
@@ -21,26 +22,45 @@ def missing_for_machines() -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
-    """Programs and files of a box in a machine. Its image is packed where it has not been.
+def look_at_machine(
+    image: ImageFolder | None, host: HostImage, sources: Sequence[SourceFacts], user: int
+) -> MachineFacts | Missing:
+    """Programs and files of a box in a machine, whose image and mounts are packed where they have not been.
 
-    Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
+    An image of None is `image: host`, and mounts belong to `user`. Raises SpecError for what can't be read,
+    RuntimeUnavailable without a packer and SetupFailed.
     """
     qemu, kernel = find_qemu(), find_kernel()
     if not isinstance(qemu, ProgramFacts):
         return qemu
     if not isinstance(kernel, ProgramFacts):
         return kernel
-    files: list[str] = [str(first_root())]
-    if image is not None:
-        try:
-            files.append(str(packed_folder(image.path)))
-        except OSError as error:
-            raise SpecError(
-                f"the image {image.path} can't be packed for a machine",
-                path="$.spec.image",
-                need="a folder that this user can read whole",
-                have=f"{error.filename}: {os.strerror(error.errno or 0)}",
-            ) from error
+    files = [str(first_root()), _image(image, host)]
+    if sources:
+        files.append(_mounts(sources, user))
     made = [(path, identity_of(path) or ()) for path in files]
     return MachineFacts(qemu=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+
+
+def _image(image: ImageFolder | None, host: HostImage) -> str:
+    try:
+        return str(packed_folder(image.path) if image is not None else packed_host(host))
+    except OSError as error:
+        name = image.path if image is not None else "host"
+        raise _unreadable(f"the image {name}", "$.spec.image", error) from error
+
+
+def _mounts(sources: Sequence[SourceFacts], user: int) -> str:
+    try:
+        return str(packed_mounts(sources, user))
+    except OSError as error:
+        raise _unreadable("a mount", "$.spec.files.mounts", error) from error
+
+
+def _unreadable(what: str, where: str, error: OSError) -> SpecError:
+    return SpecError(
+        f"{what} can't be packed for a machine",
+        path=where,
+        need="a folder that this user can read whole",
+        have=f"{error.filename}: {os.strerror(error.errno) if error.errno else error.strerror}",
+    )

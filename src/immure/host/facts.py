@@ -88,7 +88,8 @@ class MachineFacts(Struct, frozen=True):
 
     qemu: ProgramFacts
     kernel: ProgramFacts
-    #: The root of the first process, and the box's image where there is one: paths, and what they are.
+    #: The root of the first process, the box's image, and where there are any the sources of its mounts: paths, and
+    #: what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]
     kvm: KvmFacts
 
@@ -166,3 +167,5 @@ class ImageFolder(Struct, frozen=True):
     places: dict[str, Place]
     #: Which folder it was, and which objects: another one of that name has another.
     listing: Any
+    #: The file that it was made from, with its identity as `identity_of` has it: another content makes another image.
+    origin: tuple[str, tuple[int, ...]] | None = None

@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from errno import EOPNOTSUPP
 from functools import partial
 
 import msgspec
 
 from immure.channel.pump import Pump
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import BoxLost, ProtectionUnavailable, SetupFailed
 from immure.host.tree import below
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
 from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.policy.landlock import LEAST_ABI
 from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
@@ -157,6 +159,20 @@ class QemuBox(CarriedBox):
         with self._copying, self.parked() as found, _room_for_copies():
             copy_machine(self._vmm, copy)
             return Adopts(found.last_stream, found.commands, copy)
+
+    def ready(self) -> dict[str, bytes]:
+        """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
+        try:
+            return super().ready()
+        except SetupFailed as error:
+            if (error.step, error.errno) != ("landlock", EOPNOTSUPP):
+                raise
+            raise ProtectionUnavailable(
+                "files.landlock",
+                need=f"Landlock ABI {LEAST_ABI} (Linux 6.2) in the machine's kernel",
+                have=f"{self.launch.programs[1][0]}: {error.message}",
+                hint="name a kernel that has it by IMMURE_KERNEL, or leave protections.landlock out",
+            ) from error
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
