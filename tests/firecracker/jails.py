@@ -1,0 +1,71 @@
+"""Jailed machines for tests, and what of them could be left on this host."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+from immure.host.cgroups import find_parents
+from immure.runtimes.firecracker.claims import FIRST_UID, UIDS
+from immure.runtimes.firecracker.jailer import Jailed
+from immure.runtimes.firecracker.models import BootSource, MachineConfiguration
+from immure.runtimes.firecracker.programs import Programs
+
+from .guests import HELLO
+from .vmms import SOON_S
+
+
+def programs(place: Path) -> Programs:
+    return Programs(str(place / "firecracker"), str(place / "jailer"))
+
+
+def start(jailed: Jailed, kernel: Path, *, says: bytes = HELLO) -> None:
+    jailed.client.set_machine(MachineConfiguration(1, 32, track_dirty_pages=True))
+    jailed.client.set_boot_source(BootSource(jailed.bring(str(kernel))))
+    jailed.client.start()
+    assert jailed.console.wait_for(says, SOON_S), jailed.console.read()
+
+
+def left(vmms: Path) -> list[str]:
+    """What there is of machines whose place this is, and of their users' processes and cgroups."""
+    folders = [str(path) for path in vmms.iterdir() if path.name != "lock"] if vmms.exists() else []
+    cgroups = [
+        str(path)
+        for parent in find_parents()
+        for path in Path(parent.path).glob("vmm-immure-*")
+        if _ours(path.name.rpartition("-")[2], vmms)
+    ]
+    return folders + cgroups
+
+
+def _ours(uid: str, vmms: Path) -> bool:
+    """Whether no other test's place has that user: then it was ours, and is left."""
+    return not any((other / uid).exists() for other in vmms.parent.parent.glob("*/vmms") if other != vmms)
+
+
+def running(uid: int) -> list[str]:
+    assert FIRST_UID <= uid < FIRST_UID + UIDS
+    found = subprocess.run(["ps", "-o", "pid=,stat=", "-u", str(uid)], capture_output=True, text=True)
+    return [line for line in found.stdout.splitlines() if "Z" not in line.split()[1]]
+
+
+def owner(place: Path, vmms: Path, code: str, *arguments: object) -> subprocess.Popen[str]:
+    """Another process of ours that has a jailed machine: `jailed`. Its output is read line by line."""
+    script = f"""
+        import sys, time
+        from pathlib import Path
+        from firecracker.jails import Jailed, programs, start
+        print("begins", flush=True)
+        jailed = Jailed(programs(Path({str(place)!r})), {str(vmms)!r}, "vm")
+        print(jailed.uid, jailed.pid, flush=True)
+    """
+    paths = os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, sys.path)])
+    return subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script) + textwrap.dedent(code), *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": paths},
+    )
