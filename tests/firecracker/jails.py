@@ -24,7 +24,7 @@ def programs(place: Path) -> Programs:
 
 def start(jailed: Jailed, kernel: Path, *, says: bytes = HELLO) -> None:
     jailed.client.set_machine(MachineConfiguration(1, 32, track_dirty_pages=True))
-    jailed.client.set_boot_source(BootSource(jailed.bring(str(kernel))))
+    jailed.client.set_boot_source(BootSource(jailed.bring(str(kernel), "kernel")))
     jailed.client.start()
     assert jailed.console.wait_for(says, SOON_S), jailed.console.read()
 

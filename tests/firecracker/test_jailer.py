@@ -104,8 +104,8 @@ def test_files_are_seen_as_they_are_and_not_changed(jailed: Make, kernels: Path,
     machine = jailed()
     with pytest.raises(VmmRefused, match="No such file"):
         machine.client.set_boot_source(BootSource(str(private)))
-    machine.client.set_drive(Drive("disk", False, machine.bring(str(disk), writable=True), False))
-    read_only = machine.bring(str(disk))
+    machine.client.set_drive(Drive("disk", False, machine.bring(str(disk), "1", writable=True), False))
+    read_only = machine.bring(str(disk), "2")
     with pytest.raises(VmmRefused, match="Read-only file system"):
         machine.client.set_drive(Drive("other", False, read_only, False))
     machine.client.set_drive(Drive("other", False, read_only, True))
@@ -122,7 +122,7 @@ def test_files_are_seen_as_they_are_and_not_changed(jailed: Make, kernels: Path,
 @pytest.mark.parametrize("source", ["/nonexistent", "relative", "/", "/dev/null", "/tmp\0x"])
 def test_what_is_no_file(jailed: Make, source: str) -> None:
     with pytest.raises(SpecError):
-        jailed().bring(source)
+        jailed().bring(source, "file")
 
 
 def test_a_socket_that_the_vmm_s_user_puts_in_the_place_of_its_own(

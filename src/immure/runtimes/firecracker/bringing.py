@@ -9,6 +9,8 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 from immure.errors import SpecError
@@ -19,35 +21,65 @@ FOLDER = "files"
 _OTHERS_READ, _OTHERS_WRITE = 0o4, 0o2
 
 
-def bring(source: str, name: str, *, writable: bool, root: int, mounts: int, uid: int) -> str:
-    """Shows a file or block device as `name` in the jail, and gives its path there.
+def shown(source: str, *, writable: bool, uid: int) -> int:
+    """A detached mount of a file or block device, as a user is to see it. Raises SpecError."""
+    fd = _opened(source)
+    try:
+        return _tree(fd, source, writable, uid)
+    finally:
+        os.close(fd)
+
+
+def bring(tree: int, source: str, name: str, *, root: int, mounts: int) -> str:
+    """Attaches what `shown` gave as `name` in the jail, and gives its path there.
 
     `root` and `mounts` are descriptors of the jail's root and its mount namespace. Raises SpecError.
     """
-    fd = _opened(source)
-    try:
-        _place(root, name)
-        tree = _tree(fd, source, writable, uid)
-    finally:
-        os.close(fd)
+    with _folder(root) as folder:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC
+        os.close(os.open(name, flags, 0o644, dir_fd=folder))
     path = f"/{FOLDER}/{name}"
     try:
         system.in_own_thread(lambda: _attach(mounts, tree, path))
     except OSError as error:
         raise _refused(source, "mounted in the jail of a machine", error) from error
-    finally:
-        os.close(tree)
     return path
 
 
-def take_away(path: str, mounts: int) -> None:
-    """Takes a file out of the jail again. One that is open there stays so."""
+def take_away(name: str, mounts: int) -> None:
+    """Takes a file out of sight again. One that is open there stays so."""
 
     def leave() -> None:
         _enter(mounts)
-        system.unmount(path)
+        system.unmount(f"/{FOLDER}/{name}")
 
     system.in_own_thread(leave)
+
+
+def pipe(name: str, *, root: int, uid: int) -> int:
+    """Makes a named pipe that a user may write to, and gives our end of it. fifo(7)."""
+    with _folder(root) as folder:
+        os.mkfifo(name, 0o600, dir_fd=folder)
+        os.chown(name, uid, uid, dir_fd=folder, follow_symlinks=False)
+        fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
+    if not stat.S_ISFIFO(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise OSError("no pipe")
+    return fd
+
+
+@contextmanager
+def _folder(root: int) -> Generator[int]:
+    """Where these files are. The jail's user owns the jail's root: no link is followed."""
+    try:
+        os.mkdir(FOLDER, 0o755, dir_fd=root)
+    except FileExistsError:
+        pass
+    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
+    try:
+        yield folder
+    finally:
+        os.close(folder)
 
 
 def _opened(source: str) -> int:
@@ -63,19 +95,6 @@ def _opened(source: str) -> int:
         os.close(fd)
         raise SpecError(f"{source} is no file", need="a regular file or a block device", have="something else")
     return fd
-
-
-def _place(root: int, name: str) -> None:
-    """An empty file to mount on. The jail's user owns the jail's root: no link is followed."""
-    try:
-        os.mkdir(FOLDER, 0o755, dir_fd=root)
-    except FileExistsError:
-        pass
-    folder = os.open(FOLDER, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=root)
-    try:
-        os.close(os.open(name, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644, dir_fd=folder))
-    finally:
-        os.close(folder)
 
 
 def _tree(fd: int, source: str, writable: bool, uid: int) -> int:

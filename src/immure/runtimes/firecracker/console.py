@@ -42,6 +42,11 @@ class Console:
         with self._more:
             return self._more.wait_for(lambda: self._ended or self._said(words), within_s) and self._said(words)
 
+    def wait_past(self, total: int, within_s: float) -> bool:
+        """Whether more than so many bytes have been said, or are within a time."""
+        with self._more:
+            return self._more.wait_for(lambda: self._ended or self._total > total, within_s) and self._total > total
+
     def last_words(self) -> str:
         """Its last line that is not empty."""
         _, content, _ = self.read(max(0, self._total - 2000))

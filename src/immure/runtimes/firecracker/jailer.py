@@ -58,7 +58,7 @@ class Jailed:
         self._claim = Claim(place)
         self._process: subprocess.Popen[bytes] | None = None
         self._fds: list[int] = []
-        self._brought = 0
+        self._brought: set[str] = set()
         try:
             self._begin(programs, name)
         except BaseException:
@@ -91,22 +91,41 @@ class Jailed:
             os.close(fd)
         return self._shell.wait()
 
-    def bring(self, source: str, *, writable: bool = False) -> str:
-        """Shows a file or block device of this host in the jail, and gives its path there. Raises SpecError."""
-        self._brought += 1
-        mounts, root = self._mounts, self._root_fd
-        name = str(self._brought)
-        return bringing.bring(source, name, writable=writable, root=root, mounts=mounts, uid=self.uid)
+    def bring(self, source: str, name: str, *, writable: bool = False) -> str:
+        """Shows a file or block device of this host in the jail, and gives its path there. Raises SpecError.
 
-    def take_away(self, path: str) -> None:
-        """Takes what `bring` gave out of the jail again."""
-        bringing.take_away(path, self._mounts)
+        What had that name before is out of sight then; who has it open keeps it.
+        """
+        tree = bringing.shown(source, writable=writable, uid=self.uid)
+        try:
+            if name in self._brought:
+                self.take_away(name)
+            return bringing.bring(tree, source, name, root=self._root_fd, mounts=self._mounts)
+        finally:
+            self._brought.add(name)
+            os.close(tree)
+
+    def take_away(self, name: str) -> None:
+        """Takes what was brought under a name out of sight again."""
+        bringing.take_away(name, self._mounts)
+
+    def pipe(self, name: str) -> tuple[str, int]:
+        """A new named pipe in the jail, for its VMM to write to: its path there, and a descriptor to read from.
+
+        Reading does not wait, for before there is a writer it would find the end.
+        """
+        fd = bringing.pipe(name, root=self._root_fd, uid=self.uid)
+        return f"/{bringing.FOLDER}/{name}", fd
 
     def lend_tap(self, name: str, owner: int) -> None:
         """Makes a TAP device of `owner` the machine's user's until `close`. Raises OSError."""
         self._claim.write(taps=(*self._claim.record.taps, Loan(name, owner)))
         if owner != taps.NOBODY:
             taps.lend(name, self.uid)
+
+    def has_tap(self, name: str) -> bool:
+        """Whether it was lent this one."""
+        return any(loan.name == name for loan in self._claim.record.taps)
 
     def confinement(self) -> Confinement:
         """What confines it, read from the host. Raises BoxLost where it has ended."""
