@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 from immure.host.cgroups import find_parents
-from immure.runtimes.firecracker.claims import FIRST_UID, UIDS
+from immure.runtimes.firecracker.claims import FIRST_UID, UIDS, _lock_id
 from immure.runtimes.firecracker.jailer import Jailed
 from immure.runtimes.firecracker.models import BootSource, MachineConfiguration
 from immure.runtimes.firecracker.programs import Programs
@@ -29,21 +29,24 @@ def start(jailed: Jailed, kernel: Path, *, says: bytes = HELLO) -> None:
     assert jailed.console.wait_for(says, SOON_S), jailed.console.read()
 
 
+def _cgroups() -> set[Path]:
+    return {path for parent in find_parents() for path in Path(parent.path).glob("vmm-immure-*")}
+
+
+_BEFORE = _cgroups()
+
+
 def left(vmms: Path) -> list[str]:
-    """What there is of machines whose place this is, and of their users' processes and cgroups."""
+    """What there is of machines whose place this is, and cgroups whose user nobody has."""
     folders = [str(path) for path in vmms.iterdir() if path.name != "lock"] if vmms.exists() else []
-    cgroups = [
-        str(path)
-        for parent in find_parents()
-        for path in Path(parent.path).glob("vmm-immure-*")
-        if _ours(path.name.rpartition("-")[2], vmms)
-    ]
-    return folders + cgroups
+    return folders + [str(path) for path in _cgroups() - _BEFORE if _is_nobodys(int(path.name.rpartition("-")[2]))]
 
 
-def _ours(uid: str, vmms: Path) -> bool:
-    """Whether no other test's place has that user: then it was ours, and is left."""
-    return not any((other / uid).exists() for other in vmms.parent.parent.glob("*/vmms") if other != vmms)
+def _is_nobodys(uid: int) -> bool:
+    lock = _lock_id(uid)
+    if lock is not None:
+        os.close(lock)
+    return lock is not None
 
 
 def running(uid: int) -> list[str]:

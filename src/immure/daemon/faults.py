@@ -40,6 +40,8 @@ def answer(request: Request[Any, Any, Any], error: Exception) -> Response[ErrorD
         return Response(ErrorDocument(_of(error)), status_code=_status(error))
     if isinstance(error, ValidationException):
         return Response(ErrorDocument(_of(_invalid(error))), status_code=400)
+    if isinstance(error, RecursionError):
+        return Response(ErrorDocument(_of(SpecError("the body is nested too deeply"))), status_code=400)
     if isinstance(error, HTTPException) and error.status_code < 500:
         code, words = _WORDS.get(error.status_code, ("IMM-HTTP", "the request can't be understood"))
         return Response(

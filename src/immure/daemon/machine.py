@@ -20,7 +20,7 @@ from immure.runtimes.firecracker.programs import Programs
 #: What the host's paths are kept of, in the order in which they were said.
 Part = models.MachineConfiguration | models.BootSource | models.Drive | models.NetworkInterface | models.Vsock
 _FILTERED = 2
-_METRICS_S = 5.0
+_METRICS_S, _ENDS_S = 5.0, 1.0
 _SOCKETS = "/run"
 #: Firecracker's own where nobody says how much.
 _DEFAULT_MIB = 128
@@ -222,9 +222,9 @@ class Machine:
             return jailed.client.describe().state
         except BoxLost:
             # It ends just now, or has stopped answering.
-            if jailed.status is None:
-                raise
-            return "Ended"
+            if jailed.ends_within(_ENDS_S):
+                return "Ended"
+            raise
 
     def _known(self) -> Jailed:
         assert self._jailed is not None
@@ -301,7 +301,7 @@ class Machine:
             found = jailed.confinement()
         except BoxLost:
             # A guest may be at its end already.
-            if jailed.status is not None:
+            if jailed.ends_within(_ENDS_S):
                 return
             raise
         holds = found.uid == found.gid == jailed.uid and not found.capabilities

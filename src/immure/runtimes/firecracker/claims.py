@@ -32,7 +32,7 @@ UIDS: Final = 65_536
 PLACE = "/var/lib/immure/vmms"
 SETTING = "IMMURE_VMMS"
 #: A byte for each user, locked by who has it. fcntl(2), open file description locks.
-_IDS = "/run/immure-vmm-ids"
+_IDS = Path("/run/immure/vmms.lock")
 _F_OFD_SETLK: Final = 37
 _GONE_S, _STEP_S = 10.0, 0.002
 
@@ -223,6 +223,7 @@ def _free_id(base: Path) -> tuple[int, int]:
 
 def _lock_id(uid: int) -> int | None:
     """A descriptor that holds a user against everybody on this host, whatever their place; None where one is held."""
+    _IDS.parent.mkdir(mode=0o700, exist_ok=True)
     fd = os.open(_IDS, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     byte = struct.pack("hhqqi4x", fcntl.F_WRLCK, os.SEEK_SET, uid - FIRST_UID, 1, 0)
     try:

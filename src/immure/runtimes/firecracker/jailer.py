@@ -91,6 +91,13 @@ class Jailed:
             os.close(fd)
         return self._shell.wait()
 
+    def ends_within(self, within_s: float) -> bool:
+        """Whether it has ended, or does so within a time."""
+        try:
+            return self.status is not None or self.wait(within_s) >= 0
+        except TimeoutError:
+            return False
+
     def bring(self, source: str, name: str, *, writable: bool = False) -> str:
         """Shows a file or block device of this host in the jail, and gives its path there. Raises SpecError.
 
@@ -98,16 +105,18 @@ class Jailed:
         """
         tree = bringing.shown(source, writable=writable, uid=self.uid)
         try:
-            if name in self._brought:
-                self.take_away(name)
-            return bringing.bring(tree, source, name, root=self._root_fd, mounts=self._mounts)
+            self.take_away(name)
+            path = bringing.bring(tree, source, name, root=self._root_fd, mounts=self._mounts)
         finally:
-            self._brought.add(name)
             os.close(tree)
+        self._brought.add(name)
+        return path
 
     def take_away(self, name: str) -> None:
-        """Takes what was brought under a name out of sight again."""
-        bringing.take_away(name, self._mounts)
+        """Takes what was brought under a name out of sight again, if anything was."""
+        if name in self._brought:
+            bringing.take_away(name, self._mounts)
+            self._brought.discard(name)
 
     def pipe(self, name: str) -> tuple[str, int]:
         """A new named pipe in the jail, for its VMM to write to: its path there, and a descriptor to read from.
