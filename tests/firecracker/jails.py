@@ -9,7 +9,7 @@ import textwrap
 from pathlib import Path
 
 from immure.host.cgroups import find_parents
-from immure.runtimes.firecracker.claims import FIRST_UID, UIDS, _lock_id
+from immure.runtimes.firecracker.claims import FIRST_UID, UIDS, _lock_id, processes, runs_as
 from immure.runtimes.firecracker.jailer import Jailed
 from immure.runtimes.firecracker.models import BootSource, MachineConfiguration
 from immure.runtimes.firecracker.programs import Programs
@@ -49,10 +49,9 @@ def _is_nobodys(uid: int) -> bool:
     return lock is not None
 
 
-def running(uid: int) -> list[str]:
+def running(uid: int) -> list[int]:
     assert FIRST_UID <= uid < FIRST_UID + UIDS
-    found = subprocess.run(["ps", "-o", "pid=,stat=", "-u", str(uid)], capture_output=True, text=True)
-    return [line for line in found.stdout.splitlines() if "Z" not in line.split()[1]]
+    return [pid for pid in processes() if runs_as(pid, uid)]
 
 
 def owner(place: Path, vmms: Path, code: str, *arguments: object) -> subprocess.Popen[str]:

@@ -195,4 +195,4 @@ def test_no_kvm_while_it_runs(daemon: Make, monkeypatch: pytest.MonkeyPatch) -> 
     machines = Machines(programs.Programs("", ""), "")
     with pytest.raises(RuntimeUnavailable, match="Firecracker needs KVM"), machines.made("one"):
         pass
-    assert machines.names() == []
+    assert machines.all() == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -235,6 +236,36 @@ def test_a_vmm_that_is_killed(daemon: Daemon, kernels: Path) -> None:
     assert said.status == 409
     assert "ended with status 137" in said.error["have"]
     assert HELLO in daemon.curl("GET", "/vms/one/console").content
+
+
+def test_vmms_that_do_not_answer(daemon: Daemon, kernels: Path) -> None:
+    for name in ("one", "two"):
+        daemon.runs(name, kernels / "rests")
+    os.kill(daemon.curl("GET", "/vms/one").body["pid"], signal.SIGSTOP)
+    waits = ["curl", "-sS", "--unix-socket", str(daemon.socket), "-X", "PATCH", "-d", '{"state": "Paused"}']
+    callers = [
+        subprocess.Popen([*waits, "http://localhost/vms/one"], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for _ in range(12)
+    ]
+    # Those wait for a machine, and no other one does.
+    assert daemon.curl("GET", "/vms/two").body["state"] == "Running"
+    states = {one["vm_id"]: one["state"] for one in daemon.curl("GET", "/vms").body["vms"]}
+    assert states["two"] == "Running"
+    assert states["one"] in ("Busy", "Silent")
+    # Nor does the end of it wait for them.
+    assert daemon.curl("DELETE", "/vms/one").status == 204
+    for caller in callers:
+        assert json.loads(caller.communicate()[0])["error"]["code"] in ("IMM-LOST", "IMM-STATE", "IMM-NO-VM")
+    assert daemon.curl("GET", "/vms/two").body["state"] == "Running"
+
+
+@pytest.mark.slow
+def test_a_vmm_that_is_silent(daemon: Daemon, kernels: Path) -> None:
+    daemon.runs("one", kernels / "rests")
+    os.kill(daemon.curl("GET", "/vms/one").body["pid"], signal.SIGSTOP)
+    said = daemon.curl("PATCH", "/vms/one", {"state": "Paused"})
+    assert (said.status, said.error["need"]) == (502, "one within 10 s")
+    assert daemon.curl("GET", "/vms/one").body["state"] == "Silent"
 
 
 def test_a_guest_s_own_end(daemon: Daemon, kernels: Path) -> None:

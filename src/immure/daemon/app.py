@@ -49,7 +49,7 @@ def with_token(app: Application, token: bytes, socket: str) -> Application:
     wanted = b"Bearer " + token
 
     async def gate(scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http" or scope.get("server") == (socket, None) or _brings(scope, wanted):
+        if scope["type"] == "lifespan" or scope.get("server") == (socket, None) or _brings(scope, wanted):
             await app(scope, receive, send)
             return
         await _refuse(send)

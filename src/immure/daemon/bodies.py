@@ -15,7 +15,8 @@ from immure.runtimes.firecracker import models
 #: What a machine's name may be: it becomes a folder's, and Firecracker takes no more.
 VM_ID = r"^[A-Za-z0-9][A-Za-z0-9-]{0,63}\Z"
 
-VmState = Literal["Not started", "Running", "Paused", "Ended"]
+#: Silent: its VMM runs and does not answer. Busy: somebody's call is under way.
+VmState = Literal["Not started", "Running", "Paused", "Ended", "Silent", "Busy"]
 
 
 class MachineBody(Struct, frozen=True, forbid_unknown_fields=True):

@@ -20,7 +20,7 @@ from immure.runtimes.firecracker.programs import Programs
 #: What the host's paths are kept of, in the order in which they were said.
 Part = models.MachineConfiguration | models.BootSource | models.Drive | models.NetworkInterface | models.Vsock
 _FILTERED = 2
-_METRICS_S, _ENDS_S = 5.0, 1.0
+_METRICS_S, _ENDS_S, _SEEN_S = 5.0, 1.0, 2.0
 _SOCKETS = "/run"
 #: Firecracker's own where nobody says how much.
 _DEFAULT_MIB = 128
@@ -38,7 +38,7 @@ class Machine:
         self._jailed: Jailed | None = None
         self._metrics: Console | None = None
         self._parts: dict[str, Part] = {}
-        self._vsock_path: str | None = None
+        self._last: Vm | None = None
 
     @property
     def begun(self) -> bool:
@@ -58,6 +58,12 @@ class Machine:
             raise
         self._metrics = Console(fd)
 
+    def kill(self) -> None:
+        """Ends its process, whoever waits for that meanwhile. For any thread."""
+        jailed = self._jailed
+        if jailed is not None:
+            jailed.kill()
+
     def close(self) -> None:
         """Ends its process, and removes all there was of it."""
         self.gone = True
@@ -70,9 +76,10 @@ class Machine:
         """Says one part of its configuration, or says it anew."""
         self._alive(f"configuring {self.vm_id}")
         if isinstance(part, models.NetworkInterface):
-            taps_owner = self._tap_owner(part.host_dev_name)
+            self._known().client.check("PUT /network-interfaces")
+            owner = self._tap_owner(part.host_dev_name)
             self._to_host_network()
-            self._lend(part.host_dev_name, taps_owner)
+            self._lend(part.host_dev_name, owner)
         self._say(part)
         self._parts[_key(part)] = part
 
@@ -87,6 +94,7 @@ class Machine:
     def change_drive(self, update: models.DriveUpdate) -> None:
         """Puts another file behind a drive, or other bounds on it."""
         jailed = self._alive("PATCH /drives")
+        jailed.client.check("PATCH /drives")
         drive = self._parts.get(f"drive-{update.drive_id}")
         if update.path_on_host is not None and isinstance(drive, models.Drive):
             inside = jailed.bring(update.path_on_host, _key(drive), writable=not drive.is_read_only)
@@ -143,7 +151,7 @@ class Machine:
     def load_snapshot(self, body: SnapshotLoadBody) -> None:
         """Loads a snapshot into a machine of which nothing is configured."""
         memory = body.memory()
-        self._alive("PUT /snapshot/load")
+        self._alive("PUT /snapshot/load").client.check("PUT /snapshot/load")
         if self._parts:
             raise WrongState(
                 "PUT /snapshot/load",
@@ -201,7 +209,7 @@ class Machine:
         networks = [part for part in self._parts.values() if isinstance(part, models.NetworkInterface)]
         drives = [part for part in self._parts.values() if isinstance(part, models.Drive)]
         machine, source, vsock = (self._parts.get(name) for name in ("machine", "boot-source", "vsock"))
-        return Vm(
+        self._last = Vm(
             vm_id=self.vm_id,
             state=self._state(jailed),
             status=status,
@@ -214,17 +222,24 @@ class Machine:
             vsock=_outside(vsock, jailed.root) if isinstance(vsock, models.Vsock) else None,
             console_bytes=jailed.console.read()[2],
         )
+        return self._last
+
+    def seen_within(self, within_s: float) -> Vm | None:
+        """How it is, or was last where somebody's call takes longer than that. None where nobody has seen it yet."""
+        if self.lock.acquire(timeout=within_s):
+            try:
+                return self.seen() if self.begun and not self.gone else None
+            finally:
+                self.lock.release()
+        return msgspec.structs.replace(self._last, state="Busy") if self._last is not None else None
 
     def _state(self, jailed: Jailed) -> VmState:
         if jailed.status is not None:
             return "Ended"
         try:
-            return jailed.client.describe().state
+            return jailed.client.describe(within_s=_SEEN_S).state
         except BoxLost:
-            # It ends just now, or has stopped answering.
-            if jailed.ends_within(_ENDS_S):
-                return "Ended"
-            raise
+            return "Ended" if jailed.ends_within(_ENDS_S) else "Silent"
 
     def _known(self) -> Jailed:
         assert self._jailed is not None
@@ -249,10 +264,12 @@ class Machine:
             client.set_machine(part)
             jailed.limit_memory(part.mem_size_mib)
         elif isinstance(part, models.BootSource):
+            client.check("PUT /boot-source")
             inside = jailed.bring(part.kernel_image_path, "kernel")
             initrd = None if part.initrd_path is None else jailed.bring(part.initrd_path, "initrd")
             client.set_boot_source(models.BootSource(inside, initrd, part.boot_args))
         elif isinstance(part, models.Drive):
+            client.check("PUT /drives")
             client.set_drive(self._drive_inside(jailed, part))
         elif isinstance(part, models.NetworkInterface):
             client.set_network(part)
@@ -285,9 +302,6 @@ class Machine:
         jailed = self._known()
         if not jailed.own_network:
             return
-        state = jailed.client.describe().state
-        if state != "Not started":
-            raise WrongState("PUT /network-interfaces", need="Not started", have=state, hint="name networks before")
         jailed.close()
         if self._metrics is not None:
             self._metrics.close()

@@ -9,8 +9,11 @@ from contextlib import contextmanager
 
 from immure.daemon.bodies import VM_ID
 from immure.daemon.machine import Machine
-from immure.errors import ImmureError, SpecError
+from immure.errors import ImmureError, SpecError, WrongState
 from immure.runtimes.firecracker.programs import Programs, check_kvm
+
+#: A call that only says something waits for its answer half as long.
+_PATIENCE_S = 20
 
 
 class NoMachine(ImmureError):
@@ -38,7 +41,7 @@ class Machines:
                 if self._closed:
                     raise NoMachine("the daemon ends", need="one that goes on", have="one that was told to end")
                 machine = self._all.setdefault(vm_id, Machine(vm_id, self._programs, self._place))
-            with machine.lock:
+            with _held(machine):
                 if machine.gone:
                     # It was deleted between the two locks.
                     continue
@@ -61,19 +64,25 @@ class Machines:
         with self._lock:
             machine = self._all.get(vm_id)
         if machine is not None:
-            with machine.lock:
+            with _held(machine):
                 if machine.begun and not machine.gone:
                     yield machine
                     return
         raise NoMachine(f"there is no machine {vm_id}", need="one that was made", have="none", hint="PUT /vms/{vm_id}")
 
-    def names(self) -> list[str]:
-        """The names of those that there are, in order."""
+    def all(self) -> list[Machine]:
+        """Those that there are, in the order of their names."""
         with self._lock:
-            return sorted(self._all)
+            return [self._all[name] for name in sorted(self._all)]
 
     def delete(self, vm_id: str) -> None:
         """Ends a machine, and removes all there was of it."""
+        check_name(vm_id)
+        with self._lock:
+            machine = self._all.get(vm_id)
+        if machine is not None:
+            # Who waits for an answer of it is not waited for.
+            machine.kill()
         with self.one(vm_id) as machine:
             self._remove(machine)
 
@@ -82,6 +91,8 @@ class Machines:
         with self._lock:
             self._closed = True
             machines = list(self._all.values())
+        for machine in machines:
+            machine.kill()
         for machine in machines:
             with machine.lock:
                 if not machine.gone:
@@ -93,6 +104,22 @@ class Machines:
         finally:
             with self._lock:
                 self._all.pop(machine.vm_id, None)
+
+
+@contextmanager
+def _held(machine: Machine) -> Generator[None]:
+    """A machine for one caller. Raises WrongState where another's call takes too long."""
+    if not machine.lock.acquire(timeout=_PATIENCE_S):
+        raise WrongState(
+            f"a call of {machine.vm_id}",
+            need=f"a machine that is free within {_PATIENCE_S} s",
+            have="one for which another call is under way",
+            hint="try again, or DELETE it",
+        )
+    try:
+        yield
+    finally:
+        machine.lock.release()
 
 
 def check_name(vm_id: str) -> None:

@@ -12,7 +12,7 @@ from litestar.params import Parameter
 from immure.daemon import bodies
 from immure.daemon.bodies import ErrorDocument, MachineBody, MachinePatch, VmDocument, VmsDocument
 from immure.daemon.machine import Machine
-from immure.daemon.machines import Machines, NoMachine
+from immure.daemon.machines import Machines
 from immure.errors import SpecError
 from immure.runtimes.firecracker import models
 
@@ -25,6 +25,7 @@ _PROBLEMS = {
     502: ResponseSpec(ErrorDocument, description="The machine's VMM has ended under us, or does not answer"),
     503: ResponseSpec(ErrorDocument, description="This host has no KVM"),
 }
+_SEEN_S = 1.0
 _START = Parameter(query="from", ge=0, description="A position, counted from the first byte ever said")
 
 
@@ -42,16 +43,8 @@ class Vms(Controller):
     @get(summary="All machines", sync_to_thread=True)
     def all(self, state: State) -> VmsDocument:
         """All machines, in the order of their names."""
-        machines = machines_of(state)
-        found: list[bodies.Vm] = []
-        for name in machines.names():
-            try:
-                with machines.one(name) as machine:
-                    found.append(machine.seen())
-            except NoMachine:
-                # It went meanwhile.
-                continue
-        return VmsDocument(tuple(found))
+        seen = [machine.seen_within(_SEEN_S) for machine in machines_of(state).all()]
+        return VmsDocument(tuple(one for one in seen if one is not None))
 
     @get("/{vm_id:str}", summary="One machine", responses=_PROBLEMS, sync_to_thread=True)
     def one(self, state: State, vm_id: str) -> VmDocument:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from socket import socket as Socket
 
 from immure.daemon import sockets
@@ -15,6 +16,7 @@ from immure.runtimes.firecracker.programs import find_programs
 
 #: What is under way may come to its end, when the daemon is told to end.
 _GRACE_S = 10
+_THREADS = 64
 
 
 def serve(*, socket: str | None, listen: str | None, token_file: str | None) -> int:
@@ -41,9 +43,12 @@ def serve(*, socket: str | None, listen: str | None, token_file: str | None) -> 
 
 def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, token: bytes | None) -> None:
     import uvicorn
+    from litestar.concurrency import set_asyncio_executor
 
     from immure.daemon.app import make_app, with_token
 
+    # Calls wait for their machines, each in a thread: some that are silent must not stop the others.
+    set_asyncio_executor(ThreadPoolExecutor(_THREADS, "immure-call"))
     app = make_app(machines)
     gated = app if token is None else with_token(app, token, unix.path)
     config = uvicorn.Config(

@@ -120,7 +120,7 @@ def _undo(folder: Path, uid: int, record: Record) -> None:
 def _end_all(uid: int) -> None:
     """Kills what still runs as a user that is nobody's but this machine's."""
     deadline = time.monotonic() + _GONE_S
-    while running := [pid for pid in _processes() if _runs_as(pid, uid)]:
+    while running := [pid for pid in processes() if runs_as(pid, uid)]:
         for pid in running:
             _kill(pid, uid)
         if time.monotonic() > deadline:
@@ -135,7 +135,7 @@ def _kill(pid: int, uid: int) -> None:
         return
     try:
         # The number may be another's by now; the descriptor stays whose it is.
-        if _runs_as(pid, uid):
+        if runs_as(pid, uid):
             signal.pidfd_send_signal(fd, signal.SIGKILL)
     except ProcessLookupError:
         pass
@@ -143,11 +143,12 @@ def _kill(pid: int, uid: int) -> None:
         os.close(fd)
 
 
-def _processes() -> Iterator[int]:
+def processes() -> Iterator[int]:
+    """All of this host."""
     return (int(name) for name in os.listdir("/proc") if name.isdigit())  # noqa: PTH208
 
 
-def _runs_as(pid: int, uid: int) -> bool:
+def runs_as(pid: int, uid: int) -> bool:
     """Whether it runs as that user. One that has ended and waits to be reaped does not."""
     try:
         status = Path(f"/proc/{pid}/status").read_bytes()

@@ -64,9 +64,13 @@ class Client:
         if self._wire is not None:
             self._wire.close()
 
-    def describe(self) -> models.InstanceInfo:
+    def check(self, call: str) -> None:
+        """Raises WrongState where the state of the machine forbids a call, named as in `states.py`."""
+        self._allowed(call)
+
+    def describe(self, *, within_s: float = CALL_S) -> models.InstanceInfo:
         """GET /: which machine this is, and how it is."""
-        info = self._get("/", models.InstanceInfo)
+        info = self._get("/", models.InstanceInfo, within_s)
         self._state = info.state
         return info
 
@@ -198,9 +202,9 @@ class Client:
         body = msgspec.convert({"action_type": action}, models.Action)
         self._say("PUT", "/actions", body, call=action, within_s=within_s)
 
-    def _get(self, path: str, kind: type[_Answer]) -> _Answer:
+    def _get(self, path: str, kind: type[_Answer], within_s: float | None = None) -> _Answer:
         self._allowed(f"GET {path}")
-        content = self._asked("GET", path, None, CALL_S)
+        content = self._asked("GET", path, None, CALL_S if within_s is None else within_s)
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.DecodeError as error:

@@ -22,7 +22,7 @@ from immure.errors import BoxLost, ImmureError, SetupFailed
 from immure.host.cgroups import find_parents
 from immure.host.tree import below
 from immure.runtimes.firecracker import bringing, system, taps
-from immure.runtimes.firecracker.claims import Claim, Loan
+from immure.runtimes.firecracker.claims import Claim, Loan, runs_as
 from immure.runtimes.firecracker.client import Client
 from immure.runtimes.firecracker.console import Console
 from immure.runtimes.firecracker.programs import Programs
@@ -155,6 +155,11 @@ class Jailed:
         words = self.console.last_words()
         return BoxLost(f"Firecracker: {what}", need="a VMM that runs", have=f"{have}: {words}" if words else have)
 
+    def kill(self) -> None:
+        """Ends it at once, from any thread: whoever waits for its answer hears that it is gone. `close` comes after."""
+        if self._process is not None:
+            self._process.kill()
+
     def close(self) -> None:
         """Ends it at once, waits until it is gone, and removes all there was of it. Harmless the second time."""
         if self._process is not None:
@@ -220,6 +225,7 @@ class Jailed:
         deadline = time.monotonic() + _UP_S
         while not self._is_up():
             if self.status is not None or time.monotonic() > deadline:
+                # The last words of what has ended are still on their way.
                 self.console.wait_for(b"\0", 0.1)
                 raise self.lost("it did not come up")
             time.sleep(_STEP_S)
@@ -241,11 +247,8 @@ class Jailed:
 
     def _vmm_pid(self) -> int:
         for pid in below(self._shell.pid):
-            try:
-                if os.stat(f"/proc/{pid}").st_uid == self.uid:  # noqa: PTH116
-                    return pid
-            except OSError:
-                continue
+            if runs_as(pid, self.uid):
+                return pid
         raise self.lost("its process is not there")
 
     def _connected(self, within_s: float) -> socket.socket:
