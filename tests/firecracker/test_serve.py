@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import random
 import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -87,6 +90,29 @@ def test_what_a_daemon_that_is_killed_leaves(daemon: Make, kernels: Path) -> Non
         assert second.curl("GET", "/vms").body["vms"] == []
     finally:
         subprocess.run(["ip", "link", "delete", tap], check=True)
+
+
+@pytest.mark.slow
+def test_a_daemon_that_dies_at_any_moment(daemon: Make, kernels: Path, tmp_path: Path) -> None:
+    chance = random.Random(11)
+    kernel = json.dumps({"kernel_image_path": str(kernels / "counts")})
+    for _ in range(10):
+        one = daemon()
+        curl = f"curl -sS --unix-socket {one.socket} -o /dev/null -X"
+        calls = "".join(
+            f"{curl} PUT {url} -d '{size}'; {curl} PUT {url}/boot-source -d '{kernel}';"
+            f"{curl} PUT {url}/actions -d '{start}'; {curl} DELETE {url};"
+            for url in ("http://x/vms/one", "http://x/vms/two")
+            for size in ('{"vcpu_count": 1, "mem_size_mib": 32}',)
+            for start in ('{"action_type": "InstanceStart"}',)
+        )
+        with subprocess.Popen(["/bin/sh", "-c", calls], stderr=subprocess.DEVNULL):
+            time.sleep(chance.uniform(0, 0.4))
+            one.process.kill()
+            one.process.wait()
+    last = daemon()
+    assert last.curl("GET", "/vms").body["vms"] == []
+    until("clean place", lambda: jails.left(last.vmms) == [])
 
 
 def test_a_socket_that_is_used(daemon: Make, place: Path, tmp_path: Path) -> None:
@@ -170,17 +196,15 @@ def test_only_loopback() -> None:
             sockets.listen_tcp(where)
 
 
-def test_without_the_framework(place: Path, tmp_path: Path) -> None:
+def test_without_the_framework(place: Path) -> None:
     """As where only `pip install immure` was done."""
-    for name in ("litestar", "uvicorn"):
-        (tmp_path / "site" / name).mkdir(parents=True)
     code = (
         "import importlib.util as u, sys; found = u.find_spec;"
         "u.find_spec = lambda name, package=None: None if name == 'litestar' else found(name, package);"
         "from immure.cli.main import main; sys.exit(main(['serve']))"
     )
     paths = os.pathsep.join(filter(None, sys.path))
-    environment = {**os.environ, "PYTHONPATH": paths}
+    environment = {**os.environ, "PYTHONPATH": paths, "PATH": f"{place}:{os.environ['PATH']}"}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment)
     assert done.returncode == 2
     assert "pip install 'immure[daemon]'" in done.stderr

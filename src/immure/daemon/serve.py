@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from socket import socket as Socket
 
@@ -17,12 +18,13 @@ from immure.runtimes.firecracker.programs import find_programs
 #: What is under way may come to its end, when the daemon is told to end.
 _GRACE_S = 10
 _THREADS = 64
+_MOMENT_S = 2.0
 
 
 def serve(*, socket: str | None, listen: str | None, token_file: str | None) -> int:
     """Serves until SIGTERM or SIGINT, and then ends all machines. Raises what keeps it from beginning."""
-    _find_framework()
     programs = find_programs(os.environ)
+    _find_framework()
     place = os.environ.get(claims.SETTING) or claims.PLACE
     tcp = token = None
     if listen is not None:
@@ -30,9 +32,11 @@ def serve(*, socket: str | None, listen: str | None, token_file: str | None) -> 
         tcp = sockets.listen_tcp(listen)
     unix = sockets.UnixListener(socket)
     try:
-        swept = claims.sweep(place)
-        if swept:
-            _say(f"what {swept} machines of a daemon that was killed have left is removed")
+        _sweep(place)
+        # What a daemon was just starting when it was killed has its lock for a moment longer.
+        again = threading.Timer(_MOMENT_S, _sweep, [place])
+        again.daemon = True
+        again.start()
         _run(Machines(programs, place), unix, tcp, token)
     finally:
         unix.close()
@@ -73,6 +77,12 @@ def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, tok
     finally:
         # Where the application's own end has not come to it.
         machines.close()
+
+
+def _sweep(place: str) -> None:
+    swept = claims.sweep(place)
+    if swept:
+        _say(f"what {swept} machines of a daemon that was killed have left is removed")
 
 
 def _find_framework() -> None:
