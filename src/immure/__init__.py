@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from immure.errors import RuntimeUnavailable as RuntimeUnavailable
     from immure.errors import SetupFailed as SetupFailed
     from immure.errors import SpecError as SpecError
+    from immure.errors import VmmRefused as VmmRefused
+    from immure.errors import WrongState as WrongState
     from immure.runtimes.qemu.box import Migration as Migration
     from immure.spec.models import Level as Level
     from immure.spec.models import SandboxSpec as SandboxSpec
@@ -47,6 +49,8 @@ _ERRORS = (
     "RuntimeUnavailable",
     "SetupFailed",
     "SpecError",
+    "VmmRefused",
+    "WrongState",
 )
 _HOMES = {
     "AsyncPool": "immure.engine.aio_pool",
@@ -88,6 +92,8 @@ __all__ = [
     "SetupFailed",
     "Snapshot",
     "SpecError",
+    "VmmRefused",
+    "WrongState",
     "run",
 ]
 
