@@ -3,7 +3,7 @@
 use super::everything;
 use super::requests::broken;
 use super::stream::{Exit, Stream};
-use super::wire::{raw, Wire};
+use super::wire::{raw, Wire, READ_BYTES};
 use crate::channel::frame::{decode, Frame, Output};
 use crate::channel::{self, Splitter, CHUNK_BYTES};
 use crate::fault::{At, Fault, Outcome};
@@ -74,7 +74,7 @@ impl Guest {
         self.say_hello();
         let signals = process::watch_signals().at("signals", "")?;
         let mut splitter = Splitter::new(channel::HOST_FRAME_BYTES);
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; READ_BYTES.max(CHUNK_BYTES)];
         loop {
             if self.wire.flush().is_err() {
                 return Ok(false);
@@ -86,8 +86,8 @@ impl Guest {
                     Place::Signals | Place::Input(_) | Place::Output(..) if self.is_parked() => {}
                     Place::Host => match self.wire.receive(&mut buffer) {
                         Ok(None) => {}
-                        Ok(Some(())) if !buffer.is_empty() => {
-                            splitter.put(&buffer);
+                        Ok(Some(data)) if !data.is_empty() => {
+                            splitter.put(data);
                             if !self.hear_all(&mut splitter)? {
                                 return Ok(true);
                             }
@@ -106,7 +106,6 @@ impl Guest {
                     }
                     Place::Input(id) => self.with(id, |one, wire| one.feed(wire, seen.revents & GONE != 0)),
                     Place::Output(id, which) => {
-                        buffer.resize(CHUNK_BYTES, 0);
                         self.with(id, |one, wire| one.pump(which, wire, &mut buffer));
                     }
                 }
