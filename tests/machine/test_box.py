@@ -204,7 +204,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"mounts": [("/usr/share", "/mnt", "rw")]}, "can't write to folders"),
+            ({"mounts": [("/etc/passwd", "/mnt", "rw")]}, "can't write to a file"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"namespaces": "none", "level": "L1"}, "namespaces"),
             ({"memory_mib": 32}, "does not fit"),
