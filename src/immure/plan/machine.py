@@ -33,6 +33,10 @@ class Machine(Struct, frozen=True):
     image: str
     #: A second disk, with the sources of the user's mounts; empty where there are none.
     mounts: str = ""
+    #: The kernel's drivers are modules, which find devices by ACPI; else it is told of them on its command line.
+    modular: bool = False
+    #: How quickly the processor's counter runs, for a kernel that has nothing to measure it by; None where it has.
+    ticks_khz: int | None = None
     memory_mib: int = 256
     cpus: int = 1
     #: The processor's virtualisation, or none.
@@ -44,7 +48,8 @@ def kernel_words(machine: Machine) -> str:
     ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
     mounts = ("IMMURE_MOUNTS=/dev/vdb",) if machine.mounts else ()
     emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
-    return " ".join((*_KERNEL, *emulated, *ours, *mounts))
+    ticks = (f"tsc_early_khz={machine.ticks_khz}",) if machine.ticks_khz and machine.accelerator == "tcg" else ()
+    return " ".join((*_KERNEL, *emulated, *ticks, *ours, *mounts))
 
 
 def qemu_arguments(machine: Machine) -> tuple[str, ...]:
@@ -52,7 +57,7 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
     disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
     return (
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
-        *("-machine", "microvm,acpi=off", "-accel", machine.accelerator),
+        *("-machine", f"microvm,{'acpi=on' if machine.modular else 'acpi=off'}", "-accel", machine.accelerator),
         *("-cpu", "max" if machine.accelerator == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),

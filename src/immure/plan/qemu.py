@@ -90,7 +90,7 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         # The outer box's stem has none of the machine's.
         terminals=False,
-        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
+        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
         guest=told,
         changes=changes,
         image=inputs.image.listing if inputs.image is not None else None,
@@ -185,12 +185,14 @@ def _outer_spec(spec: SandboxSpec) -> SandboxSpec:
     )
 
 
-def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
+def _machine(spec: SandboxSpec, found: MachineFacts, *, accelerated: bool) -> Machine:
     return Machine(
         kernel=KERNEL,
         initramfs=FIRST_ROOT,
         image=IMAGE,
         mounts=MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else "",
+        modular=found.modular,
+        ticks_khz=found.ticks_khz,
         memory_mib=memory_mib(spec),
         cpus=max(1, math.ceil(spec.limits.cpus or 1)),
         accelerator="kvm" if accelerated else "tcg",
