@@ -20,6 +20,8 @@ mod probe;
 mod processes;
 mod spawner;
 mod sys;
+#[cfg(target_arch = "x86_64")]
+mod ticks;
 
 fn main() {
     if machine::is_ours() {
@@ -51,12 +53,14 @@ fn main() {
         ["probe"] => probe::run(),
         #[cfg(target_arch = "x86_64")]
         ["kvm"] => kvm::run(),
+        #[cfg(target_arch = "x86_64")]
+        ["ticks"] => ticks::run(),
         ["--version"] => println!("immure-init {}", env!("CARGO_PKG_VERSION")),
         _ => usage(),
     }
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | content FOLDER… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | content FOLDER… | probe | kvm | ticks | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

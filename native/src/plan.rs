@@ -86,6 +86,9 @@ pub enum RootOp {
         source: String,
         path: String,
         attributes: u64,
+        /// Where it can be written: a folder in which what is below and what is written above it are shown, read-only.
+        #[serde(default)]
+        changes: Option<String>,
     },
     Hostname {
         name: String,

@@ -203,7 +203,7 @@ class TestRefusals:
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"mounts": [("/usr/share", "/mnt", "rw")]}, "can't write to folders"),
+            ({"mounts": [("/etc/passwd", "/mnt", "rw")]}, "can't write to a file"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"namespaces": "none", "level": "L1"}, "namespaces"),
             ({"memory_mib": 32}, "does not fit"),
@@ -309,6 +309,12 @@ class TestCommandLine:
         finally:
             ended = self.command("kill", name)
         assert ended.returncode == 0
+
+    def test_doctor_says_which_package_brings_a_kernel(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setenv("IMMURE_KERNEL", str(tmp_path / "none"))
+        four = json.loads(self.command("doctor", "--json").stdout)["levels"]["L4"]
+        (kernel,) = [one for one in four["missing"] if "kernel" in one["need"]]
+        assert "linux-image-cloud-amd64" in kernel["command"]
 
     def test_dry_run(self, image: Path) -> None:
         ended = self.command("run", "--dry-run", "--runtime", "qemu", "--level", "L3", "--image", str(image), "--", "x")

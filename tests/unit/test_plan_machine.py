@@ -82,3 +82,23 @@ def test_a_processor_keeps_its_mitigations() -> None:
 def test_our_init_is_told_where_things_are() -> None:
     words = dict(word.split("=", 1) for word in kernel_words(MACHINE).split() if word.startswith("IMMURE_"))
     assert words == {"IMMURE_CHANNEL": "port:immure", "IMMURE_DISK": "/dev/vda", "IMMURE_FORMAT": "erofs"}
+
+
+def test_modules_come_with_it_in_their_order() -> None:
+    found = entries(initramfs(b"program", [b"first", b"second"]))
+    assert [found[f"modules/{name}"] for name in ("000", "001")] == [
+        (stat.S_IFREG | 0o600, b"first", (0, 0)),
+        (stat.S_IFREG | 0o600, b"second", (0, 0)),
+    ]
+    assert list(found).index("modules") < list(found).index("modules/000")
+
+
+def test_a_kernel_with_modules_finds_devices_by_acpi_and_is_told_its_clock() -> None:
+    plain = Machine(kernel="/k", initramfs="/i", image="/m")
+    modular = Machine(kernel="/k", initramfs="/i", image="/m", modular=True, ticks_khz=2_500_000)
+    assert "microvm,acpi=off" in qemu_arguments(plain)
+    assert "microvm,acpi=on" in qemu_arguments(modular)
+    assert "tsc_early_khz=2500000" in kernel_words(modular).split()
+    assert "tsc_early_khz" not in kernel_words(plain)
+    on_hardware = Machine(kernel="/k", initramfs="/i", image="/m", modular=True, ticks_khz=1, accelerator="kvm")
+    assert "tsc_early_khz" not in kernel_words(on_hardware), "KVM tells it by itself"

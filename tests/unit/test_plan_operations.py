@@ -68,6 +68,7 @@ DESCRIBED = [
     (UserMount(source="/s", path="/a", attributes=NOSUID | NODEV | RDONLY), "attach /s on /a (ro,nosuid,nodev)"),
     (UserMount(source="/s", path="/a", attributes=0), "attach /s on /a (rw)"),
     (Show(source="/m/0", path="/a", attributes=RDONLY), "show /m/0 on /a (ro)"),
+    (Show(source="/m/0", path="/a", attributes=0, changes="/c"), "show /m/0 on /a (rw), written to /c"),
     (Hostname(name="box"), "hostname box"),
     (Loopback(), "ip link set lo up"),
 ]

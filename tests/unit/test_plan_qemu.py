@@ -9,7 +9,16 @@ import pytest
 from hosts import SINGLE, V1, make_facts, make_inputs, make_spec, of_kind, plain_facts
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
-from immure.host.facts import HostFacts, ImageEntry, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import (
+    HostFacts,
+    ImageEntry,
+    ImageFolder,
+    KvmFacts,
+    MachineFacts,
+    Missing,
+    ProgramFacts,
+    SourceFacts,
+)
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import compile_filters
 from immure.plan.launching import make_launch
@@ -184,7 +193,7 @@ class TestWithin:
         plan = compiled(spec_of(files={"mounts": mounts}), machine=machine(files=files))
         told = guest(plan)
         assert {op["path"]: op["source"] for op in told["root"] if op["op"] == "show"} == {
-            "/b": "/.immure/mounts/2",
+            "/b": "/.immure/mounts/0",
             "/tmp/d": "/.immure/mounts/1",
             "/e": "/.immure/mounts/2",
         }
@@ -195,6 +204,23 @@ class TestWithin:
         ]
         assert plan.root == compiled(spec_of()).root, "nothing of them is in the box around it"
         assert "IMMURE_MOUNTS" not in argument(compiled(spec_of()), "-append")
+
+    def test_what_is_written_to_mounts_is_brought_back(self) -> None:
+        rights = enumerate(("ro", "rw", "rw"))
+        mounts = [{"source": "/a", "target": f"/{number}", "access": access} for number, access in rights]
+        plan = compiled(spec_of(files={"mounts": mounts}, limits={"disk_mib": 9}))
+        told = guest(plan)
+        shown = {op["path"]: (op["source"], op.get("changes")) for op in told["root"] if op["op"] == "show"}
+        assert shown == {
+            "/0": ("/.immure/mounts/0", None),
+            "/1": ("/.immure/mounts/1", "/.immure/changes/1"),
+            "/2": ("/.immure/mounts/2", "/.immure/changes/2"),
+        }
+        assert plan.changes == (("/a", 1, "/1", 9), ("/a", 2, "/2", 9))
+        assert {op["path"] for op in told["image"]} >= {".immure/changes/1/lower", ".immure/changes/2/upper"}
+        rules = {rule["path"]: rule["access"] for rule in told["landlock"]["rules"]}
+        assert rules["/.immure/changes/1"] == 0b1100
+        assert {one.got for one in plan.report if one.clause.startswith("files.mounts")} == {"approximated"}
 
     def test_what_is_a_box_s_own_is_not_packed(self) -> None:
         told = guest(compiled(spec_of(image="host", processes={"user": 7}), image=None))
@@ -211,7 +237,11 @@ class TestWithin:
             ({"level": "L1", "processes": {"namespaces": "none"}}, {}, "namespaces"),
             ({"limits": {"memory_mib": 63}}, {}, "64 at least"),
             ({}, {"learning": True}, "learned"),
-            ({"files": {"mounts": [{"source": "/a", "target": "/b", "access": "rw"}]}}, {}, "can't write"),
+            (
+                {"files": {"mounts": [{"source": "/a", "target": "/b", "access": "rw"}]}},
+                {"sources": (SourceFacts(path="/a", kind="file"),)},
+                "can't write",
+            ),
         ],
         ids=str,
     )

@@ -71,6 +71,9 @@ fn carry_out(arguments: &[&[u8]]) -> Work<()> {
         (b"remove", [path, recursive]) => remove::remove(as_path(path), *recursive == b"1"),
         (b"move", [from, to, replace]) => change::move_to(as_path(from), as_path(to), *replace == b"1"),
         (b"pack", [path]) => archive::pack(as_path(path)),
+        (b"changes", [upper, lower, merged]) => {
+            archive::pack_changes(as_path(upper), as_path(lower), as_path(merged))
+        }
         (b"unpack", [path]) => archive::unpack(as_path(path)),
         (b"watch", [path, recursive]) => watch::watch(as_path(path), *recursive == b"1"),
         _ => trouble(libc::EINVAL, "operation"),

@@ -140,7 +140,10 @@ impl<'a> Site<'a> {
                 mount::set_attributes_at(inside(path), *attributes).at("freeze", path)
             }
             RootOp::UserMount { path, attributes, .. } => self.user_mount(path, *attributes),
-            RootOp::Show { source, path, attributes } => self.show(source, path, *attributes),
+            RootOp::Show { source, path, attributes, changes: None } => self.show(source, path, *attributes),
+            RootOp::Show { source, path, attributes, changes: Some(changes) } => {
+                self.show_writable(source, path, *attributes, changes)
+            }
             RootOp::Hostname { name } => namespace::set_hostname(name).at("hostname", name),
             RootOp::Loopback {} => namespace::loopback_up().at("loopback", "lo"),
         }
@@ -170,6 +173,27 @@ impl<'a> Site<'a> {
         mount::set_attributes(tree.as_raw_fd(), attributes, None).at("mount", path)?;
         let target = self.object(path).at("mount", path)?;
         mount::attach(tree.as_raw_fd(), target.as_raw_fd()).at("mount", path)
+    }
+
+    /// What is written goes to the private space, which bounds it.
+    fn show_writable(&self, source: &str, path: &str, flags: u64, changes: &str) -> Outcome<()> {
+        let target = self.object(path).at("mount", path)?;
+        let own = format!("{}/changes{}", self.stand, source.replace('/', "-"));
+        for folder in [own.clone(), format!("{own}/upper"), format!("{own}/work")] {
+            fd::mkdir_at(libc::AT_FDCWD, &folder, 0o755).at("mount", path)?;
+        }
+        // The top is the source's, as all of it is.
+        let lower = fd::open(source, libc::O_PATH | libc::O_NOFOLLOW).at("mount", path)?;
+        let upper = fd::open(format!("{own}/upper"), libc::O_RDONLY | libc::O_DIRECTORY).at("mount", path)?;
+        let top = fd::stat(lower.as_raw_fd()).at("mount", path)?;
+        fd::chown(upper.as_raw_fd(), top.st_uid, top.st_gid).at("mount", path)?;
+        fd::chmod(upper.as_raw_fd(), top.st_mode & 0o777).at("mount", path)?;
+        let options = format!(
+            "lowerdir={source},upperdir={own}/upper,workdir={own}/work,redirect_dir=off,metacopy=off"
+        );
+        mount::mount_new("overlay", &fd::path_of(&target), flags, &options).at("mount", path)?;
+        self.show(source, &format!("{changes}/lower"), flags | mount::ATTR_RDONLY)?;
+        self.show(&format!("{own}/upper"), &format!("{changes}/upper"), flags | mount::ATTR_RDONLY)
     }
 
     fn user_mount(&mut self, path: &str, attributes: u64) -> Outcome<()> {

@@ -5,6 +5,7 @@
 
 mod channel;
 mod devices;
+mod modules;
 mod moment;
 mod proc;
 mod root;
@@ -57,6 +58,7 @@ fn stop(_: i32) -> ! {
 
 fn begin() -> Outcome<OwnedFd> {
     let (address, disk, kind) = (&said(CHANNEL)?, &said(DISK)?, &said(FORMAT)?);
+    modules::load()?;
     mount::mount_new("devtmpfs", "/dev", 0, "").at("machine", "/dev")?;
     root::make(disk, kind, ROOT)?;
     if let Ok(mounts) = said(MOUNTS) {

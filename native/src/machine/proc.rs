@@ -27,7 +27,13 @@ pub fn make(root: &str) -> Outcome<()> {
         })
     };
     cover(&HIDDEN_FILES, "/dev/null")?;
-    cover(&HIDDEN_FOLDERS, "/.immure/empty")
+    cover(&HIDDEN_FOLDERS, "/.immure/empty")?;
+    for name in HIDDEN_FOLDERS {
+        // The root below it is not sealed yet.
+        where_it_is(mount::set_attributes_at(&format!("{place}/{name}"), mount::ATTR_RDONLY))
+            .at("hide", name)?;
+    }
+    Ok(())
 }
 
 /// Not every kernel has each of them.

@@ -282,6 +282,12 @@ pub fn set_clock(since_1970_ns: u64) -> Sys<()> {
     check(unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &time) } as i64).map(drop)
 }
 
+/// Loads a module of the kernel's. finit_module(2).
+pub fn load_module(file: RawFd) -> Sys<()> {
+    // SAFETY: the empty string is static.
+    check(unsafe { libc::syscall(libc::SYS_finit_module, file, c"".as_ptr(), 0) }).map(drop)
+}
+
 /// Ends the machine at once. Comes back where that is not allowed.
 pub fn reboot() {
     // SAFETY: no memory is passed.

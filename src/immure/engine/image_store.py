@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable
 from contextlib import contextmanager
@@ -36,6 +37,19 @@ def kept(name: str, make: Callable[[Path], object]) -> Path:
                 _make(place, make)
         _sweep(folder)
     return place
+
+
+@contextmanager
+def scratch(kind: str) -> Generator[Path]:
+    """A folder for what is needed for a moment. What a caller who was killed leaves goes with the next."""
+    folder, name = _folder(), f"{secrets.token_hex(8)}.{kind}"
+    with _locked(folder, name):
+        part = folder / f".{name}.part"
+        part.mkdir(mode=0o700)
+        try:
+            yield part
+        finally:
+            _remove(part)
 
 
 def _used(place: Path) -> bool:

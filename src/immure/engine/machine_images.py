@@ -19,6 +19,7 @@ from immure.errors import RuntimeUnavailable, SetupFailed
 from immure.host.content import content_sha256, quick_content
 from immure.host.facts import HostImage, SourceFacts
 from immure.host.identity import identity_of
+from immure.host.kernel_modules import module_content
 from immure.host.native import native_program
 from immure.plan.initramfs import initramfs
 
@@ -72,11 +73,16 @@ def packed_mounts(sources: Sequence[SourceFacts], user: int) -> Path:
     return kept(f"{name}.mounts", lambda place: _pack_mounts(sources, user, place))
 
 
-def first_root() -> Path:
-    """The initramfs with our init of this version."""
+def first_root(modules: Sequence[str] = ()) -> Path:
+    """The initramfs with our init of this version, and with a kernel's modules. Raises OSError and ValueError."""
     program = Path(native_program())
-    name = sha256(f"{_FORM} {identity_of(str(program))}".encode()).hexdigest()[:32]
-    return kept(f"{name}.cpio", lambda place: place.write_bytes(initramfs(program.read_bytes())))
+    made_of = [identity_of(str(program)), *(identity_of(one) for one in modules)]
+    name = sha256(f"{_FORM} {made_of}".encode()).hexdigest()[:32]
+
+    def make(place: Path) -> None:
+        place.write_bytes(initramfs(program.read_bytes(), [module_content(one) for one in modules]))
+
+    return kept(f"{name}.cpio", make)
 
 
 def _last_change(path: str) -> tuple[int, ...]:

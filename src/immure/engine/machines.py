@@ -8,9 +8,11 @@ from collections.abc import Sequence
 
 from immure.engine.kvm import kvm_facts
 from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host, packed_mounts
+from immure.engine.ticks import ticks_khz
 from immure.errors import SpecError
 from immure.host.facts import HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.host.identity import identity_of
+from immure.host.kernel_modules import modules_of
 from immure.host.machines import find_kernel, find_qemu
 
 
@@ -35,11 +37,26 @@ def look_at_machine(
         return qemu
     if not isinstance(kernel, ProgramFacts):
         return kernel
-    files = [str(first_root()), _image(image, host)]
+    try:
+        modules = modules_of(kernel.path)
+        first = first_root(modules) if not isinstance(modules, Missing) else None
+    except (OSError, ValueError) as error:
+        return Missing(need="a kernel for guests, with its modules", have=f"{kernel.path}: {error}")
+    if first is None or isinstance(modules, Missing):
+        assert isinstance(modules, Missing)
+        return modules
+    files = [str(first), _image(image, host)]
     if sources:
         files.append(_mounts(sources, user))
     made = [(path, identity_of(path) or ()) for path in files]
-    return MachineFacts(qemu=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+    return MachineFacts(
+        qemu=qemu,
+        kernel=kernel,
+        files=tuple(made),
+        kvm=kvm_facts(),
+        modular=bool(modules),
+        ticks_khz=ticks_khz() if modules else None,
+    )
 
 
 def _image(image: ImageFolder | None, host: HostImage) -> str:

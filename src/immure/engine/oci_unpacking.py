@@ -1,14 +1,15 @@
-"""Puts an image's layers on top of each other. A program of its own: it runs in a box, with the standard library alone.
+"""Puts an image's layers on top of each other. A program of its own, for a box, with the standard library alone.
 
-Its argument is JSON: `layers` as `formats.oci_layout` has them, `blobs` where they are, `target` the new root, and the
-bounds `most_bytes` and `most_entries`. What it has to say goes to standard error, in one line.
+Its argument is JSON: `layers` as `formats.oci_layout` has them and `blobs`, where they are, or `archive`, one layer
+that is not compressed; `target`, the root; and the bounds `most_bytes` and `most_entries`. What it has to say goes to
+standard error, in one line.
 
 Sources: the OCI's image-spec 1.1, layer.md; tar as tarfile reads it. A layer is hostile. No link is ever followed by
 the kernel: where a folder on the way to an entry is a link, it leads where it would lead in a box whose root this is.
 """
 
 # There are many paths, and plain ones are quicker.
-# ruff: noqa: PTH101, PTH102, PTH108, PTH114, PTH115, PTH118, PTH123, PTH208, PTH211
+# ruff: noqa: PTH101, PTH102, PTH105, PTH108, PTH120, PTH114, PTH115, PTH118, PTH123, PTH208, PTH211
 
 from __future__ import annotations
 
@@ -29,6 +30,8 @@ from typing import IO, Any
 
 _CHUNK = 1 << 20
 _WHITEOUT, _OPAQUE = ".wh.", ".wh..wh..opq"
+#: What is not whole yet.
+_PART = ".immure-part"
 _MOST_LINKS, _MOST_DEPTH, _PATH_BYTES = 40, 256, 4096
 #: What its owner can't read or enter could not be packed or removed.
 _FILE_MODE, _FOLDER_MODE = 0o400, 0o700
@@ -126,24 +129,29 @@ class Root:
         elif member.islnk():
             self._link(member, path)
         elif member.isreg():
-            self._clear(path)
-            self._write(layer, member, path)
-            os.chmod(path, mode | _FILE_MODE)
-            os.utime(path, (mtime, mtime))
+            self._write(layer, member, path, mode | _FILE_MODE, mtime)
         else:
             raise Refused(f"{member.name!r} is of an unknown kind")
         self._fresh.add(path)
 
-    def _write(self, layer: tarfile.TarFile, member: tarfile.TarInfo, path: str) -> None:
+    def _write(self, layer: tarfile.TarFile, member: tarfile.TarInfo, path: str, mode: int, mtime: int) -> None:
+        """What was there stays whole until all of the new is there."""
         self.bytes_left -= member.size
         if self.bytes_left < 0:
             raise Refused("it is larger than is allowed")
         content = layer.extractfile(member)
         assert content is not None
-        with open(path, "xb") as file:
+        part = os.path.join(os.path.dirname(path), _PART)
+        self._clear(part)
+        with open(part, "xb") as file:
             shutil.copyfileobj(content, file, _CHUNK)
             if file.tell() != member.size:
                 raise Refused(f"{member.name!r} is cut short")
+        os.chmod(part, mode)
+        os.utime(part, (mtime, mtime))
+        if _is_folder(path):
+            self._clear(path)
+        os.replace(part, path)
 
     def _link(self, member: tarfile.TarInfo, path: str) -> None:
         parts = _parts(member.linkname)
@@ -308,13 +316,18 @@ def main(told: str) -> None:
     task = json.loads(told)
     root = Root(task["target"], task["most_bytes"], task["most_entries"])
     os.umask(0o022)
-    for layer in task["layers"]:
-        try:
+    name = ""
+    try:
+        for layer in task.get("layers", ()):
+            name = f"layer {layer['digest']}: "
             _put(root, layer, task["blobs"])
-        except (Refused, tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
-            print(f"layer {layer['digest']}: {error}", file=sys.stderr)
-            sys.exit(1)
-    root.settle()
+        if "archive" in task:
+            with tarfile.open(task["archive"], mode="r|", errorlevel=2) as archive:
+                root.put(archive)
+        root.settle()
+    except (Refused, tarfile.TarError, EOFError, zlib.error, ValueError, OSError) as error:
+        print(f"{name}{error}", file=sys.stderr)
+        sys.exit(1)
 
 
 if __name__ == "__main__":

@@ -233,11 +233,20 @@ class Sandbox(BoxFace):
         return moved
 
     def close(self) -> None:
-        """Ends the box and everything in it, and waits until it is gone. May be called again."""
+        """Ends the box and everything in it, and waits until it is gone. May be called again.
+
+        What a machine has changed in the mounts that it writes to is brought back. Raises FileError where it can't be.
+        """
         if self._owner != os.getpid():
             return
         with self._closing:
-            self._box.close()
+            try:
+                if self._launch.changes and not self._box.left and self._box.alive():
+                    from immure.engine.changes import bring_back
+
+                    bring_back(self._box)
+            finally:
+                self._box.close()
 
     def __enter__(self) -> Sandbox:
         return self

@@ -220,6 +220,10 @@ class Once:
             ended = beside(box) if beside is not None else None
             try:
                 self._run_in(box, request, make_stdio, wakeup, attending, watched)
+                if request.launch.changes:
+                    from immure.engine.changes import bring_back
+
+                    bring_back(box)
                 self.times_us = _times(began, created, ready)
             finally:
                 if ended is not None:

@@ -92,6 +92,10 @@ class MachineFacts(Struct, frozen=True):
     #: what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]
     kvm: KvmFacts
+    #: Drivers of the kernel are modules, which its first root brings.
+    modular: bool = False
+    #: Of this host's counter of ticks, for a kernel that can't measure it by itself.
+    ticks_khz: int | None = None
 
 
 class HostFacts(Struct, frozen=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from immure.host.facts import Missing, ProgramFacts
 from immure.host.identity import identity_of
+from immure.host.kernel_modules import has_modules
 
 #: Name them where they are not in their usual places.
 QEMU_SETTING, KERNEL_SETTING = "IMMURE_QEMU", "IMMURE_KERNEL"
@@ -19,8 +20,8 @@ _LEAST_QEMU = 5
 _TIMEOUT_S = 20.0
 _GET_QEMU = "install it (Debian: qemu-system-x86; Fedora: qemu-system-x86-core), or name it by IMMURE_QEMU"
 _GET_KERNEL = (
-    f"name a kernel with virtio-mmio, overlay and EROFS built in by {KERNEL_SETTING}, or put it at {KERNELS[0]}: "
-    "a vmlinux with a PVH note, or a bzImage"
+    "install one (Debian: linux-image-cloud-amd64, which need not be the one that this host runs), "
+    f"or name a vmlinux or bzImage by {KERNEL_SETTING}"
 )
 
 _known: dict[tuple[object, ...], ProgramFacts | Missing] = {}
@@ -55,10 +56,17 @@ def _look_at(path: str, identity: tuple[int, ...]) -> ProgramFacts | Missing:
     return ProgramFacts(path=path, version=version[1] + version[2], identity=identity)
 
 
+def _installed() -> list[str]:
+    """Kernels of the distribution's: one for virtual machines first, and the newest first."""
+    found = [path for path in Path("/boot").glob("vmlinuz-*") if has_modules(str(path))]
+    newest = sorted(found, key=lambda path: path.stat().st_mtime, reverse=True)
+    return [str(path) for path in sorted(newest, key=lambda path: "cloud" not in path.name)]
+
+
 def find_kernel() -> ProgramFacts | Missing:
     """A kernel for guests. Which one it is, is seen when it answers."""
     named = os.environ.get(KERNEL_SETTING)
-    for path in (named,) if named else KERNELS:
+    for path in (named,) if named else (*KERNELS, *_installed()):
         identity = identity_of(path)
         if identity is not None and Path(path).is_file() and os.access(path, os.R_OK):
             return ProgramFacts(path=os.path.realpath(path), version="", identity=identity)

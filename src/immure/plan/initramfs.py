@@ -6,18 +6,23 @@ Source: Documentation/driver-api/early-userspace/buffer-format.rst (`newc`).
 from __future__ import annotations
 
 import stat
+from collections.abc import Sequence
 
 _MAGIC = b"070701"
 _TRAILER = "TRAILER!!!"
-_INIT = "init"
+_INIT, _MODULES = "init", "modules"
 _FOLDERS = ("dev", "image", "own", "proc", "root", "sys")
 #: The kernel opens it for the first process before anything is mounted.
 _CONSOLE = ("dev/console", 5, 1)
 
 
-def initramfs(program: bytes) -> bytes:
-    """An archive in which `program` is `/init`. The same for the same program."""
-    entries = [_entry(name, stat.S_IFDIR | 0o755) for name in _FOLDERS]
+def initramfs(program: bytes, modules: Sequence[bytes] = ()) -> bytes:
+    """An archive in which `program` is `/init`, which loads modules of the kernel's in their order."""
+    folders = (*_FOLDERS, _MODULES) if modules else _FOLDERS
+    entries = [_entry(name, stat.S_IFDIR | 0o755) for name in folders]
+    entries += [
+        _entry(f"{_MODULES}/{number:03}", stat.S_IFREG | 0o600, content) for number, content in enumerate(modules)
+    ]
     name, major, minor = _CONSOLE
     entries.append(_entry(name, stat.S_IFCHR | 0o600, device=(major, minor)))
     entries.append(_entry(_INIT, stat.S_IFREG | 0o755, program))

@@ -34,6 +34,7 @@ FIELDS = (
     "guest",
     "programs",
     "image",
+    "changes",
 )
 
 
@@ -47,7 +48,8 @@ class Launch:
     the filter by which a supervisor answers the command's calls, None where the kernel decides alone. `carrier` is
     what is started in the box to carry another kernel, by its id 0, and `guest` the configuration of our init in it,
     from `programs` as (path, identity): another content makes another launch. `image` is the folder of the image with
-    what `list_image` saw of it, None for `image: host`.
+    what `list_image` saw of it, None for `image: host`. `changes` are the mounts that a machine writes to, as
+    (source, number, place in the box, most MiB): what it has changed there is brought back in the end.
     """
 
     __slots__ = (*FIELDS, "_environment")
@@ -77,6 +79,7 @@ class Launch:
     guest: bytes
     programs: tuple[tuple[str, tuple[int, ...]], ...]
     image: tuple[str, object] | None
+    changes: tuple[tuple[str, int, str, int], ...]
 
     def environment(self) -> dict[bytes, bytes]:
         """`env` as execve takes it, encoded once for all commands."""

@@ -24,8 +24,8 @@ LEAST_MEMORY_MIB = 64
 _KERNEL = ("console=ttyS0", "quiet", "reboot=t", "panic=-1")
 #: An emulator is no processor that anybody could spy on, and has no clock that needs to be tried.
 _KERNEL_EMULATED = ("mitigations=off", "nokaslr", "no_timer_check", "tsc=reliable")
-#: Without the string instructions that a kernel copies by where they are said to be quick: an emulator does them byte by
-#: byte, and half as fast as anything else.
+#: Without the string instructions that a kernel copies by where they are said to be quick: an emulator does them byte
+#: by byte, and half as fast as anything else.
 _EMULATED = "max,erms=off,fsrm=off"
 _MEMORY = f"memory-backend-file,id=memory,mem-path=/proc/self/fd/{MEMORY_FD},size={{}}M"
 _SHARED, _PRIVATE = ",share=on", ",share=off"
@@ -40,6 +40,10 @@ class Machine(Struct, frozen=True):
     image: str
     #: A second disk, with the sources of the user's mounts; empty where there are none.
     mounts: str = ""
+    #: The kernel's drivers are modules, which find devices by ACPI; else it is told of them on its command line.
+    modular: bool = False
+    #: How quickly the processor's counter runs, for a kernel that has nothing to measure it by; None where it has.
+    ticks_khz: int | None = None
     memory_mib: int = 256
     cpus: int = 1
     #: The processor's virtualisation, or none.
@@ -51,7 +55,8 @@ def kernel_words(machine: Machine) -> str:
     ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
     mounts = ("IMMURE_MOUNTS=/dev/vdb",) if machine.mounts else ()
     emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
-    return " ".join((*_KERNEL, *emulated, *ours, *mounts))
+    ticks = (f"tsc_early_khz={machine.ticks_khz}",) if machine.ticks_khz and machine.accelerator == "tcg" else ()
+    return " ".join((*_KERNEL, *emulated, *ticks, *ours, *mounts))
 
 
 def qemu_arguments(machine: Machine) -> tuple[str, ...]:
@@ -59,7 +64,7 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
     disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
     return (
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
-        *("-machine", "microvm,acpi=off,memory-backend=memory", "-accel", machine.accelerator),
+        *("-machine", f"microvm,acpi={_on(machine.modular)},memory-backend=memory", "-accel", machine.accelerator),
         *("-object", _MEMORY.format(machine.memory_mib) + _SHARED),
         *("-cpu", _EMULATED if machine.accelerator == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
@@ -92,6 +97,10 @@ def _disk(name: str, path: str) -> tuple[str, ...]:
     """One that can't be written."""
     file = f"file.driver=file,file.filename={_value(path)},file.read-only=on"
     return "-blockdev", f"driver=raw,node-name={name},read-only=on,{file}", "-device", f"virtio-blk-device,drive={name}"
+
+
+def _on(wanted: bool) -> str:
+    return "on" if wanted else "off"
 
 
 def _value(text: str) -> str:

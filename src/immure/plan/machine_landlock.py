@@ -13,15 +13,17 @@ from immure.spec.models import SandboxSpec
 UNCOVERED = "/.immure/uncovered"
 
 
-def landlock_within(spec: SandboxSpec, image: Image, sources: tuple[SourceFacts, ...]) -> Landlock | None:
-    """The domain of the machine's commands, None where it is switched off.
+def landlock_within(
+    spec: SandboxSpec, image: Image, sources: tuple[SourceFacts, ...], more: tuple[tuple[str, Fs], ...] = ()
+) -> Landlock | None:
+    """The domain of the machine's commands, None where it is switched off. `more` are rules beside the mounts'.
 
     Where the spec requires it, a kernel that has too little of it makes no box; else it does without.
     """
     if spec.files.landlock == "off":
         return None
     # What attests the box opens it.
-    rules = (*landlock_rules(spec, image, sources), (f"/{SENTINEL}", Fs.READ_FILE))
+    rules = (*landlock_rules(spec, image, sources), *more, (f"/{SENTINEL}", Fs.READ_FILE))
     newest = compile_ruleset(NEWEST_ABI, rules)
     return Landlock(
         handled_fs=newest.handled_fs,

@@ -89,6 +89,8 @@ class Plan(Struct, frozen=True):
     #: What is started in the box to carry another kernel, and the configuration of our init within that.
     carrier: tuple[str, ...] = ()
     guest: bytes = b""
+    #: Mounts that a machine writes to: source, number, place in the box, and the most that may be written, in MiB.
+    changes: tuple[tuple[str, int, str, int], ...] = ()
     #: What the image is made of beside its operations: which folder bears the name now.
     image: object = None
     #: What the readback must show, where it is not what a process box shows.

@@ -190,15 +190,20 @@ class UserMount(Operation, frozen=True, tag="user_mount"):
         return f"attach {self.source} on {self.path} ({_words(self.attributes)})"
 
 
-class Show(Operation, frozen=True, tag="show"):
-    """In a machine, show what its second disk has of a mount's source."""
+class Show(Operation, frozen=True, tag="show", omit_defaults=True):
+    """In a machine, show what its second disk has of a mount's source.
+
+    With `changes`, what is written goes to the private space, and is seen in this folder beside what is below it.
+    """
 
     source: str
     path: str
     attributes: int
+    changes: str | None = None
 
     def describe(self) -> str:
-        return f"show {self.source} on {self.path} ({_words(self.attributes)})"
+        above = f", written to {self.changes}" if self.changes else ""
+        return f"show {self.source} on {self.path} ({_words(self.attributes)}){above}"
 
 
 class Hostname(Operation, frozen=True, tag="hostname"):

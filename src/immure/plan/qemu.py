@@ -16,9 +16,16 @@ from immure.host.facts import HostFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
 from immure.plan.checks import check_hardware
 from immure.plan.image import make_image
-from immure.plan.limits import DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
+from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
 from immure.plan.machine_landlock import landlock_within
+from immure.plan.machine_mounts import (
+    changed_mounts,
+    check_writable,
+    places_of_changes,
+    rules_of_changes,
+    show_sources,
+)
 from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
 from immure.plan.operations import (
     NODEV,
@@ -37,7 +44,6 @@ from immure.plan.operations import (
     Private,
     RootOp,
     Share,
-    Show,
     TemplateOp,
     UserMount,
 )
@@ -52,8 +58,6 @@ PLACE = "/machine"
 KERNEL, FIRST_ROOT, IMAGE, MOUNTS, OUTSIDE = (
     f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "mounts", "outside")
 )
-#: In the machine: where its init finds the sources of the user's mounts, by their number.
-_SOURCES = "/.immure/mounts"
 KVM = "/dev/kvm"
 #: QEMU's user there.
 OUTER_USER = 1000
@@ -74,6 +78,7 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     filters = box_filters(facts, inputs, keep)
     files = _files(machine, accelerated=accelerated)
     rules = (*outer.landlock.rules, *_rules(accelerated=accelerated)) if outer.landlock is not None else ()
+    told, changes = _guest(spec, facts, inputs, keep, filters.programs)
     cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
     return msgspec.structs.replace(
         outer,
@@ -85,8 +90,9 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         # The outer box's stem has none of the machine's.
         terminals=False,
-        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
-        guest=_guest(spec, facts, inputs, keep, filters.programs),
+        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
+        guest=told,
+        changes=changes,
         image=inputs.image.listing if inputs.image is not None else None,
         expects={
             "boundary": "machine",
@@ -157,15 +163,7 @@ def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
             need="process",
             have="qemu",
         )
-    for index, mount in enumerate(spec.files.mounts):
-        if mount.source is not None and mount.access != "ro":
-            raise SpecError(
-                "a machine can't write to folders of this host",
-                path=f"$.spec.files.mounts[{index}].access",
-                need="ro, or a tmpfs",
-                have=mount.access,
-                hint="put files into the box and take them out by box.files, or use level L2",
-            )
+    check_writable(spec, inputs.sources)
     if memory_mib(spec) < LEAST_MEMORY_MIB:
         raise SpecError(
             "a machine does not fit in this",
@@ -187,12 +185,14 @@ def _outer_spec(spec: SandboxSpec) -> SandboxSpec:
     )
 
 
-def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
+def _machine(spec: SandboxSpec, found: MachineFacts, *, accelerated: bool) -> Machine:
     return Machine(
         kernel=KERNEL,
         initramfs=FIRST_ROOT,
         image=IMAGE,
         mounts=MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else "",
+        modular=found.modular,
+        ticks_khz=found.ticks_khz,
         memory_mib=memory_mib(spec),
         cpus=max(1, math.ceil(spec.limits.cpus or 1)),
         accelerator="kvm" if accelerated else "tcg",
@@ -222,8 +222,10 @@ def _rules(*, accelerated: bool) -> list[LandlockRule]:
     return rules
 
 
-def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]) -> bytes:
-    """What our init in the machine is told, but for the moment at which it wakes up."""
+def _guest(
+    spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]
+) -> tuple[bytes, tuple[tuple[str, int, str, int], ...]]:
+    """What our init in the machine is told, but for the moment at which it wakes up; and the mounts written to."""
     image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
     points, within = box_root(spec, facts, image, inputs.sources, inputs.hostname, own_network=False)
     pids = spec.limits.pids or DEFAULT_PIDS
@@ -236,13 +238,18 @@ def _guest(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filte
         filters=filters,
         inherited_filters=0,
     )
-    numbers = {source.path: number for number, source in enumerate(inputs.sources)}
-    root = [_shown(op, numbers) if isinstance(op, UserMount) else op for op in within if _is_guest_s(op)]
+    root = show_sources((op for op in within if _is_guest_s(op)), inputs.sources)
     # What is packed is the same for all boxes.
     own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
-    domain = landlock_within(spec, image, inputs.sources)
-    told = {"command": stage, "landlock": domain, "drop_groups": True, "image": [*own, *points], "root": root}
-    return msgspec.msgpack.encode(told)
+    domain = landlock_within(spec, image, inputs.sources, rules_of_changes(root))
+    told = {
+        "command": stage,
+        "landlock": domain,
+        "drop_groups": True,
+        "image": [*own, *points, *places_of_changes(root)],
+        "root": root,
+    }
+    return msgspec.msgpack.encode(told), changed_mounts(root, inputs.sources, spec.limits.disk_mib or DEFAULT_DISK_MIB)
 
 
 def _is_guest_s(op: RootOp) -> bool:
@@ -250,8 +257,3 @@ def _is_guest_s(op: RootOp) -> bool:
     if isinstance(op, MountNew):
         return op.kind == "tmpfs"
     return isinstance(op, Private | Share | MakeDir | MakeFile | UserMount | Hostname)
-
-
-def _shown(mount: UserMount, numbers: dict[str, int]) -> Show:
-    """What was packed of its source. The same one may stand at several places."""
-    return Show(source=f"{_SOURCES}/{numbers[mount.source]}", path=mount.path, attributes=mount.attributes)

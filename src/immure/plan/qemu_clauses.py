@@ -84,9 +84,19 @@ def _mounts(spec: SandboxSpec) -> tuple[Clause, ...]:
 def _mount(name: str, mount: Mount) -> Clause:
     if mount.tmpfs is not None:
         return Clause(clause=name, wanted=f"tmpfs {mount.tmpfs}", got="exact", by="the machine's own memory")
+    wanted = f"{mount.source} {mount.target} {mount.access}"
+    if mount.access != "ro":
+        return Clause(
+            clause=name,
+            wanted=wanted,
+            got="approximated",
+            by="a copy of before the start, above which the box writes in its private space; what it has changed is "
+            "brought back when the box is closed, or its one command has ended",
+            why="neither side sees meanwhile what the other changes, and a box that is lost brings nothing back",
+        )
     return Clause(
         clause=name,
-        wanted=f"{mount.source} {mount.target} {mount.access}",
+        wanted=wanted,
         got="approximated",
         by="a disk of the machine's, packed of it before the start, which nobody can write",
         why="the box does not see what changes in it later",

@@ -37,7 +37,7 @@ from immure.spec.models import Mount, SandboxSpec
 PRIVATE_SPACE = ("/tmp", "/dev/shm")
 _RESERVED = ("/proc", "/dev", "/.immure")
 _TTY_GROUP = 5
-_INODES_PER_MIB = 256
+INODES_PER_MIB = 256
 #: Their descriptors travel in one message, which holds 253.
 _MOST_MOUNTS = 200
 
@@ -174,7 +174,7 @@ def _proc(facts: HostFacts) -> list[RootOp]:
 
 def _size(size_mib: int) -> str:
     """A bound on files too: an empty one takes no page of a tmpfs, and yet the kernel's memory."""
-    return f"size={size_mib}m,nr_inodes={size_mib * _INODES_PER_MIB}"
+    return f"size={size_mib}m,nr_inodes={size_mib * INODES_PER_MIB}"
 
 
 def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:

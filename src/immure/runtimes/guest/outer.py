@@ -26,12 +26,21 @@ def carrier_request(launch: Launch, argv: tuple[str, ...], user: int = 0) -> Req
 class UnderWay:
     """A command, or an operation of the native program, beside which something else can be done. Leaving it ends it.
 
-    `first` is its standard input, which stays the caller's. Raises BoxLost.
+    `first` is its standard input, and with `into` its output goes to that descriptor; both stay the caller's. Raises
+    BoxLost.
     """
 
-    def __init__(self, box: Commands, request: Request, first: int | None = None, *, builtin: bool = False) -> None:
+    def __init__(
+        self,
+        box: Commands,
+        request: Request,
+        first: int | None = None,
+        *,
+        builtin: bool = False,
+        into: int | None = None,
+    ) -> None:
         self._box = box
-        self._stdio = _captured(first)
+        self._stdio = _captured(first, into)
         try:
             self._asker = box.start(request.payload(), self._stdio.theirs, hold=True, builtin=builtin)
         except BaseException:
@@ -62,14 +71,14 @@ def attended(box: Commands, request: Request, first: int | None = None, *, built
         return command.ended()
 
 
-def _captured(first: int | None) -> Stdio:
+def _captured(first: int | None, into: int | None = None) -> Stdio:
     writers: list[int] = []
     sinks: list[Sink] = []
     try:
-        for _ in range(2):
+        for target in (into, None):
             reader, writer = os.pipe2(os.O_CLOEXEC)
             writers.append(writer)
-            sinks.append(Sink(reader, None))
+            sinks.append(Sink(reader, target))
     except BaseException:
         for fd in (*writers, *(sink.fd for sink in sinks)):
             os.close(fd)
