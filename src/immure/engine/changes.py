@@ -22,8 +22,8 @@ from immure.runtimes.guest.outer import UnderWay
 from immure.runtimes.process.request import Request
 
 #: Beside the content: headers and padding of archives, by the entry.
-_ENTRY_BYTES = 2048
-_MOST_WHITEOUTS = 1_000_000
+_ENTRY_BYTES = 1024
+_MOST_WHITEOUTS = 50_000
 _BRINGS_S = 600.0
 _MADE, _ARCHIVE = "/made", "/archive"
 _SAID = 1000
