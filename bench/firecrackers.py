@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -17,9 +18,12 @@ from pathlib import Path
 
 from bench.contender import Contender, python_worker
 from bench.filters import Filters
+from immure.host.cgroups import find_parents
+from immure.runtimes.firecracker.claims import processes, runs_as
 
 TOOL = Path(__file__).parent.parent / "tools/install_firecracker.sh"
-MEMORY_MIB, UID = 32, 0x7FAF_FFF0
+MEMORY_MIB, UID = 32, 0x7FB0_0000
+GROUP = "immure-bench-jailer"
 _FIRST = b"!"
 _UP_S = 20.0
 
@@ -58,7 +62,9 @@ def jailed(_: Filters) -> Contender:
 
 
 def jailed_by_hand(_: Filters) -> Contender:
-    return _contender("jailed-by-hand", "Firecracker in its jailer, by hand", "jailer … -- …, three PUTs")
+    return _contender(
+        "jailed-by-hand", "Firecracker in its jailer, by hand", "jailer --new-pid-ns --cgroup …, three PUTs"
+    )
 
 
 def _contender(name: str, title: str, command: str) -> Contender:
@@ -151,7 +157,8 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
         guest.chmod(0o644)
         machine = folder / "firecracker/bench"
         words = [jailer, "--id", "bench", "--exec-file", firecracker, "--uid", str(UID), "--gid", str(UID)]
-        words += ["--chroot-base-dir", str(folder), "--", "--api-sock", "/run/api", "--level", "Error"]
+        words += ["--chroot-base-dir", str(folder), "--new-pid-ns", *_cgroups()]
+        words += ["--", "--api-sock", "/run/api", "--level", "Error"]
 
         def begin() -> Callable[[], None]:
             (machine / "root").mkdir(parents=True)
@@ -162,12 +169,48 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
             _hear(process)
 
             def end() -> None:
+                # With a process namespace of its own it is no child of ours.
+                os.kill(_pid(UID), signal.SIGKILL)
                 _end(process, api)
                 shutil.rmtree(machine)
+                _remove_cgroups("bench")
 
             return end
 
-        yield Sampled(begin)
+        try:
+            yield Sampled(begin)
+        finally:
+            _remove_cgroups("")
+
+
+def _cgroups() -> list[str]:
+    """Options for the cgroups that our jail makes, too."""
+    parents = find_parents()
+    new = any(parent.version == 2 and "pids" in parent.controllers for parent in parents)
+    memory = f"{'memory.max' if new else 'memory.limit_in_bytes'}={MEMORY_MIB + 64 << 20}"
+    version = ["--cgroup-version", "2" if new else "1", "--parent-cgroup", GROUP]
+    return [*version, "--cgroup", "pids.max=64", "--cgroup", memory]
+
+
+def _remove_cgroups(name: str) -> None:
+    for mount in ("", "*/"):
+        for path in Path("/sys/fs/cgroup").glob(f"{mount}{GROUP}/{name}"):
+            _remove_cgroup(path)
+
+
+def _remove_cgroup(path: Path) -> None:
+    deadline = time.monotonic() + _UP_S
+    while path.exists():
+        try:
+            path.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def _pid(uid: int) -> int:
+    return next(pid for pid in processes() if runs_as(pid, uid))
 
 
 def _bare(api: Path) -> subprocess.Popen[bytes]:

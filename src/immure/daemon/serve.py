@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -53,6 +54,7 @@ def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, tok
 
     # Calls wait for their machines, each in a thread: some that are silent must not stop the others.
     set_asyncio_executor(ThreadPoolExecutor(_THREADS, "immure-call"))
+    _allow_descriptors()
     app = make_app(machines)
     gated = app if token is None else with_token(app, token, unix.path)
     config = uvicorn.Config(
@@ -77,6 +79,12 @@ def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, tok
     finally:
         # Where the application's own end has not come to it.
         machines.close()
+
+
+def _allow_descriptors() -> None:
+    """A machine takes some eight of them."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _sweep(place: str) -> None:
