@@ -209,7 +209,7 @@ def test_an_owner_that_dies_at_any_moment(place: Path, vmms: Path, kernels: Path
         jailed.close()
     """
     chance = random.Random(7)
-    for _ in range(30):
+    for _ in range(100):
         with jails.owner(place, vmms, code, kernels / "counts") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begins\n"

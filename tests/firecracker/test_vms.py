@@ -165,6 +165,12 @@ def test_snapshots(daemon: Daemon, kernels: Path, tmp_path: Path) -> None:
         until("word of the restored guest", lambda name=name: daemon.curl("GET", f"/vms/{name}").body["console_bytes"])
         assert HELLO not in daemon.curl("GET", f"/vms/{name}/console").content
         assert daemon.curl("GET", f"/vms/{name}").body["machine_config"]["mem_size_mib"] == 32
+    seen = daemon.curl("GET", "/vms/two").body
+    assert drive.items() <= seen["drives"][0].items()
+    assert seen["vsock"]["guest_cid"] == 3
+    for changed, status in (("disk", 204), ("none", 400)):
+        patch = {"drive_id": changed, "path_on_host": str(disk)}
+        assert daemon.curl("PATCH", f"/vms/two/drives/{changed}", patch).status == status
     configured = daemon.curl("PUT", "/vms/one/snapshot/load", {**load, "drives": drives})
     assert configured.status == 409
 
