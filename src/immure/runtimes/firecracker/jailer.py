@@ -84,7 +84,11 @@ class Jailed:
     def wait(self, within_s: float) -> int:
         """Its status, when it has ended. Raises TimeoutError."""
         # In steps, `Popen.wait` would sleep much longer than it has to.
-        fd = os.pidfd_open(self._shell.pid)
+        try:
+            fd = os.pidfd_open(self._shell.pid)
+        except ProcessLookupError:
+            # Another thread has just heard of its end.
+            return self._shell.wait()
         try:
             if not select.select([fd], [], [], within_s)[0]:
                 raise TimeoutError(f"it has not ended in {within_s:g} s")
