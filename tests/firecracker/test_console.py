@@ -47,6 +47,14 @@ def test_positions(line: Line) -> None:
     assert line.console.read(1 << 60) == (10, b"", 10)
 
 
+def test_a_line_in_pieces(line: Line) -> None:
+    line.says(b"whole\nbegun")
+    assert line.console.wait_for(b"begun", SOON_S)
+    assert not line.console.wait_line(6, 0.05)
+    line.says(b" and ended\n")
+    assert line.console.wait_line(6, SOON_S)
+
+
 def test_a_flood(line: Line) -> None:
     block = bytes(range(256)) * 256
     for _ in range(160):
@@ -72,5 +80,6 @@ def test_waiting_ends_with_it(line: Line) -> None:
     line.says(b"one\r\n\r\n  two \xff\r\n \r\n")
     line.ends()
     assert not line.console.wait_for(b"three", SOON_S)
-    assert not line.console.wait_past(10_000, SOON_S)
+    assert not line.console.wait_line(10_000, SOON_S)
+    assert line.console.wait_line(10, SOON_S)
     assert line.console.last_words() == "two \ufffd"

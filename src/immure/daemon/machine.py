@@ -202,9 +202,9 @@ class Machine:
         assert self._metrics is not None
         before = self._metrics.read()[2]
         jailed.client.flush_metrics()
-        if not self._metrics.wait_past(before, _METRICS_S):
+        # A line is longer than what a pipe takes at once.
+        if not self._metrics.wait_line(before, _METRICS_S):
             raise jailed.lost("it said nothing of its metrics")
-        # A line is written at once, and the last one is whole.
         lines = self._metrics.read(before)[1].splitlines()
         try:
             return msgspec.json.decode(lines[-1], type=dict[str, object])
