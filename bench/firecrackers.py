@@ -18,6 +18,7 @@ from pathlib import Path
 
 from bench.contender import Contender, python_worker
 from bench.filters import Filters
+from bench.memory import pss_kib
 from immure.host.cgroups import find_parents
 from immure.runtimes.firecracker.claims import processes, runs_as
 
@@ -63,7 +64,7 @@ def jailed(_: Filters) -> Contender:
 
 def jailed_by_hand(_: Filters) -> Contender:
     return _contender(
-        "jailed-by-hand", "Firecracker in its jailer, by hand", "jailer --new-pid-ns --cgroup …, three PUTs"
+        "jailed-by-hand", "Firecracker in its jailer, by hand", "unshare --net jailer --new-pid-ns …, three PUTs"
     )
 
 
@@ -148,6 +149,31 @@ def jailed_subject() -> Iterator[Sampled]:
         yield Sampled(begin)
 
 
+def memory_bytes(samples: int) -> list[float]:
+    """PSS of all processes of one jailed machine whose guest has touched some few pages, so often, each its own."""
+    from immure.host.tree import below
+    from immure.runtimes.firecracker.jailer import Jailed
+    from immure.runtimes.firecracker.models import BootSource, MachineConfiguration
+    from immure.runtimes.firecracker.programs import Programs
+
+    found = Programs(*programs())
+    taken: list[float] = []
+    with _folder() as folder:
+        guest = str(write_guest(folder))
+        for _ in range(samples):
+            one = Jailed(found, str(folder / "vmms"), "bench")
+            try:
+                one.client.set_machine(MachineConfiguration(1, MEMORY_MIB))
+                one.client.set_boot_source(BootSource(one.bring(guest, "kernel")))
+                one.client.start()
+                assert one.console.wait_for(_FIRST, _UP_S)
+                shell = one.shell_pid
+                taken.append(1024 * pss_kib([shell, *below(shell)]))
+            finally:
+                one.close()
+    return taken
+
+
 @contextmanager
 def jailed_by_hand_subject() -> Iterator[Sampled]:
     firecracker, jailer = programs()
@@ -156,7 +182,20 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
         guest = write_guest(folder)
         guest.chmod(0o644)
         machine = folder / "firecracker/bench"
-        words = [jailer, "--id", "bench", "--exec-file", firecracker, "--uid", str(UID), "--gid", str(UID)]
+        words = [
+            "unshare",
+            "--net",
+            "--",
+            jailer,
+            "--id",
+            "bench",
+            "--exec-file",
+            firecracker,
+            "--uid",
+            str(UID),
+            "--gid",
+            str(UID),
+        ]
         words += ["--chroot-base-dir", str(folder), "--new-pid-ns", *_cgroups()]
         words += ["--", "--api-sock", "/run/api", "--level", "Error"]
 

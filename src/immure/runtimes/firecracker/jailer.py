@@ -72,6 +72,11 @@ class Jailed:
         return self._claim.uid
 
     @property
+    def shell_pid(self) -> int:
+        """The process below which all of it is, itself included."""
+        return self._shell.pid
+
+    @property
     def root(self) -> Path:
         """The jail's root, on this host."""
         return self._root
