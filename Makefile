@@ -35,6 +35,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench
 	$(PYTHON) -m bench.sentry
 	$(PYTHON) -m bench.machine
+	$(PYTHON) -m bench.firecracker
 
 format: $(STAMP)
 	$(VENV)/bin/ruff format .

@@ -25,17 +25,24 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "firecracker-jailed": firecrackers.jailed,
     "firecracker-jailed-by-hand": firecrackers.jailed_by_hand,
 }
-UNITS = {"ms": [1e6]}
+UNITS = {"ms": [1e6], "MB": [1e6]}
 FULL, QUICK = 60, 5
+MEMORY_SAMPLES = 5
 WARMUP = 1
 #: What is measured less what stands beside it, pair by pair.
 MORE = {
     "client more": ("firecracker-client", "firecracker-by-hand"),
-    "jail more": ("firecracker-jailed", "firecracker-jailed-by-hand"),
 }
 GATES = (
     Gate("our client : the API by hand and so many ms", "client more", "ms", le, 5.0),
-    Gate("our jail, which more is in : the jailer by hand and so many ms", "jail more", "ms", le, 20.0),
+    Gate(
+        "our jail : the jailer by hand, with the same walls",
+        "firecracker-jailed",
+        "firecracker-jailed-by-hand",
+        le,
+        1.5,
+    ),
+    Gate("memory of a machine in our jail, all its processes, in MB", "jail memory", "MB", le, 5.0),
 )
 
 
@@ -51,10 +58,11 @@ def main() -> int:
         say(report.heading(host, filters, {}))
         rounds = options.n or (QUICK if options.quick else FULL)
         measured = measure(contenders, rounds=rounds, warmup=WARMUP, segments=0, segment_ms=0)
+        memory = firecrackers.memory_bytes(MEMORY_SAMPLES)
     except (BuildError, FileNotFoundError) as error:
         print(f"bench: {error}", file=sys.stderr)
         return 1
-    series = {**measured.series(), **UNITS}
+    series = {**measured.series(), **UNITS, "jail memory": memory}
     series |= _more(series)
     verdicts = judge(series, GATES)
     if options.json:

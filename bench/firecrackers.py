@@ -6,6 +6,7 @@ import http.client
 import json
 import os
 import shutil
+import signal
 import socket
 import struct
 import subprocess
@@ -17,9 +18,13 @@ from pathlib import Path
 
 from bench.contender import Contender, python_worker
 from bench.filters import Filters
+from bench.memory import pss_kib
+from immure.host.cgroups import find_parents
+from immure.runtimes.firecracker.claims import processes, runs_as
 
 TOOL = Path(__file__).parent.parent / "tools/install_firecracker.sh"
-MEMORY_MIB, UID = 32, 0x7FAF_FFF0
+MEMORY_MIB, UID = 32, 0x7FB0_0000
+GROUP = "immure-bench-jailer"
 _FIRST = b"!"
 _UP_S = 20.0
 
@@ -58,7 +63,9 @@ def jailed(_: Filters) -> Contender:
 
 
 def jailed_by_hand(_: Filters) -> Contender:
-    return _contender("jailed-by-hand", "Firecracker in its jailer, by hand", "jailer … -- …, three PUTs")
+    return _contender(
+        "jailed-by-hand", "Firecracker in its jailer, by hand", "unshare --net jailer --new-pid-ns …, three PUTs"
+    )
 
 
 def _contender(name: str, title: str, command: str) -> Contender:
@@ -142,6 +149,31 @@ def jailed_subject() -> Iterator[Sampled]:
         yield Sampled(begin)
 
 
+def memory_bytes(samples: int) -> list[float]:
+    """PSS of all processes of one jailed machine whose guest has touched some few pages, so often, each its own."""
+    from immure.host.tree import below
+    from immure.runtimes.firecracker.jailer import Jailed
+    from immure.runtimes.firecracker.models import BootSource, MachineConfiguration
+    from immure.runtimes.firecracker.programs import Programs
+
+    found = Programs(*programs())
+    taken: list[float] = []
+    with _folder() as folder:
+        guest = str(write_guest(folder))
+        for _ in range(samples):
+            one = Jailed(found, str(folder / "vmms"), "bench")
+            try:
+                one.client.set_machine(MachineConfiguration(1, MEMORY_MIB))
+                one.client.set_boot_source(BootSource(one.bring(guest, "kernel")))
+                one.client.start()
+                assert one.console.wait_for(_FIRST, _UP_S)
+                shell = one.shell_pid
+                taken.append(1024 * pss_kib([shell, *below(shell)]))
+            finally:
+                one.close()
+    return taken
+
+
 @contextmanager
 def jailed_by_hand_subject() -> Iterator[Sampled]:
     firecracker, jailer = programs()
@@ -150,8 +182,22 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
         guest = write_guest(folder)
         guest.chmod(0o644)
         machine = folder / "firecracker/bench"
-        words = [jailer, "--id", "bench", "--exec-file", firecracker, "--uid", str(UID), "--gid", str(UID)]
-        words += ["--chroot-base-dir", str(folder), "--", "--api-sock", "/run/api", "--level", "Error"]
+        words = [
+            "unshare",
+            "--net",
+            "--",
+            jailer,
+            "--id",
+            "bench",
+            "--exec-file",
+            firecracker,
+            "--uid",
+            str(UID),
+            "--gid",
+            str(UID),
+        ]
+        words += ["--chroot-base-dir", str(folder), "--new-pid-ns", *_cgroups()]
+        words += ["--", "--api-sock", "/run/api", "--level", "Error"]
 
         def begin() -> Callable[[], None]:
             (machine / "root").mkdir(parents=True)
@@ -162,12 +208,48 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
             _hear(process)
 
             def end() -> None:
+                # With a process namespace of its own it is no child of ours.
+                os.kill(_pid(UID), signal.SIGKILL)
                 _end(process, api)
                 shutil.rmtree(machine)
+                _remove_cgroups("bench")
 
             return end
 
-        yield Sampled(begin)
+        try:
+            yield Sampled(begin)
+        finally:
+            _remove_cgroups("")
+
+
+def _cgroups() -> list[str]:
+    """Options for the cgroups that our jail makes, too."""
+    parents = find_parents()
+    new = any(parent.version == 2 and "pids" in parent.controllers for parent in parents)
+    memory = f"{'memory.max' if new else 'memory.limit_in_bytes'}={MEMORY_MIB + 64 << 20}"
+    version = ["--cgroup-version", "2" if new else "1", "--parent-cgroup", GROUP]
+    return [*version, "--cgroup", "pids.max=64", "--cgroup", memory]
+
+
+def _remove_cgroups(name: str) -> None:
+    for mount in ("", "*/"):
+        for path in Path("/sys/fs/cgroup").glob(f"{mount}{GROUP}/{name}"):
+            _remove_cgroup(path)
+
+
+def _remove_cgroup(path: Path) -> None:
+    deadline = time.monotonic() + _UP_S
+    while path.exists():
+        try:
+            path.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.002)
+
+
+def _pid(uid: int) -> int:
+    return next(pid for pid in processes() if runs_as(pid, uid))
 
 
 def _bare(api: Path) -> subprocess.Popen[bytes]:

@@ -63,6 +63,21 @@ def test_what_confines_it(jailed: Make, kernels: Path) -> None:
     assert jailed("three", own_network=False).confinement().own_namespaces == ("mnt", "pid")
 
 
+def test_what_a_vmm_has_open(jailed: Make, kernels: Path) -> None:
+    """Its own, and of ours its standard descriptors alone: the null device, and the pipe that is its console."""
+    machine = jailed()
+    jails.start(machine, kernels / "rests")
+    found = {one.name: str(one.readlink()) for one in Path(f"/proc/{machine.pid}/fd").iterdir()}
+    assert found["0"] == "/dev/null"
+    assert found["1"] == found["2"]
+    assert found["1"].startswith("pipe:")
+    others = {name: target for name, target in found.items() if int(name) > 2}
+    own = ("anon_inode:", "socket:", "/dev/kvm", "/files/", "/memfd:", "/dev/urandom")
+    assert [target for target in others.values() if not target.startswith(own)] == []
+    kernels_files = [target for target in others.values() if target.startswith("/files/")]
+    assert all(target == "/files/kernel" for target in kernels_files)
+
+
 def test_readback_tells_an_unconfined_process_apart(jailed: Make) -> None:
     """The control: the same questions about a process that nothing confines."""
     machine = jailed()
@@ -117,6 +132,26 @@ def test_files_are_seen_as_they_are_and_not_changed(jailed: Make, kernels: Path,
     assert str(private) not in Path("/proc/self/mountinfo").read_text()
     machine.close()
     assert [(one.stat().st_uid, one.stat().st_mode, one.stat().st_mtime_ns) for one in (private, disk)] == before
+
+
+def test_a_file_system_that_shows_files_as_they_are_alone(jailed: Make, tmp_path: Path) -> None:
+    """ramfs has no idmapped mounts: what others may read is seen, and what they may not is refused by name."""
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    subprocess.run(["mount", "-t", "ramfs", "none", memory], check=True)
+    try:
+        for name, mode in (("open", 0o644), ("private", 0o600)):
+            (memory / name).write_bytes(bytes(4096))
+            (memory / name).chmod(mode)
+        machine = jailed()
+        machine.client.set_drive(Drive("open", False, machine.bring(str(memory / "open"), "open"), True))
+        with pytest.raises(SpecError, match="can't be shown as a file of user"):
+            machine.bring(str(memory / "private"), "private")
+        with pytest.raises(SpecError, match="can't be shown as a file of user"):
+            machine.bring(str(memory / "open"), "open", writable=True)
+        machine.close()
+    finally:
+        subprocess.run(["umount", memory], check=True)
 
 
 @pytest.mark.parametrize("source", ["/nonexistent", "relative", "/", "/dev/null", "/tmp\0x"])
@@ -209,7 +244,7 @@ def test_an_owner_that_dies_at_any_moment(place: Path, vmms: Path, kernels: Path
         jailed.close()
     """
     chance = random.Random(7)
-    for _ in range(30):
+    for _ in range(100):
         with jails.owner(place, vmms, code, kernels / "counts") as process:
             assert process.stdout is not None
             assert process.stdout.readline() == "begins\n"

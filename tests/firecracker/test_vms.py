@@ -165,8 +165,44 @@ def test_snapshots(daemon: Daemon, kernels: Path, tmp_path: Path) -> None:
         until("word of the restored guest", lambda name=name: daemon.curl("GET", f"/vms/{name}").body["console_bytes"])
         assert HELLO not in daemon.curl("GET", f"/vms/{name}/console").content
         assert daemon.curl("GET", f"/vms/{name}").body["machine_config"]["mem_size_mib"] == 32
+    seen = daemon.curl("GET", "/vms/two").body
+    assert drive.items() <= seen["drives"][0].items()
+    assert seen["vsock"]["guest_cid"] == 3
+    for changed, status in (("disk", 204), ("none", 400)):
+        patch = {"drive_id": changed, "path_on_host": str(disk)}
+        assert daemon.curl("PATCH", f"/vms/two/drives/{changed}", patch).status == status
     configured = daemon.curl("PUT", "/vms/one/snapshot/load", {**load, "drives": drives})
     assert configured.status == 409
+
+
+def test_a_snapshot_with_a_network(daemon: Daemon, kernels: Path, tmp_path: Path, tap: str) -> None:
+    other = f"{tap}z"[:15]
+    subprocess.run(["ip", "tuntap", "add", "dev", other, "mode", "tap", "user", "0"], check=True)
+    try:
+        assert daemon.curl("PUT", "/vms/one", SIZE).status == 201
+        for path, body in (
+            ("networks/eth0", {"iface_id": "eth0", "host_dev_name": tap}),
+            ("boot-source", {"kernel_image_path": str(kernels / "counts")}),
+            ("actions", {"action_type": "InstanceStart"}),
+        ):
+            assert daemon.curl("PUT", f"/vms/one/{path}", body).status == 204
+        daemon.curl("PATCH", "/vms/one", {"state": "Paused"})
+        files = {"snapshot_path": str(tmp_path / "state"), "mem_file_path": str(tmp_path / "memory")}
+        assert daemon.curl("PUT", "/vms/one/snapshot/create", files).status == 204
+        # Without a device of this host it can't be: in its own network there is none.
+        daemon.curl("PUT", "/vms/none", {})
+        assert daemon.curl("PUT", "/vms/none/snapshot/load", {**files, "resume_vm": True}).status == 400
+        daemon.curl("PUT", "/vms/two", {})
+        overrides = [{"iface_id": "eth0", "host_dev_name": other}]
+        load = {**files, "resume_vm": True, "network_overrides": overrides}
+        assert daemon.curl("PUT", "/vms/two/snapshot/load", load).status == 204
+        seen = daemon.curl("GET", "/vms/two").body
+        assert [one["iface_id"] for one in seen["networks"]] == ["eth0"]
+        assert Path(f"/sys/class/net/{other}/owner").read_text().strip() == str(seen["user"])
+        assert daemon.curl("DELETE", "/vms/two").status == 204
+        assert Path(f"/sys/class/net/{other}/owner").read_text().strip() == "0"
+    finally:
+        subprocess.run(["ip", "link", "delete", other], check=True)
 
 
 @pytest.mark.parametrize("what", ["cut", "foreign", "empty", "other memory"])

@@ -96,12 +96,15 @@ class Machine:
         jailed = self._alive("PATCH /drives")
         jailed.client.check("PATCH /drives")
         drive = self._parts.get(f"drive-{update.drive_id}")
-        if update.path_on_host is not None and isinstance(drive, models.Drive):
-            inside = jailed.bring(update.path_on_host, _key(drive), writable=not drive.is_read_only)
-            jailed.client.change_drive(msgspec.structs.replace(update, path_on_host=inside))
-            self._parts[_key(drive)] = msgspec.structs.replace(drive, path_on_host=update.path_on_host)
-        else:
+        if not isinstance(drive, models.Drive):
+            have = ", ".join(name for name in self._parts if name.startswith("drive-")) or "none"
+            raise SpecError(f"there is no drive {update.drive_id}", path="$.drive_id", need="one it has", have=have)
+        if update.path_on_host is None:
             jailed.client.change_drive(update)
+            return
+        inside = jailed.bring(update.path_on_host, _key(drive), writable=not drive.is_read_only)
+        jailed.client.change_drive(msgspec.structs.replace(update, path_on_host=inside))
+        self._parts[_key(drive)] = msgspec.structs.replace(drive, path_on_host=update.path_on_host)
 
     def change_network(self, update: models.NetworkUpdate) -> None:
         """Puts other bounds on a network device."""
@@ -178,8 +181,16 @@ class Machine:
         )
         jailed.client.load_snapshot(loads)
         self._check_confinement(jailed)
-        whole = jailed.client.machine()
-        self._parts[_key(whole)] = whole
+        self._learn(jailed.client.configuration(), {drive.drive_id: drive.path_on_host for drive in body.drives})
+
+    def _learn(self, whole: models.FullVmConfiguration, files: dict[str, str]) -> None:
+        """What a snapshot's machine was configured with; the paths of its drives are this host's."""
+        drives = [
+            msgspec.structs.replace(one, path_on_host=files.get(one.drive_id, one.path_on_host)) for one in whole.drives
+        ]
+        for part in (whole.machine_config, *drives, *whole.network_interfaces, whole.vsock):
+            if part is not None:
+                self._parts[_key(part)] = part
 
     def console(self, start: int) -> tuple[int, bytes, int]:
         """What its guest has said from a position on; see `Console.read`."""
@@ -191,9 +202,9 @@ class Machine:
         assert self._metrics is not None
         before = self._metrics.read()[2]
         jailed.client.flush_metrics()
-        if not self._metrics.wait_past(before, _METRICS_S):
+        # A line is longer than what a pipe takes at once.
+        if not self._metrics.wait_line(before, _METRICS_S):
             raise jailed.lost("it said nothing of its metrics")
-        # A line is written at once, and the last one is whole.
         lines = self._metrics.read(before)[1].splitlines()
         try:
             return msgspec.json.decode(lines[-1], type=dict[str, object])

@@ -93,10 +93,17 @@ class Machines:
             machines = list(self._all.values())
         for machine in machines:
             machine.kill()
+        failed: list[Exception] = []
         for machine in machines:
             with machine.lock:
-                if not machine.gone:
-                    self._remove(machine)
+                try:
+                    if not machine.gone:
+                        self._remove(machine)
+                except (ImmureError, OSError) as error:
+                    # The others are ended all the same.
+                    failed.append(error)
+        if failed:
+            raise failed[0]
 
     def _remove(self, machine: Machine) -> None:
         try:

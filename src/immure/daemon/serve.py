@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import threading
@@ -37,15 +38,16 @@ def serve(*, socket: str | None, listen: str | None, token_file: str | None) -> 
         again = threading.Timer(_MOMENT_S, _sweep, [place])
         again.daemon = True
         again.start()
-        _run(Machines(programs, place), unix, tcp, token)
+        began = _run(Machines(programs, place), unix, tcp, token)
     finally:
         unix.close()
         if tcp is not None:
             tcp.close()
-    return 0
+    return 0 if began else 1
 
 
-def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, token: bytes | None) -> None:
+def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, token: bytes | None) -> bool:
+    """Whether it served at all."""
     import uvicorn
     from litestar.concurrency import set_asyncio_executor
 
@@ -53,6 +55,7 @@ def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, tok
 
     # Calls wait for their machines, each in a thread: some that are silent must not stop the others.
     set_asyncio_executor(ThreadPoolExecutor(_THREADS, "immure-call"))
+    _allow_descriptors()
     app = make_app(machines)
     gated = app if token is None else with_token(app, token, unix.path)
     config = uvicorn.Config(
@@ -72,11 +75,19 @@ def _run(machines: Machines, unix: sockets.UnixListener, tcp: Socket | None, tok
         signal.signal(number, signal.SIG_IGN)
     listening = [unix.socket] if tcp is None else [unix.socket, tcp]
     _say(f"listening at {unix.path}" + (f" and {_name(tcp)}" if tcp is not None else ""))
+    server = uvicorn.Server(config)
     try:
-        uvicorn.Server(config).run(sockets=listening)
+        server.run(sockets=listening)
+        return server.started
     finally:
         # Where the application's own end has not come to it.
         machines.close()
+
+
+def _allow_descriptors() -> None:
+    """A machine takes some eight of them."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def _sweep(place: str) -> None:

@@ -42,7 +42,7 @@ def bring(tree: int, source: str, name: str, *, root: int, mounts: int) -> str:
     try:
         system.in_own_thread(lambda: _attach(mounts, tree, path))
     except OSError as error:
-        raise _refused(source, "mounted in the jail of a machine", error) from error
+        raise _refused(f"{source} can't be mounted in the jail of a machine", error) from error
     return path
 
 
@@ -113,7 +113,7 @@ def _tree(fd: int, source: str, writable: bool, uid: int) -> int:
             _set_shown_as(tree, attributes, found.st_uid, found.st_gid, uid)
     except OSError as error:
         os.close(tree)
-        raise _refused(source, f"shown as a file of user {uid}", error) from error
+        raise _refused(f"{source} can't be shown as a file of user {uid}", error) from error
     return tree
 
 
@@ -151,9 +151,9 @@ def _enter(mounts: int) -> None:
     system.setns(mounts, system.CLONE_NEWNS)
 
 
-def _refused(source: str, what: str, error: OSError) -> SpecError:
+def _refused(what: str, error: OSError) -> SpecError:
     return SpecError(
-        f"{source} can't be {what}",
+        what,
         need="a file that other users may read, and write if a machine is to, or a file system with idmapped mounts",
         have=error.strerror,
         hint="put it on ext4, xfs or btrfs, or change its mode",

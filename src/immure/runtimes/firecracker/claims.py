@@ -109,12 +109,28 @@ def _undo_left(folder: Path, uid: int) -> None:
 def _undo(folder: Path, uid: int, record: Record) -> None:
     _end_all(uid)
     for loan in record.taps:
-        taps.lend(loan.name, loan.owner)
+        _return(loan, uid)
     for cgroup in record.cgroups:
         _remove_cgroup(cgroup)
     shutil.rmtree(folder, ignore_errors=True)
     if folder.exists():
         raise SetupFailed(f"{folder} can't be removed", step="sweep", need="an empty folder", have="files that stay")
+
+
+def _return(loan: Loan, uid: int) -> None:
+    """Gives a TAP device back, unless it is gone or somebody else's by now."""
+    if taps.owner(loan.name) != uid:
+        return
+    try:
+        taps.lend(loan.name, loan.owner)
+    except OSError as error:
+        raise SetupFailed(
+            f"the TAP device {loan.name} can't be given back",
+            step="tap",
+            errno=error.errno or 0,
+            need=f"user {loan.owner} to have it again",
+            have=error.strerror,
+        ) from error
 
 
 def _end_all(uid: int) -> None:

@@ -42,10 +42,14 @@ class Console:
         with self._more:
             return self._more.wait_for(lambda: self._ended or self._said(words), within_s) and self._said(words)
 
-    def wait_past(self, total: int, within_s: float) -> bool:
-        """Whether more than so many bytes have been said, or are within a time."""
+    def wait_line(self, start: int, within_s: float) -> bool:
+        """Whether a line has ended after a position, and nothing has come since, or is so within a time."""
+
+        def ended() -> bool:
+            return self._total > start and self._pieces[-1].endswith(b"\n")
+
         with self._more:
-            return self._more.wait_for(lambda: self._ended or self._total > total, within_s) and self._total > total
+            return self._more.wait_for(lambda: self._ended or ended(), within_s) and ended()
 
     def last_words(self) -> str:
         """Its last line that is not empty."""

@@ -57,6 +57,7 @@ class Jailed:
         self.own_network = own_network
         self._claim = Claim(place)
         self._process: subprocess.Popen[bytes] | None = None
+        self._status: int | None = None
         self._fds: list[int] = []
         self._brought: set[str] = set()
         try:
@@ -71,6 +72,11 @@ class Jailed:
         return self._claim.uid
 
     @property
+    def shell_pid(self) -> int:
+        """The process below which all of it is, itself included."""
+        return self._shell.pid
+
+    @property
     def root(self) -> Path:
         """The jail's root, on this host."""
         return self._root
@@ -78,12 +84,16 @@ class Jailed:
     @property
     def status(self) -> int | None:
         """What it ended with: its exit status, or 128 and the signal's number. None while it runs."""
-        return self._shell.poll()
+        return self._status if self._process is None else self._process.poll()
 
     def wait(self, within_s: float) -> int:
         """Its status, when it has ended. Raises TimeoutError."""
         # In steps, `Popen.wait` would sleep much longer than it has to.
-        fd = os.pidfd_open(self._shell.pid)
+        try:
+            fd = os.pidfd_open(self._shell.pid)
+        except ProcessLookupError:
+            # Another thread has just heard of its end.
+            return self._shell.wait()
         try:
             if not select.select([fd], [], [], within_s)[0]:
                 raise TimeoutError(f"it has not ended in {within_s:g} s")
@@ -165,8 +175,9 @@ class Jailed:
         if self._process is not None:
             assert self._process.stdin is not None
             self._process.stdin.close()
-            if self.status is None:
+            if self._process.poll() is None:
                 self.wait(_END_S)
+            self._status = self._process.returncode
             self.console.close()
             self.client.close()
             self._process = None

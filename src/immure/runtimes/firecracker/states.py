@@ -66,11 +66,6 @@ def check(call: str, state: State, configured: frozenset[str] = frozenset()) -> 
         )
 
 
-def changes(call: str) -> bool:
-    """Whether a call configures something."""
-    return call.startswith(("PUT ", "PATCH "))
-
-
 def after(call: str, state: State, resumed: bool = False) -> State:
     """The state that a call leads to where it succeeds; `resumed`: a snapshot's machine is to run at once."""
     if call in ("InstanceStart", "Resumed"):

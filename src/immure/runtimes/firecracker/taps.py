@@ -21,7 +21,7 @@ def owner_of(name: str, caller: int) -> int:
     One without an owner is root's.
     """
     folder = f"/sys/class/net/{name}"
-    flags, owner = _number(f"{folder}/tun_flags", 16), _number(f"{folder}/owner", 10)
+    flags = _number(f"{folder}/tun_flags", 16)
     if flags is None or not flags & _IFF_TAP:
         have = "another kind of device" if os.path.exists(folder) else "none of that name"  # noqa: PTH110
         raise SpecError(
@@ -31,15 +31,21 @@ def owner_of(name: str, caller: int) -> int:
             have=have,
             hint=f"ip tuntap add dev {name} mode tap user {caller}",
         )
-    owner = NOBODY if owner is None else owner
-    if owner != caller and not (owner == NOBODY and caller == 0):
+    found = owner(name)
+    if found != caller and not (found == NOBODY and caller == 0):
         raise SpecError(
             f"the TAP device {name} belongs to somebody else",
             path="$.host_dev_name",
             need=f"one of user {caller}",
-            have="one of root, since it has no owner" if owner == NOBODY else f"one of user {owner}",
+            have="one of root, since it has no owner" if found == NOBODY else f"one of user {found}",
         )
-    return owner
+    return found
+
+
+def owner(name: str) -> int:
+    """The uid that a device was given to; NOBODY where it was not, or there is none."""
+    found = _number(f"/sys/class/net/{name}/owner", 10)
+    return NOBODY if found is None else found
 
 
 def lend(name: str, uid: int) -> None:
