@@ -41,6 +41,12 @@ impl Guest {
                 self.state = State::Greeted2;
                 self.say_hello();
             }
+            (State::Met, Frame::Hello { frame_bytes, streams, window_bytes, .. }) => {
+                self.greet(frame_bytes, streams, window_bytes)?;
+                self.state = State::Greeted2;
+            }
+            // By the host of before, over another channel.
+            (State::Greeted2, Frame::Unpark {}) => self.state = State::Ready,
             (State::Greeted2, Frame::Adopt {}) => self.be_adopted(),
             (State::Greeted, Frame::Configure { configuration }) => self.configure(configuration)?,
             (State::Ready, Frame::Shutdown {}) => return Ok(false),
