@@ -1,7 +1,9 @@
 //! `immure-init`: the part of immure that Python can't be. It decides nothing; it makes system calls.
 
 mod attest;
+mod carry;
 mod channel;
+mod connect;
 mod fault;
 mod files;
 mod filters;

@@ -26,6 +26,13 @@ impl Command<'_> {
         unsafe { CStr::from_ptr(self.argv[0]) }.to_bytes() == b"attest"
     }
 
+    /// The command that its arguments are.
+    pub fn after_first(&self) -> Option<Command<'_>> {
+        let argv = self.argv.get(1..).filter(|rest| rest.len() > 1)?.to_vec();
+        let env = self.env.clone();
+        Some(Command { uid: self.uid, gid: self.gid, workdir: self.workdir, argv, env, path: self.path })
+    }
+
     /// Does what it names itself, without a program.
     pub fn carry_out(&self) -> i32 {
         let arguments = self.argv.iter().take_while(|argument| !argument.is_null());
@@ -35,6 +42,8 @@ impl Command<'_> {
         match arguments.first() {
             Some(&b"attest") => crate::attest::run(&arguments),
             Some(&b"listen") => crate::listen::run(&arguments),
+            Some(&b"connect") => crate::connect::run(&arguments),
+            Some(&b"carry") => crate::carry::run(self),
             _ => crate::files::run(&arguments),
         }
     }

@@ -190,8 +190,13 @@ pub fn dup_to(from: RawFd, to: RawFd) -> Sys<()> {
 
 /// A copy above the standard numbers.
 pub fn dup_high(fd: RawFd) -> Sys<OwnedFd> {
+    dup_from(fd, 3)
+}
+
+/// A copy whose number is `first` or above.
+pub fn dup_from(fd: RawFd, first: RawFd) -> Sys<OwnedFd> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 3) } as i64).map(own)
+    check(unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, first) } as i64).map(own)
 }
 
 /// Sees that a number is taken, by the null device where it was not.

@@ -3,6 +3,7 @@
 use super::{check, Sys};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
+const LENGTH: u32 = std::mem::size_of::<libc::sockaddr_un>() as u32;
 /// Room for the kernel's SCM_MAX_FD (253) descriptors and the credentials.
 const CONTROL_BYTES: usize = 2048;
 
@@ -26,8 +27,37 @@ pub fn pair() -> Sys<(OwnedFd, OwnedFd)> {
     }
 }
 
-/// One that listens at a path, with nothing there before. unix(7): a path has at most 107 bytes.
+/// One that listens at a path, with nothing there before.
 pub fn listen(path: &[u8], backlog: i32) -> Sys<OwnedFd> {
+    let to = named(path)?;
+    let made = unix(libc::SOCK_SEQPACKET)?;
+    // SAFETY: no memory is passed but `to`, which is valid for its length.
+    unsafe {
+        check(libc::bind(made.as_raw_fd(), (&to as *const libc::sockaddr_un).cast(), LENGTH) as i64)?;
+        check(libc::listen(made.as_raw_fd(), backlog) as i64)?;
+    }
+    Ok(made)
+}
+
+/// A stream to who listens at a path.
+pub fn connect_unix(path: &[u8]) -> Sys<OwnedFd> {
+    let to = named(path)?;
+    let made = unix(libc::SOCK_STREAM)?;
+    // SAFETY: `to` is valid for its length.
+    check(
+        unsafe { libc::connect(made.as_raw_fd(), (&to as *const libc::sockaddr_un).cast(), LENGTH) } as i64
+    )?;
+    Ok(made)
+}
+
+fn unix(kind: i32) -> Sys<OwnedFd> {
+    // SAFETY: no memory is passed; the descriptor is new.
+    check(unsafe { libc::socket(libc::AF_UNIX, kind | libc::SOCK_CLOEXEC, 0) } as i64)
+        .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
+}
+
+/// unix(7): a path has at most 107 bytes.
+fn named(path: &[u8]) -> Sys<libc::sockaddr_un> {
     // SAFETY: plain data, for which zeroes are a value.
     let mut to: libc::sockaddr_un = unsafe { std::mem::zeroed() };
     to.sun_family = libc::AF_UNIX as u16;
@@ -41,15 +71,7 @@ pub fn listen(path: &[u8], backlog: i32) -> Sys<OwnedFd> {
     for (place, &byte) in to.sun_path.iter_mut().zip(path) {
         *place = byte as libc::c_char;
     }
-    let length = std::mem::size_of_val(&to) as u32;
-    // SAFETY: no memory is passed but `to`, which is valid for its length; the descriptor is new.
-    unsafe {
-        let fd = check(libc::socket(libc::AF_UNIX, libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC, 0) as i64)?;
-        let made = OwnedFd::from_raw_fd(fd as RawFd);
-        check(libc::bind(made.as_raw_fd(), (&to as *const libc::sockaddr_un).cast(), length) as i64)?;
-        check(libc::listen(made.as_raw_fd(), backlog) as i64)?;
-        Ok(made)
-    }
+    Ok(to)
 }
 
 /// Of IPv4.

@@ -10,6 +10,7 @@ from contextlib import closing
 
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.gvisor import CONTAINER, RUNSC, RUNSC_ROOT
+from immure.runtimes.guest.connections import socket_of
 from immure.runtimes.guest.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.box import GVisorBox
 from immure.runtimes.gvisor.trace.session import SESSION_NAME, Offer, make_session, read_dropped, read_metadata
@@ -107,7 +108,7 @@ class _Place:
         except TimeoutError:
             fds = []
         if fds:
-            return _socket_of(fds)
+            return socket_of(fds)
         self.close()
         said = bytes(self._stdio.sinks[0].data).decode(errors="replace").strip()
         raise SetupFailed("no Sentry's events can be heard in the box", step="listen", have=said or "no answer")
@@ -124,17 +125,6 @@ class _Place:
             self._attendance.asker.close()
         else:
             self._box.give_back(self._attendance.asker)
-
-
-def _socket_of(fds: list[int]) -> socket.socket:
-    """The one that came. The outer box is ours, and still what comes out of it is looked at."""
-    for fd in fds[1:]:
-        os.close(fd)
-    try:
-        return socket.socket(fileno=fds[0])
-    except OSError as error:
-        os.close(fds[0])
-        raise SetupFailed("what came out of the box is no socket", step="listen", errno=error.errno or 0) from error
 
 
 def _runsc(box: GVisorBox, *words: str, stdin: bytes | None = None) -> str:
