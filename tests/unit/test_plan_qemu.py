@@ -31,7 +31,7 @@ FOLDER = ImageFolder(
 
 def machine(**changes: Any) -> MachineFacts:
     facts = {
-        "qemu": ProgramFacts("/usr/bin/qemu-system-x86_64", "7.2.22", (1,)),
+        "vmm": ProgramFacts("/usr/bin/qemu-system-x86_64", "7.2.22", (1,)),
         "kernel": ProgramFacts("/boot/guest", "", (2,)),
         "files": (("/cache/first.cpio", (3,)), ("/cache/image.erofs", (4,))),
         "kvm": SLOW,
@@ -92,7 +92,7 @@ class TestLevels:
 
     def test_a_qemu_that_no_box_shows(self) -> None:
         with pytest.raises(RuntimeUnavailable, match="/opt/qemu"):
-            compiled(spec_of(), machine=machine(qemu=ProgramFacts("/opt/qemu", "9", (1,))))
+            compiled(spec_of(), machine=machine(vmm=ProgramFacts("/opt/qemu", "9", (1,))))
 
 
 class TestOuter:

@@ -43,4 +43,4 @@ def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
                 have=f"{error.filename}: {os.strerror(error.errno or 0)}",
             ) from error
     made = [(path, identity_of(path) or ()) for path in files]
-    return MachineFacts(qemu=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+    return MachineFacts(vmm=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())

@@ -11,7 +11,7 @@ from time import perf_counter_ns
 from immure.errors import BoxLost, LevelNotReached
 from immure.evidence.levels import award, boundary_of, capped_by, has_hardware
 from immure.evidence.readback import Finding, held_parts, judge
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Stdio
 from immure.runtimes.process.box import Box as ProcessBox
@@ -90,7 +90,7 @@ def judge_items(items: dict[str, bytes], launch: Launch, namespaces: dict[str, i
     """What a box's readback comes to. `namespaces` are the engine's own."""
     if not launch.carrier:
         return judge(items, launch.expected, namespaces)
-    if launch.runtime == "qemu":
+    if launch.runtime in MACHINES:
         from immure.evidence.machine import judge_machine
 
         return judge_machine(items, launch.expected, namespaces)

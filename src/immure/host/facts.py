@@ -86,7 +86,8 @@ class KvmFacts(Struct, frozen=True):
 class MachineFacts(Struct, frozen=True):
     """What a box in a virtual machine is made with."""
 
-    qemu: ProgramFacts
+    #: The program that is to run it, by which its runtime is named.
+    vmm: ProgramFacts
     kernel: ProgramFacts
     #: The root of the first process, and the box's image where there is one: paths, and what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]

@@ -32,7 +32,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     if isinstance(inputs.runsc, ProgramFacts):
         launch.programs = ((inputs.runsc.path, inputs.runsc.identity),)
     if isinstance(inputs.machine, MachineFacts):
-        named = (inputs.machine.qemu, inputs.machine.kernel)
+        named = (inputs.machine.vmm, inputs.machine.kernel)
         launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files)
     launch.expected = plan.expects or {
         # In the order of installation, in which the kernel gives them back.
@@ -67,7 +67,7 @@ def _mac(plan: Plan, facts: HostFacts, inputs: Inputs) -> str | None:
     if isinstance(inputs.runsc, ProgramFacts) and plan.carrier:
         return f"gvisor/{inputs.runsc.version}"
     if isinstance(inputs.machine, MachineFacts):
-        return f"qemu/{inputs.machine.qemu.version}"
+        return f"{plan.runtime}/{inputs.machine.vmm.version}"
     return f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
 
 

@@ -78,13 +78,13 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         # The outer box's stem has none of the machine's.
         terminals=False,
-        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
+        carrier=(machine.vmm.path, *qemu_arguments(_machine(spec, accelerated=accelerated))),
         guest=_guest(spec, facts, inputs, keep, filters.programs),
         image=inputs.image.listing if inputs.image is not None else None,
         expects={
             "boundary": "machine",
             "hardware": accelerated,
-            "program": machine.qemu.path,
+            "program": machine.vmm.path,
             "around": {
                 "filters": outer.command.filters,
                 "default_deny": outer.default_deny,
@@ -121,11 +121,11 @@ def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Mac
             have=missing.have,
             hint=missing.command or "see `immure doctor`",
         )
-    if not any(found.qemu.path.startswith(f"{folder}/") for folder in facts.image.folders):
+    if not any(found.vmm.path.startswith(f"{folder}/") for folder in facts.image.folders):
         raise RuntimeUnavailable(
             "QEMU is nowhere where a box shows it, with its libraries and firmware",
             need=f"a QEMU below {facts.image.folders[0]}",
-            have=found.qemu.path,
+            have=found.vmm.path,
             hint="install the distribution's",
         )
     return found

@@ -22,7 +22,7 @@ def _walls(spec: SandboxSpec, machine: MachineFacts) -> tuple[Clause, ...]:
             clause="runtime",
             wanted=spec.runtime,
             got="exact",
-            by=f"QEMU {machine.qemu.version}, {_accelerated(machine)}",
+            by=f"QEMU {machine.vmm.version}, {_accelerated(machine)}",
         ),
         Clause(
             clause="syscalls.profile",

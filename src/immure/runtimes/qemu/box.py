@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import secrets
-import time
 from collections.abc import Callable
-
-import msgspec
 
 from immure.channel.pump import Pump
 from immure.errors import BoxLost, SetupFailed
-from immure.host.tree import below
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
 from immure.plan.qemu import OUTER_USER, OUTSIDE
@@ -19,12 +13,12 @@ from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.outer import UnderWay, carrier_request
+from immure.runtimes.guest.vmm import at_this_moment, carriers, reason_on
 from immure.runtimes.process.spawner import Spawner
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
-_ENTROPY_BYTES = 64
-_STATUS_BYTES, _CONSOLE_BYTES = 4096, 16 * 1024
+_CONSOLE_BYTES = 16 * 1024
 
 
 class QemuBox(CarriedBox):
@@ -46,7 +40,7 @@ class QemuBox(CarriedBox):
     def seen(self) -> dict[str, bytes]:
         """What a command of the machine says, and what runs in the outer box."""
         with attestation(self, OUTSIDE) as attesting:
-            items = _vmm(self.pid)
+            items = carriers(self.pid)
             items.update({f"inside/{name}": value for name, value in attested(attesting).items()})
             return items
 
@@ -62,47 +56,4 @@ class QemuBox(CarriedBox):
                 told = bytes(reading.ended().sinks[0].data).decode(errors="replace")
         except (BoxLost, SetupFailed):
             return ""
-        lines = [line.strip() for line in told.splitlines() if line.strip()]
-        ours = [line for line in lines if line.startswith("immure-init:") or "Kernel panic" in line]
-        return (ours or lines or [""])[0]
-
-
-def at_this_moment(configuration: bytes) -> bytes:
-    """The same for a machine that wakes up now: with the time, and with randomness that no other one has."""
-    moment = {"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)}
-    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": moment})
-
-
-def _vmm(pid: int) -> dict[str, bytes]:
-    """Items `vmm/PID/…` of what runs in the outer box, and this host's own kernel."""
-    items: dict[str, bytes] = {}
-    for one in below(pid):
-        try:
-            with open(f"/proc/{one}/status", "rb") as file:  # noqa: PTH123
-                status = file.read(_STATUS_BYTES)
-        except OSError:
-            # It has ended meanwhile.
-            continue
-        items[f"vmm/{one}/status"] = status
-        items[f"vmm/{one}/exe"] = _program_of(one)
-        items[f"vmm/{one}/kvm"] = _kvm_of(one)
-    own = os.uname()
-    items["host/uname"] = f"{own.release}\0{own.version}".encode()
-    return items
-
-
-def _kvm_of(pid: int) -> bytes:
-    """Whether a process has a machine of KVM's, by the names of what it has open. Documentation/virt/kvm/api.rst."""
-    try:
-        with os.scandir(f"/proc/{pid}/fd") as found:
-            names = [os.readlink(entry.path) for entry in found]  # noqa: PTH115
-    except OSError as error:
-        return os.strerror(error.errno or 0).encode()
-    return b"a machine" if "anon_inode:kvm-vm" in names else b"nothing"
-
-
-def _program_of(pid: int) -> bytes:
-    try:
-        return os.readlink(f"/proc/{pid}/exe").encode(errors="surrogateescape")  # noqa: PTH115
-    except OSError as error:
-        return os.strerror(error.errno or 0).encode()
+        return reason_on(told)
