@@ -178,7 +178,7 @@ class Talk:
     def __init__(self, chance: random.Random) -> None:
         self.said: list[Frame] = []
         self._chance = chance
-        self._host = Host(b"x")
+        self._host = Host(lambda: b"x")
         #: What of each output nobody has taken yet.
         self._kept: dict[tuple[int, int], int] = {}
         for frame in (HELLO, frames.Configured(None, None))[: chance.choice((0, 1, 2, 2, 2, 2, 2))]:

@@ -49,7 +49,13 @@ class FakeGuest:
         receives, sends = os.dup(theirs.fileno()), os.dup(theirs.fileno())
         theirs.close()
         return GuestBox(
-            receives, sends, a_launch(), b"", pid=os.getpid(), end=self.ended.set, **{"drive": ThreadDriver, **options}
+            receives,
+            sends,
+            a_launch(),
+            lambda: b"",
+            pid=os.getpid(),
+            end=self.ended.set,
+            **{"drive": ThreadDriver, **options},
         )
 
     def say(self, *said: Frame | bytes) -> None:

@@ -345,7 +345,7 @@ class SlowBox:
             thread.start()
         receives, sends = os.dup(self._ours.fileno()), os.dup(self._ours.fileno())
         self.box = GuestBox(
-            receives, sends, launch, configuration(stage_of(launch)), pid=0, drive=ThreadDriver, end=self._end
+            receives, sends, launch, lambda: configuration(stage_of(launch)), pid=0, drive=ThreadDriver, end=self._end
         )
 
     def _end(self) -> None:
@@ -498,7 +498,7 @@ def privileged_box(launch: Launch, config: bytes, *how: str) -> GuestBox:
     receives, sends = os.dup(child.stdout.fileno()), os.dup(child.stdin.fileno())
     child.stdin.close()
     child.stdout.close()
-    return GuestBox(receives, sends, launch, config, pid=guests_below(child.pid)[0], drive=ThreadDriver, end=end)
+    return GuestBox(receives, sends, launch, lambda: config, pid=guests_below(child.pid)[0], drive=ThreadDriver, end=end)
 
 
 @pytest.fixture

@@ -41,7 +41,7 @@ def sent(host: Host) -> list[Frame]:
 
 
 def ready(**limits: int) -> Host:
-    host = Host(b"configuration")
+    host = Host(lambda: b"configuration")
     fields = {name: getattr(HELLO, name) for name in HELLO.__struct_fields__}
     heard(host, frames.Hello(**{**fields, **limits}), CONFIGURED)
     host.data_to_send()
@@ -55,7 +55,7 @@ def running(flags: int = 0) -> Host:
 
 
 def test_hello_configuration_and_a_command() -> None:
-    host = Host(b"configuration")
+    host = Host(lambda: b"configuration")
     assert sent(host) == [frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW)]
     assert heard(host, HELLO) == []
     assert sent(host) == [frames.Configure(b"configuration")]
@@ -185,7 +185,7 @@ def test_the_end_is_announced_or_it_is_a_loss() -> None:
 
 
 def greeted() -> Host:
-    host = Host(b"")
+    host = Host(lambda: b"")
     heard(host, HELLO)
     return host
 
@@ -214,7 +214,7 @@ def half_closed() -> Host:
     return host
 
 
-NEW = "new", lambda: Host(b"")
+NEW = "new", lambda: Host(lambda: b"")
 GREETED = "greeted", greeted
 READY = "ready", ready
 RUNNING = "a command runs", running

@@ -76,7 +76,8 @@ def guest_box(outer: Sandbox, launch: Launch, drive: Any, config: bytes | None =
     # Nobody else is to hold the ends of the stream.
     command.stdin.close()
     command.stdout.close()
-    return GuestBox(receives, sends, launch, config or configuration(stage_of(launch)), pid=pid, drive=drive, end=end)
+    told = config or configuration(stage_of(launch))
+    return GuestBox(receives, sends, launch, lambda: told, pid=pid, drive=drive, end=end)
 
 
 def begin_face(

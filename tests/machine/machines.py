@@ -102,7 +102,7 @@ class MachineSandbox(Sandbox):
                 receives,
                 sends,
                 self._launch,
-                configuration(self._launch, **(config or {})),
+                lambda: configuration(self._launch, **(config or {})),
                 pid=self.outer._box.pid,
                 drive=ThreadDriver,
                 end=self._end,

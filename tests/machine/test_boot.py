@@ -71,8 +71,9 @@ class TestWithin:
         assert "Network unreachable" in machine.said("ip route get 192.0.2.1", user=0).replace("is ", "")
 
     def test_time_and_randomness_are_the_host_s_to_give(self, machine: MachineSandbox) -> None:
+        before = time.time()
         told = float(machine.said("date +%s"))
-        assert abs(time.time() - told) < 5
+        assert before - 2 < told < time.time() + 1
         assert len(machine.said("od -An -N32 -tx1 /dev/random").split()) == 32
 
     def test_a_kernel_is_hidden_from_its_users(self, machine: MachineSandbox) -> None:

@@ -104,7 +104,7 @@ class TestCopies:
 
     def test_a_copy_of_a_copy(self, runsc: Path) -> None:
         with Sandbox(level="L3") as box:
-            serving(box)
+            _held = serving(box)
             with box.snapshot() as snapshot, Sandbox.restore(snapshot) as copy:
                 assert asked(copy.processes[0], "a")[1] == 1
                 with copy.snapshot() as second, Sandbox.restore(second) as other:
@@ -214,7 +214,7 @@ class TestCopies:
 class TestPools:
     def test_each_box_goes_on_from_there(self, newest: Path) -> None:
         with Sandbox(level="L3") as box:
-            serving(box)
+            _held = serving(box)
             with box.snapshot() as snapshot, Pool(snapshot=snapshot, size=2) as pool:
                 for _ in range(3):
                     with pool.claim() as claimed:
@@ -240,7 +240,7 @@ class TestPools:
 class TestKept:
     def test_one_that_was_saved_is_another_day_s(self, runsc: Path, tmp_path: Path) -> None:
         with Sandbox(level="L3") as box:
-            serving(box)
+            _held = serving(box)
             snapshot = box.snapshot()
             snapshot.save(tmp_path / "saved")
             snapshot.save(tmp_path / "again")

@@ -61,7 +61,7 @@ frames! {
     12 Shutdown {}
     13 Park {}
     14 Unpark {}
-    15 Adopt {}
+    15 Adopt { moment: &'a [u8] }
     // Guest to host.
     64 Configured { sentinel_before: Option<i32>, sentinel_after: Option<i32> }
     65 Started { stream: Count }

@@ -20,6 +20,11 @@ pub fn broken(what: &str) -> Fault {
     Fault::new("protocol", what, libc::EBADMSG)
 }
 
+/// What the host tells a guest at its beginning.
+fn read<'a, T: serde::Deserialize<'a>>(told: &'a [u8]) -> Outcome<T> {
+    rmp_serde::from_slice(told).map_err(|error| Fault::new("plan", error.to_string(), libc::EBADMSG))
+}
+
 /// What an EXEC says beside its command.
 struct Asked {
     id: u32,
@@ -47,7 +52,7 @@ impl Guest {
             }
             // By the host of before, over another channel.
             (State::Greeted2, Frame::Unpark {}) => self.state = State::Ready,
-            (State::Greeted2, Frame::Adopt {}) => self.be_adopted(),
+            (State::Greeted2, Frame::Adopt { moment }) => self.be_adopted(moment)?,
             (State::Greeted, Frame::Configure { configuration }) => self.configure(configuration)?,
             (State::Ready, Frame::Shutdown {}) => return Ok(false),
             (State::Greeted | State::Ready, Frame::Ping { number }) => {
@@ -89,17 +94,20 @@ impl Guest {
     }
 
     /// Tells another host than before what stands, with nothing under way to either side.
-    fn be_adopted(&mut self) {
+    fn be_adopted(&mut self, moment: &[u8]) -> Outcome<()> {
+        if !moment.is_empty() {
+            crate::machine::set_moment(&read(moment)?)?;
+        }
         for one in &mut self.streams {
             self.wire.send(&one.stand_anew(self.window_bytes));
         }
         self.wire.send(&Frame::Configured { sentinel_before: None, sentinel_after: None });
         self.state = State::Ready;
+        Ok(())
     }
 
     fn configure(&mut self, configuration: &[u8]) -> Outcome<()> {
-        let mut plan: GuestPlan = rmp_serde::from_slice(configuration)
-            .map_err(|error| Fault::new("plan", error.to_string(), libc::EBADMSG))?;
+        let mut plan: GuestPlan = read(configuration)?;
         super::take_descriptors(&mut plan.command)?;
         // As long as this process lives.
         let (starter, sentinel) = super::apply(Box::leak(Box::new(plan)))?;

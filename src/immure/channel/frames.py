@@ -141,7 +141,12 @@ class Unpark(Frame, frozen=True, tag=14):
 
 
 class Adopt(Frame, frozen=True, tag=15):
-    """From another host, in place of CONFIGURE: STANDING comes for each command, then CONFIGURED."""
+    """From another host, in place of CONFIGURE: STANDING comes for each command, then CONFIGURED.
+
+    `moment` is MessagePack of its own: what the guest is to know of the world that it wakes up in; empty for nothing.
+    """
+
+    moment: bytes
 
 
 class Configured(Frame, frozen=True, tag=64):

@@ -5,6 +5,7 @@ come out. Everything that a guest says is checked against what it may say at tha
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from typing import NoReturn
 
 from immure.channel import frames
@@ -54,9 +55,11 @@ class Host:
     Once `next_event` has raised, the guest is not to be trusted with anything more, and it raises the same again.
     """
 
-    def __init__(self, configuration: bytes, *, adopts: int | None = None) -> None:
-        """`adopts` is the number of the last stream of whoever had the guest before; it is configured then."""
-        self._configuration = configuration
+    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None) -> None:
+        """`first_word` gives, once the guest has greeted, its configuration, or the moment of one that is adopted:
+        `adopts` is the number of the last stream of whoever had it before.
+        """
+        self._first_word = first_word
         self._adopts = adopts
         #: What is said after the guest was told to park, until it goes on.
         self._held: list[bytes] | None = None
@@ -303,7 +306,8 @@ class Host:
         self._frame_bytes, self._window_bytes = hello.frame_bytes, hello.window_bytes
         self._most_streams = min(STREAMS, hello.streams)
         self._state = "greeted"
-        self._send(frames.Configure(self._configuration) if self._adopts is None else frames.Adopt())
+        told = self._first_word()
+        self._send(frames.Configure(told) if self._adopts is None else frames.Adopt(told))
 
     def _adopt(self, frame: frames.Standing, last: int) -> None:
         outputs: list[frames.Output] = [output for output in _OUTPUTS if frame.outputs & output]

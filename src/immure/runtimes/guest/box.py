@@ -47,8 +47,9 @@ class GuestBox:
     """A box whose commands are asked for through a channel. Safe to use from several threads.
 
     It owns both descriptors. `pid` is the process of this host below which all of it is. `drive` begins to step its
-    pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `end` ends what the box is in, whatever the guest
-    does; it is called once, after the channel's end. A guest that does not answer within `start_s` is given up.
+    pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `first_word` is asked once the guest has greeted:
+    its configuration, or the moment of one that `adopts` is of. `end` ends what the box is in, whatever the guest does;
+    it is called once, after the channel's end. A guest that does not answer within `start_s` is given up.
     """
 
     def __init__(
@@ -56,7 +57,7 @@ class GuestBox:
         receives: int,
         sends: int,
         launch: Launch,
-        configuration: bytes,
+        first_word: Callable[[], bytes],
         *,
         pid: int,
         drive: Callable[[Pump], Driver],
@@ -73,7 +74,7 @@ class GuestBox:
         self._pause = 0
         self._asked_to_end = False
         self._end_host: Callable[[], None] | None = end
-        self._bridge = Bridge(receives, sends, configuration, weakref.WeakMethod(self._hear), adopts=adopts)
+        self._bridge = Bridge(receives, sends, first_word, weakref.WeakMethod(self._hear), adopts=adopts)
         self._timer = self._give_up_after(start_s, "an answer to the configuration")
         self._driver = drive(self._bridge.pump)
 

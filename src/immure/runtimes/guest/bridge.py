@@ -35,13 +35,13 @@ class Bridge:
         self,
         receives: int,
         sends: int,
-        configuration: bytes,
+        first_word: Callable[[], bytes],
         told: Callable[[], Told | None],
         *,
         adopts: Adopts | None = None,
     ) -> None:
-        """`adopts` is what is known of a guest that somebody else had before."""
-        self.host = Host(configuration, adopts=adopts.last_stream if adopts is not None else None)
+        """`first_word` as for `Host`; `adopts` is what is known of a guest that somebody else had before."""
+        self.host = Host(first_word, adopts=adopts.last_stream if adopts is not None else None)
         self._known = adopts.commands if adopts is not None else {}
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told

@@ -27,6 +27,11 @@ START_S, CHECKPOINT_S = 30.0, 120.0
 _CARRIER_S = 5.0
 
 
+def _nothing() -> bytes:
+    """A Sentry that is restored knows the time, and draws from this host's randomness."""
+    return b""
+
+
 class GVisorBox(CarriedBox):
     """A box that `runsc` carries."""
 
@@ -45,7 +50,8 @@ class GVisorBox(CarriedBox):
         """`adopts` is for a Sentry that is restored."""
         #: Held by whoever has its Sentry report: that can be one alone.
         self.tracing = threading.Lock()
-        super().__init__(spawner, launch, launch.guest, drive=drive, start_s=START_S, sources=sources, adopts=adopts)
+        first_word = _nothing if adopts is not None else lambda: launch.guest
+        super().__init__(spawner, launch, first_word, drive=drive, start_s=START_S, sources=sources, adopts=adopts)
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
