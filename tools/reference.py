@@ -34,7 +34,7 @@ GROUPS: dict[str, tuple[str, ...]] = {
     "The spec": ("SandboxSpec", "Level"),
     "Errors": (
         "ImmureError", "SpecError", "ProfileError", "ProtectionUnavailable", "RuntimeUnavailable", "LevelNotReached",
-        "BoxError", "SetupFailed", "ExecFailed", "FileError", "BoxLost", "ChannelError",
+        "BoxError", "SetupFailed", "ExecFailed", "FileError", "WrongState", "VmmRefused", "BoxLost", "ChannelError",
     ),
 }  # fmt: skip
 

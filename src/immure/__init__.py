@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from immure.errors import RuntimeUnavailable as RuntimeUnavailable
     from immure.errors import SetupFailed as SetupFailed
     from immure.errors import SpecError as SpecError
+    from immure.errors import VmmRefused as VmmRefused
+    from immure.errors import WrongState as WrongState
     from immure.spec.models import Level as Level
     from immure.spec.models import SandboxSpec as SandboxSpec
 
@@ -46,6 +48,8 @@ _ERRORS = (
     "RuntimeUnavailable",
     "SetupFailed",
     "SpecError",
+    "VmmRefused",
+    "WrongState",
 )
 _HOMES = {
     "AsyncPool": "immure.engine.aio_pool",
@@ -85,6 +89,8 @@ __all__ = [
     "SetupFailed",
     "Snapshot",
     "SpecError",
+    "VmmRefused",
+    "WrongState",
     "run",
 ]
 

@@ -10,6 +10,8 @@
         ├── SetupFailed           one step of making the box failed; names the step and its object
         ├── ExecFailed            a command could not be started (not found, not executable, bad working directory)
         ├── FileError             a file of a box can't be read, written or copied; names its path
+        ├── WrongState            a call that the state of a machine forbids; it was not made
+        ├── VmmRefused            a call that a virtual machine monitor has refused; has its words
         └── BoxLost               the box or its spawner ended under us
             └── ChannelError      what came out of a box is not what is spoken with one; the box is given up
 
@@ -172,6 +174,27 @@ class FileError(BoxError):
         super().__init__(message, need=need, have=have, hint=hint)
         self.path = path
         self.errno = errno
+
+
+class WrongState(BoxError):
+    """A call that the state of a machine forbids. It was not made, and nothing has changed."""
+
+    code = "IMM-STATE"
+
+    def __init__(self, call: str, *, need: str, have: str, hint: str | None = None) -> None:
+        super().__init__(f"{call} is not possible now", need=need, have=have, hint=hint)
+        self.call = call
+
+
+class VmmRefused(BoxError):
+    """A call that a virtual machine monitor has refused. `have` is what it said, `status` its HTTP status."""
+
+    code = "IMM-VMM"
+
+    def __init__(self, call: str, *, status: int, have: str, hint: str | None = None) -> None:
+        super().__init__(f"{call} was refused by the virtual machine monitor", have=have, hint=hint)
+        self.call = call
+        self.status = status
 
 
 class BoxLost(BoxError):

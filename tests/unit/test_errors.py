@@ -29,6 +29,8 @@ TREE = {
     "SetupFailed": (BoxError, "IMM-SETUP"),
     "ExecFailed": (BoxError, "IMM-EXEC"),
     "FileError": (BoxError, "IMM-FILE"),
+    "WrongState": (BoxError, "IMM-STATE"),
+    "VmmRefused": (BoxError, "IMM-VMM"),
     "BoxLost": (BoxError, "IMM-LOST"),
     "ChannelError": (BoxLost, "IMM-CHANNEL"),
 }

@@ -1,0 +1,1 @@
+"""Firecracker: one process for each machine, its API on a Unix socket."""
