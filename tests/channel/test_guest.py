@@ -498,7 +498,9 @@ def privileged_box(launch: Launch, config: bytes, *how: str) -> GuestBox:
     receives, sends = os.dup(child.stdout.fileno()), os.dup(child.stdin.fileno())
     child.stdin.close()
     child.stdout.close()
-    return GuestBox(receives, sends, launch, lambda: config, pid=guests_below(child.pid)[0], drive=ThreadDriver, end=end)
+    return GuestBox(
+        receives, sends, launch, lambda: config, pid=guests_below(child.pid)[0], drive=ThreadDriver, end=end
+    )
 
 
 @pytest.fixture

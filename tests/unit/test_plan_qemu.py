@@ -14,7 +14,7 @@ from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import compile_filters
 from immure.plan.launching import make_launch
 from immure.plan.model import Plan
-from immure.plan.operations import Bind, File
+from immure.plan.operations import Bind, Device, File
 from immure.plan.qemu import IMAGE, KERNEL, PLACE
 from immure.policy.seccomp import load_preset
 from immure.spec.models import SandboxSpec
@@ -70,7 +70,9 @@ class TestLevels:
         plan = compiled(spec_of(level="L4"), kvm=HARDWARE, machine=machine(kvm=HARDWARE))
         assert (argument(plan, "-accel"), argument(plan, "-cpu")) == ("kvm", "host")
         assert plan.expects["hardware"] is True
-        assert "dev/kvm" in {op.path for op in of_kind(plan.template, Bind)}
+        assert ("dev/kvm", 10, 232) in {(op.path, op.major, op.minor) for op in of_kind(plan.template, Device)}
+        plain = compiled(spec_of(level="L4"), plain_facts(), kvm=HARDWARE, machine=machine(kvm=HARDWARE))
+        assert "dev/kvm" in {op.path for op in of_kind(plain.template, Bind)}
         assert "/dev/kvm" in {rule.path for rule in plan.landlock.rules}  # type: ignore[union-attr]
         for kvm in (SLOW, None, KvmFacts("absent", None, Missing(need="a", have="an emulator"))):
             with pytest.raises(RuntimeUnavailable, match="L4"):

@@ -10,7 +10,9 @@ from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_
 from immure.errors import SpecError
 from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
 from immure.host.identity import identity_of
-from immure.host.machines import find_kernel, find_qemu
+from immure.host.machines import find_firecracker, find_kernel, find_qemu
+from immure.plan.compile import runtime_of
+from immure.spec.models import SandboxSpec
 
 
 def missing_for_machines() -> tuple[Missing, ...]:
@@ -21,14 +23,14 @@ def missing_for_machines() -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
+def look_at_machine(spec: SandboxSpec, image: ImageFolder | None) -> MachineFacts | Missing:
     """Programs and files of a box in a machine. Its image is packed where it has not been.
 
     Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
     """
-    qemu, kernel = find_qemu(), find_kernel()
-    if not isinstance(qemu, ProgramFacts):
-        return qemu
+    vmm, kernel = find_firecracker() if runtime_of(spec) == "firecracker" else find_qemu(), find_kernel()
+    if not isinstance(vmm, ProgramFacts):
+        return vmm
     if not isinstance(kernel, ProgramFacts):
         return kernel
     files: list[str] = [str(first_root())]
@@ -43,4 +45,4 @@ def look_at_machine(image: ImageFolder | None) -> MachineFacts | Missing:
                 have=f"{error.filename}: {os.strerror(error.errno or 0)}",
             ) from error
     made = [(path, identity_of(path) or ()) for path in files]
-    return MachineFacts(vmm=qemu, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+    return MachineFacts(vmm=vmm, kernel=kernel, files=tuple(made), kvm=kvm_facts())

@@ -18,7 +18,7 @@ from immure.host.probe import probe
 from immure.host.runsc import find_runsc
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import BoxFilters
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.plan.launching import make_launch
 from immure.plan.model import Inputs, Plan, kept_capabilities
 from immure.policy.seccomp import (
@@ -126,16 +126,16 @@ def _runsc(spec: SandboxSpec) -> ProgramFacts | Missing | None:
 
 def _machine(spec: SandboxSpec, image: ImageFolder | None, kvm: KvmFacts | None) -> MachineFacts | Missing | None:
     """What a machine is made with, made ready where it is needed and can be of use."""
-    if runtime_of(spec) != "qemu" or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
+    if runtime_of(spec) not in MACHINES or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
         return None
     from immure.engine.machines import look_at_machine
 
-    return look_at_machine(image)
+    return look_at_machine(spec, image)
 
 
 def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:
-    """The filters of a box around QEMU: those of any box."""
-    if runtime_of(spec) != "qemu":
+    """The filters of a box around a machine: those of any box."""
+    if runtime_of(spec) not in MACHINES:
         return None
     preset = preset_filters(_AROUND, arch=facts.arch, kernel=facts.kernel, keep=0)
     if preset is not None:
@@ -148,7 +148,7 @@ def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:
 def _kvm(spec: SandboxSpec) -> KvmFacts | None:
     """How KVM behaves, tried where it is needed."""
     runtime = runtime_of(spec)
-    wanted = runtime == "qemu" or (runtime == "gvisor" and spec.gvisor.platform == "kvm")
+    wanted = runtime in MACHINES or (runtime == "gvisor" and spec.gvisor.platform == "kvm")
     return kvm_facts() if wanted else None
 
 

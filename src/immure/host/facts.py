@@ -92,6 +92,8 @@ class MachineFacts(Struct, frozen=True):
     #: The root of the first process, and the box's image where there is one: paths, and what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]
     kvm: KvmFacts
+    #: The memory and the state of one that has booted, where boxes go on from that: paths, and what they are.
+    booted: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 class HostFacts(Struct, frozen=True):

@@ -33,7 +33,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
         launch.programs = ((inputs.runsc.path, inputs.runsc.identity),)
     if isinstance(inputs.machine, MachineFacts):
         named = (inputs.machine.vmm, inputs.machine.kernel)
-        launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files)
+        launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files, *inputs.machine.booted)
     launch.expected = plan.expects or {
         # In the order of installation, in which the kernel gives them back.
         "filters": plan.command.filters,

@@ -31,7 +31,9 @@ class QemuBox(CarriedBox):
     def __init__(
         self, spawner: Spawner, launch: Launch, *, drive: Callable[[Pump], Driver], sources: list[int] | None = None
     ) -> None:
-        super().__init__(spawner, launch, lambda: at_this_moment(launch.guest), drive=drive, sources=sources, start_s=START_S)
+        super().__init__(
+            spawner, launch, lambda: at_this_moment(launch.guest), drive=drive, sources=sources, start_s=START_S
+        )
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
