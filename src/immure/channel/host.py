@@ -76,8 +76,9 @@ class Host:
         self._state = "new"
         #: What the guest takes.
         self._most_streams = self._window_bytes = self._frame_bytes = 0
-        hello = frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES)
-        self._send(hello)
+        self._hello = frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES)
+        self._meets_again = False
+        self._send(self._hello)
 
     # Bytes.
 
@@ -231,6 +232,12 @@ class Host:
         """Whether the guest says nothing more, and this moment of it may be copied."""
         return self._is_parked
 
+    def meet_again(self) -> None:
+        """The guest, which is parked, greets over another stream: so do we."""
+        assert self._held is not None
+        self._meets_again = True
+        self._out.append(frames.encode(self._hello))
+
     def park(self) -> None:
         """Has the guest say nothing more: `Parked` is its last word. What is said to it is held until `unpark`."""
         if self._held is None:
@@ -256,6 +263,8 @@ class Host:
                 self._greeted(frame)
             case _ if self._state in ("new", "over"):
                 self._refuse("order", "a hello first" if self._state == "new" else "nothing after the last word", frame)
+            case _ if self._meets_again:
+                self._refuse("order", "a hello first", frame)
             case frames.Fault(step, thing):
                 if len(step) + len(thing) > FAULT_BYTES:
                     self._refuse("fields", f"a reason of at most {FAULT_BYTES} characters", frame)
@@ -291,6 +300,10 @@ class Host:
                 self._check_of_stream(frame)
 
     def _greeted(self, hello: frames.Hello) -> None:
+        if self._meets_again:
+            # Its limits stand.
+            self._meets_again = False
+            return
         if self._state != "new":
             self._refuse("order", "one hello", hello)
         limits = (

@@ -15,9 +15,18 @@ _STATUS_BYTES = 4096
 
 
 def at_this_moment(configuration: bytes) -> bytes:
-    """The same for a machine that wakes up now: with the time, and with randomness that no other one has."""
-    moment = {"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)}
-    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": moment})
+    """The same for a machine that wakes up now."""
+    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": _moment()})
+
+
+def this_moment() -> bytes:
+    """What a machine is told that has had its configuration, and wakes up again."""
+    return msgspec.msgpack.encode(_moment())
+
+
+def _moment() -> dict[str, object]:
+    """The time, and randomness that no other machine has."""
+    return {"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)}
 
 
 def carriers(pid: int) -> dict[str, bytes]:
