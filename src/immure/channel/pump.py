@@ -59,7 +59,7 @@ class Pump:
             self.join(receives, sends)
 
     def join(self, receives: int, sends: int) -> None:
-        """What is said goes over these from now on, two of them, which become its own; they are closed once it is over."""
+        """What is said goes over these two from now on, which become its own; where it is over they are closed."""
         with self.lock:
             if self.is_over:
                 os.close(receives)

@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import shutil
 
+import msgspec
+
 from immure.engine.kvm import kvm_facts
 from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder
 from immure.errors import SpecError
-from immure.host.facts import ImageFolder, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import HostFacts, ImageFolder, MachineFacts, Missing, ProgramFacts
 from immure.host.identity import identity_of
 from immure.host.machines import find_firecracker, find_kernel, find_qemu
 from immure.plan.compile import runtime_of
+from immure.plan.model import Inputs
 from immure.spec.models import SandboxSpec
 
 
@@ -23,7 +26,7 @@ def missing_for_machines() -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def look_at_machine(spec: SandboxSpec, image: ImageFolder | None) -> MachineFacts | Missing:
+def look_at_machine(spec: SandboxSpec, facts: HostFacts, image: ImageFolder | None) -> MachineFacts | Missing:
     """Programs and files of a box in a machine. Its image is packed where it has not been.
 
     Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
@@ -45,4 +48,28 @@ def look_at_machine(spec: SandboxSpec, image: ImageFolder | None) -> MachineFact
                 have=f"{error.filename}: {os.strerror(error.errno or 0)}",
             ) from error
     made = [(path, identity_of(path) or ()) for path in files]
-    return MachineFacts(vmm=vmm, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+    machine = MachineFacts(vmm=vmm, kernel=kernel, files=tuple(made), kvm=kvm_facts())
+    if not _goes_on(spec, machine):
+        return machine
+    from immure.engine.booted_machines import find_booted
+
+    return msgspec.structs.replace(machine, booted=find_booted(spec, facts, machine))
+
+
+def make_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
+    """With a machine that has booted, where boxes of this runtime go on from one and there is none yet.
+
+    That takes as long as a boot. Raises RuntimeUnavailable and BoxError.
+    """
+    machine = inputs.machine
+    if not isinstance(machine, MachineFacts) or machine.booted or not _goes_on(spec, machine):
+        return inputs
+    from immure.engine.booted_machines import make_booted
+
+    booted = make_booted(spec, facts, inputs, machine)
+    return msgspec.structs.replace(inputs, machine=msgspec.structs.replace(machine, booted=booted))
+
+
+def _goes_on(spec: SandboxSpec, machine: MachineFacts) -> bool:
+    """Firecracker's boxes do, by its snapshots."""
+    return runtime_of(spec) == "firecracker" and machine.kvm.kind != "absent"

@@ -93,9 +93,23 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
             learning=learning,
             image=image,
         )
-        launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
+        plan = compile_plan(spec, facts, inputs)
+        ready = _made_ready(spec, facts, inputs)
+        if ready is not inputs:
+            # Found by another key from now on.
+            return make_launch(compile_plan(spec, facts, ready), spec, facts, ready)
+        launch = make_launch(plan, spec, facts, inputs)
         _launches[key] = launch
     return launch
+
+
+def _made_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
+    """What its box needs and takes longer, once its plan is known to be one."""
+    if inputs.machine is None:
+        return inputs
+    from immure.engine.machines import make_ready
+
+    return make_ready(spec, facts, inputs)
 
 
 def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
@@ -130,7 +144,7 @@ def _machine(spec: SandboxSpec, image: ImageFolder | None, kvm: KvmFacts | None)
         return None
     from immure.engine.machines import look_at_machine
 
-    return look_at_machine(spec, image)
+    return look_at_machine(spec, host_facts(), image)
 
 
 def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:

@@ -69,6 +69,7 @@ def compile_firecracker(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> 
             "boundary": "machine",
             "hardware": machine.kvm.kind == "hardware",
             "program": PROGRAM,
+            "memory_mib": memory_mib(spec),
             "around": {
                 "filters": outer.command.filters,
                 "default_deny": outer.default_deny,
@@ -106,8 +107,8 @@ def _check_processors(spec: SandboxSpec) -> None:
         )
 
 
-def _own_files(spec: SandboxSpec, machine: MachineFacts) -> list[TemplateOp]:
-    """Firecracker itself, its configuration, and what it goes on from where it does not boot."""
+def configured(spec: SandboxSpec, machine: MachineFacts) -> bytes:
+    """What Firecracker is told of the spec's machine."""
     made = Machine(
         kernel=KERNEL,
         initramfs=FIRST_ROOT,
@@ -117,9 +118,14 @@ def _own_files(spec: SandboxSpec, machine: MachineFacts) -> list[TemplateOp]:
         cpus=processors(spec),
         emulated=machine.kvm.kind == "emulating",
     )
+    return configuration(made)
+
+
+def _own_files(spec: SandboxSpec, machine: MachineFacts) -> list[TemplateOp]:
+    """Firecracker itself, its configuration, and what it goes on from where it does not boot."""
     sealed = RDONLY | NOSUID | NODEV
     ops: list[TemplateOp] = [
-        File(path=CONFIG[1:], mode=0o444, data=configuration(made)),
+        File(path=CONFIG[1:], mode=0o444, data=configured(spec, machine)),
         *_shown(PROGRAM, machine.vmm.path, sealed, mode=0o555),
     ]
     for place, source in zip((MEMORY, STATE), machine.booted, strict=False):

@@ -1,7 +1,7 @@
 """What Firecracker and its guest are reached by: two sockets in the outer box.
 
-Source: Firecracker, docs/vsock.md: `CONNECT PORT` is answered by `OK PORT` once the guest's kernel has a listener there,
-and by the end of the connection where it has none.
+Source: Firecracker, docs/vsock.md: `CONNECT PORT` is answered by `OK NUMBER` where somebody in the guest listens, and
+by the connection's end where nobody does.
 """
 
 from __future__ import annotations
