@@ -79,7 +79,7 @@ class TestStarts:
         old.write_text("#!/bin/sh\necho Firecracker v1.9.1\n")
         old.chmod(0o755)
         monkeypatch.setenv("IMMURE_FIRECRACKER", str(old))
-        with pytest.raises(RuntimeUnavailable, match="1.10 or newer") as caught:
+        with pytest.raises(RuntimeUnavailable, match=r"1\.10 or newer") as caught:
             run(["/bin/true"], **spec)
         assert caught.value.have == "1.9.1"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import subprocess
@@ -14,13 +13,17 @@ import msgspec
 import pytest
 
 from conformance.hosted import begin_face
-from immure import PIPE, Process, Sandbox
+from immure import Sandbox
 from immure.channel.blocking import ThreadDriver
 from immure.engine.machine_images import first_root, packed_folder
 from immure.engine.session import Measured
 from immure.plan.launch import Launch
 from immure.plan.machine import Machine, qemu_arguments
 from immure.runtimes.guest.box import GuestBox
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.spawner import Socket
+from immure.runtimes.qemu.copies import begin_machine
+from immure.runtimes.qemu.vmm import Vmm
 
 QEMU = "qemu-system-x86_64"
 #: In the box that QEMU is in.
@@ -85,9 +88,15 @@ def outer_box(kernel: Path, image: Path, initramfs: Path | None = None) -> Sandb
     return Sandbox(level="L2", mounts=mounts, workdir="/tmp", output_mib=64)
 
 
-def start_qemu(outer: Sandbox, **changes: Any) -> Process:
+def start_qemu(outer: Sandbox, **changes: Any) -> Vmm:
     machine = Machine(**{"kernel": KERNEL, "initramfs": INITRAMFS, "image": IMAGE, "memory_mib": 128, **changes})
-    return outer.start([QEMU, *qemu_arguments(machine)], stdin=PIPE)
+    launch = Launch.from_tuple(outer._launch.to_tuple())
+    launch.carrier = (f"/usr/bin/{QEMU}", *qemu_arguments(machine))
+
+    def start(request: Request, stdio: tuple[int, int, int]) -> Socket:
+        return outer._box.start(request.payload(), stdio, builtin=True)
+
+    return begin_machine(start, launch)
 
 
 class MachineSandbox(Sandbox):
@@ -99,10 +108,7 @@ class MachineSandbox(Sandbox):
         self._measured = Measured(self._launch, {}, ())
         try:
             self.vmm = start_qemu(self.outer, **machine)
-            assert self.vmm.stdin is not None
-            receives, sends = os.dup(self.vmm.stdout.fileno()), os.dup(self.vmm.stdin.fileno())
-            self.vmm.stdin.close()
-            self.vmm.stdout.close()
+            receives, sends = self.vmm.take_channel()
             self._stem = self._box = GuestBox(
                 receives,
                 sends,

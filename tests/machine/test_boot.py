@@ -14,6 +14,7 @@ from immure import BoxLost, ExecFailed, SetupFailed
 from immure.engine.machine_images import packed_folder
 from immure.host.tree import below
 from immure.plan.machine import CONSOLE
+from immure.runtimes.process.spawner import receive
 
 from .machines import (
     MachineSandbox,
@@ -191,7 +192,8 @@ def console_of(kernel: Path, image: Path, **machine: object) -> str:
     with outer_box(kernel, image) as outer:
         vmm = start_qemu(outer, **machine)
         try:
-            result = vmm.wait(60)
+            vmm.asker.settimeout(60)
+            receive(vmm.asker)
+            return outer.files.read(CONSOLE).decode(errors="replace") + os.read(vmm.said, 1 << 16).decode()
         finally:
             vmm.close()
-        return outer.files.read(CONSOLE).decode(errors="replace") + result.stderr.text()

@@ -5,7 +5,6 @@ Both are kept beside the cache, in `$XDG_CACHE_HOME/immure/images`, by what they
 
 from __future__ import annotations
 
-import os
 import secrets
 import shutil
 import time
@@ -26,6 +25,7 @@ GET_PACKER = "install it (Debian, Fedora: erofs-utils)"
 #: An image is made anew when it is older than so many others.
 _MOST = 8
 _FORM = 1
+_USED = ".used"
 _SAID = 1000
 #: Nobody packs for so long.
 _ABANDONED_S = 86_400
@@ -54,8 +54,7 @@ def _kept(name: str, make: Callable[[Path], object]) -> Path:
     folder = _folder()
     place = folder / name
     if place.exists():
-        # The newest are kept.
-        os.utime(place)
+        _mark_used(place)
         return place
     part = folder / f".{secrets.token_hex(8)}"
     try:
@@ -83,11 +82,19 @@ def _folder() -> Path:
     return folder
 
 
+def _mark_used(place: Path) -> None:
+    """Beside it: a time of its own that changes would make it another file for whoever was made of it."""
+    place.with_name(place.name + _USED).touch()
+
+
 def _sweep(folder: Path) -> None:
     """Removes the oldest of each kind, and what killed callers have left. A machine keeps what it has open."""
+    used = {str(one).removesuffix(_USED): when for one, when in _by_age(folder.glob(f"*{_USED}"))}
     for kind in ("*.erofs", "*.cpio"):
-        for one, _ in _by_age(folder.glob(kind))[:-_MOST]:
+        found = [(max(when, used.get(str(one), 0)), one) for one, when in _by_age(folder.glob(kind))]
+        for _, one in sorted(found)[:-_MOST]:
             one.unlink(missing_ok=True)
+            one.with_name(one.name + _USED).unlink(missing_ok=True)
     abandoned = time.time() - _ABANDONED_S
     for one, changed in _by_age(folder.glob(".*")):
         if changed < abandoned:

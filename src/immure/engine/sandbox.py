@@ -194,7 +194,7 @@ class Sandbox(BoxFace):
     def snapshot(self) -> Snapshot:
         """The box as it stands, with all that runs in it, which goes on. A paused one is copied as it is paused.
 
-        Only a box with a kernel of its own (L3) can be copied. What is under way to a command's input is not in it.
+        Only a box with a kernel of its own (gVisor, a virtual machine) can be copied. What is under way to a command's input is not in it.
         Copies have the same secrets, and what a program drew at random before is the same in each of them. Raises
         RuntimeUnavailable, BoxLost, and SetupFailed where it can't be written.
         """

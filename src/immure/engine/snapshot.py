@@ -9,6 +9,7 @@ import stat
 import tempfile
 import time
 import weakref
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +17,31 @@ import msgspec
 from msgspec import Struct
 
 from immure.engine.cache import is_current
-from immure.errors import BoxLost, RuntimeUnavailable, SpecError
+from immure.engine.machine_files import read_machine, write_machine
+from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError
 from immure.plan.launch import FORM, Launch
-from immure.plan.restoring import restoring_launch
+from immure.plan.restoring import copied_launch, restoring_launch
 from immure.runtimes.base import Box
+from immure.runtimes.firecracker.box import FirecrackerBox
 from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.gvisor.box import GVisorBox
 from immure.runtimes.gvisor.images import IMAGE
+from immure.runtimes.qemu.box import QemuBox
 
 _MANIFEST = "snapshot.msgpack"
 _MOST_FORKS = 1000
+#: Lines of /proc/cpuinfo.
+_PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags")
 _PREFIX = "immure-snapshot-"
 #: One that is being made is not held yet.
 _YOUNG_S = 600.0
 
 
 class _Manifest(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is kept beside an image. `commands` are those under way: stream, and as it was asked for."""
+    """What is kept beside an image. `machine` is the kind of this host, `commands` are those under way: stream, and as
+    it was asked for. `checksum` is that of a virtual machine's files, once they are written.
+    """
 
     form: int
     name: str
@@ -40,37 +49,45 @@ class _Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     machine: str
     last_stream: int
     commands: dict[int, bytes]
+    checksum: str | None = None
 
 
 class Snapshot:
     """A box as it stood, in a folder of this host. `Sandbox.restore` makes boxes of it, as many as there are to be.
 
     A context manager. One that was not saved is removed when it is closed, or forgotten. What stands in a box's memory
-    stands in here: keep it as you would keep that.
+    stands in here: keep it as you would keep that. That of a virtual machine stands in this host's memory until it is
+    saved; a box that goes on from it takes of it only what it changes.
     """
 
     path: Path
 
-    def __init__(self, folder: Path, manifest: _Manifest, *, temporary: bool) -> None:
+    def __init__(
+        self, folder: Path, manifest: _Manifest, *, temporary: bool, machine: MachineCopy | None = None
+    ) -> None:
         self.path = folder
         self._manifest = manifest
-        self._launch = Launch.from_tuple(_tuples(msgspec.msgpack.decode(manifest.launch, strict=False)))
+        self._machine = machine
+        self._launch = _launch_of(manifest)
         self._remove = weakref.finalize(self, _remove, folder, _hold(folder), os.getpid()) if temporary else None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
         """One that was saved. Raises SpecError where there is none, and RuntimeUnavailable where it is of another
-        version, machine or runsc.
+        version, machine or runsc, or damaged. What it says is done as a spec's is: load none that others could write.
         """
         folder = Path(path).absolute()
         try:
             manifest = msgspec.msgpack.decode((folder / _MANIFEST).read_bytes(), type=_Manifest)
-        except (OSError, msgspec.DecodeError) as error:
+            _check(manifest.form == FORM, "a snapshot of this version of immure", "one of another version")
+            machine = None
+            if manifest.checksum is not None:
+                machine = read_machine(folder, manifest.checksum, _memory_bytes(_launch_of(manifest)))
+        except (OSError, ValueError, msgspec.DecodeError) as error:
             raise SpecError(
                 f"{folder} is no snapshot", path="path", need="a folder that `save` has written", have=str(error)
             ) from error
-        _check(manifest.form == FORM, "a snapshot of this version of immure", "one of another version")
-        return cls(folder, manifest, temporary=False)
+        return cls(folder, manifest, temporary=False, machine=machine)
 
     @property
     def name(self) -> str:
@@ -78,28 +95,57 @@ class Snapshot:
         return self._manifest.name
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Keeps it in a folder that must not be there. Raises SpecError."""
+        """Keeps it in a folder that must not be there. Raises SpecError, and SetupFailed where there is no room."""
         target = Path(path).absolute()
         if os.path.lexists(target):
             raise SpecError("the target is there already", path=str(target), need="a name that is free")
         self._check_open()
-        if self._remove is None:
+        if self._machine is not None:
+            self._write(target, self._machine)
+        elif self._remove is None:
             shutil.copytree(self.path, target)
-            return
-        detached = self._remove.detach()
-        self._remove = None
-        shutil.move(self.path, target)
+        else:
+            detached = self._remove.detach()
+            self._remove = None
+            shutil.move(self.path, target)
+            self.path = target
+            if detached is not None:
+                os.close(detached[2][1])
+
+    def _write(self, target: Path, machine: MachineCopy) -> None:
+        """Under a name of its own until it is whole."""
+        folder = target.with_name(f".{target.name}.{os.getpid()}")
+        try:
+            folder.mkdir(mode=0o700)
+            manifest = msgspec.structs.replace(self._manifest, checksum=write_machine(folder, machine))
+            (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
+            folder.rename(target)
+        except BaseException as error:
+            shutil.rmtree(folder, ignore_errors=True)
+            if not isinstance(error, OSError):
+                raise
+            raise SetupFailed(
+                f"the snapshot can't be saved in {target}",
+                step="save",
+                errno=error.errno or 0,
+                have=os.strerror(error.errno or 0),
+                hint="make room there, or choose another folder",
+            ) from error
+        if self._remove is not None:
+            self._remove()
+            self._remove = None
         self.path = target
-        if detached is not None:
-            os.close(detached[2][1])
 
     def close(self) -> None:
         """Removes it, unless it was saved. Boxes that were made of it go on."""
         if self._remove is not None:
             self._remove()
+            if self._machine is not None:
+                self._machine.close()
 
     def _check_open(self) -> None:
-        if not (self.path / IMAGE).is_dir():
+        there = self._machine.state >= 0 if self._machine is not None else (self.path / IMAGE).is_dir()
+        if not there:
             raise BoxLost("the snapshot is gone", need="one that is not closed", hint="make another one")
 
     @property
@@ -110,15 +156,17 @@ class Snapshot:
     def launch(self) -> Launch:
         """What a box that goes on from here is made by. Raises BoxLost and RuntimeUnavailable."""
         self._check_open()
-        _check(self._manifest.machine == os.uname().machine, "a machine of its kind", os.uname().machine)
-        launch = restoring_launch(self._launch, str(self.path / IMAGE))
-        _check(is_current(launch), "the runsc, mounts and image that it was made with", "others, or none")
+        here = _kind_of_host(self._launch)
+        _check(self._manifest.machine == here, f"a host of the kind {self._manifest.machine}", here)
+        image = str(self.path / IMAGE)
+        launch = copied_launch(self._launch) if self._machine else restoring_launch(self._launch, image)
+        _check(is_current(launch), "the programs, mounts and image that it was made with", "others, or none")
         return launch
 
     @property
     def standing(self) -> Adopts:
         """What was under way."""
-        return Adopts(self._manifest.last_stream, self._manifest.commands)
+        return Adopts(self._manifest.last_stream, self._manifest.commands, self._machine)
 
     def __enter__(self) -> Snapshot:
         return self
@@ -132,7 +180,7 @@ class Snapshot:
 
 def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     """A snapshot of a box that is in use, which goes on. Raises RuntimeUnavailable where its kernel is this host's."""
-    if not isinstance(box, GVisorBox):
+    if not isinstance(box, GVisorBox | QemuBox | FirecrackerBox):
         raise RuntimeUnavailable(
             "this box can't be copied",
             need="a kernel of its own",
@@ -142,20 +190,51 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        last_stream, commands = box.checkpoint(folder)
+        last_stream, commands, machine = _checkpoint(box, folder)
         manifest = _Manifest(
             form=FORM,
             name=name,
             launch=msgspec.msgpack.encode(launch.to_tuple()),
-            machine=os.uname().machine,
+            machine=_kind_of_host(launch),
             last_stream=last_stream,
             commands=commands,
         )
         (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
-        return Snapshot(folder, manifest, temporary=True)
+        return Snapshot(folder, manifest, temporary=True, machine=machine)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _checkpoint(box: GVisorBox | QemuBox | FirecrackerBox, folder: Path) -> Adopts:
+    try:
+        return box.checkpoint(folder) if isinstance(box, GVisorBox) else box.checkpoint()
+    except OSError as error:
+        raise SetupFailed(
+            "the box can't be copied",
+            step="snapshot",
+            errno=error.errno or 0,
+            have=os.strerror(error.errno or 0),
+            hint="a copy takes as much memory as the machine has used",
+        ) from error
+
+
+def _launch_of(manifest: _Manifest) -> Launch:
+    return Launch.from_tuple(_tuples(msgspec.msgpack.decode(manifest.launch, strict=False)))
+
+
+def _memory_bytes(launch: Launch) -> int:
+    """What its machine has."""
+    return int(str(launch.expected["memory_mib"])) << 20
+
+
+def _kind_of_host(launch: Launch) -> str:
+    """What a copy may rely on: a machine on the processor's virtualisation has seen what that can do."""
+    kind = os.uname().machine
+    if not launch.expected.get("hardware"):
+        return kind
+    known = sorted({line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith(_PROCESSOR)})
+    return f"{kind}/{blake2b(' '.join(known).encode(), digest_size=8).hexdigest()}"
 
 
 def _hold(folder: Path) -> int:

@@ -13,6 +13,9 @@ from msgspec import Struct
 
 #: The port of the machine's console device that our init looks for.
 CHANNEL = "immure"
+#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both; of the machine's memory; and of
+#: the state that one goes on from.
+CHANNEL_FD, MONITOR_FD, MEMORY_FD, STATE_FD = 0, 1, 3, 4
 #: What the kernel says, and our init before its channel: in the space of the box that QEMU is in, which bounds it.
 CONSOLE = "/tmp/console"
 #: What a Linux and our init take for themselves before there is any workload, and some more.
@@ -22,11 +25,13 @@ LEAST_MEMORY_MIB = 64
 _KERNEL = ("console=ttyS0", "quiet", "reboot=t", "panic=-1")
 #: An emulator is no processor that anybody could spy on, and has no clock that needs to be tried.
 _KERNEL_EMULATED = ("mitigations=off", "nokaslr", "no_timer_check", "tsc=reliable")
+_MEMORY = f"memory-backend-file,id=memory,mem-path=/proc/self/fd/{MEMORY_FD},size={{}}M"
+_SHARED, _PRIVATE = ",share=on", ",share=off"
 _REFUSED = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
 
 
 class Machine(Struct, frozen=True):
-    """One machine. Its console goes to a file, its channel through QEMU's standard input and output."""
+    """One machine. Its console goes to a file; its channel, monitor and memory are descriptors of who starts it."""
 
     kernel: str
     initramfs: str
@@ -49,16 +54,33 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
     image = f"driver=raw,node-name=image,read-only=on,file.driver=file,file.filename={_value(machine.image)}"
     return (
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
-        *("-machine", "microvm,acpi=off", "-accel", machine.accelerator),
+        *("-machine", "microvm,acpi=off,memory-backend=memory", "-accel", machine.accelerator),
+        *("-object", _MEMORY.format(machine.memory_mib) + _SHARED),
         *("-cpu", "max" if machine.accelerator == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),
         *("-blockdev", f"{image},file.read-only=on", "-device", "virtio-blk-device,drive=image"),
-        *("-chardev", "stdio,id=channel,signal=off", "-device", "virtio-serial-device"),
+        *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}", "-device", "virtio-serial-device"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
         *("-device", "virtio-rng-device"),
         *("-chardev", f"file,id=console,path={CONSOLE}", "-serial", "chardev:console"),
+        *("-chardev", f"socket,id=monitor,fd={MONITOR_FD}", "-mon", "chardev=monitor,mode=control"),
     )
+
+
+def waking_arguments(arguments: tuple[str, ...], *, shared: bool) -> tuple[str, ...]:
+    """The same machine, that waits for the state that it is to go on from. One whose memory is not `shared` leaves the
+    file as it is: what it writes is its own.
+    """
+    found = (
+        one.removesuffix(_SHARED) + (_SHARED if shared else _PRIVATE) if _SHARED in one else one for one in arguments
+    )
+    return (*found, "-incoming", "defer")
+
+
+def memory_bytes(arguments: tuple[str, ...]) -> int:
+    """What the machine that these start has."""
+    return int(arguments[arguments.index("-m") + 1].removesuffix("M")) << 20
 
 
 def _value(text: str) -> str:

@@ -90,6 +90,7 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
             "boundary": "machine",
             "hardware": accelerated,
             "program": machine.vmm.path,
+            "memory_mib": memory_mib(spec),
             "around": {
                 "filters": outer.command.filters,
                 "default_deny": outer.default_deny,

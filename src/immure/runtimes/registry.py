@@ -32,7 +32,7 @@ def open_box(
     if launch.runtime == "qemu":
         from immure.runtimes.qemu.box import QemuBox
 
-        return QemuBox(spawner, launch, drive=Driver, sources=sources)
+        return QemuBox(spawner, launch, drive=Driver, sources=sources, adopts=adopts)
     if launch.runtime == "firecracker":
         from immure.runtimes.firecracker.box import FirecrackerBox
 

@@ -5,21 +5,23 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 from immure.channel.pump import Pump
-from immure.errors import BoxError, BoxLost
+from immure.errors import BoxError
 from immure.plan.firecracker import CONFIG
 from immure.plan.launch import Launch
 from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.runtimes.firecracker.memory import sealed_memory
 from immure.runtimes.firecracker.monitor import Monitor
 from immure.runtimes.firecracker.reach import two_of
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
+from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.vmm import at_this_moment, carriers, reason_on, this_moment
-from immure.runtimes.process.request import Request
-from immure.runtimes.process.spawner import Socket, Spawner
+from immure.runtimes.process.spawner import Spawner
 
 #: Where KVM interprets a guest's kernel a boot takes 20 to 30 s, and on a busy host many more.
 BOOT_S, RESTORE_S = 180.0, 60.0
@@ -30,7 +32,6 @@ class FirecrackerBox(CarriedBox):
 
     step, failed = "firecracker", "the machine did not come up"
     remedy = "see `immure doctor`; IMMURE_KERNEL names another kernel, IMMURE_FIRECRACKER another Firecracker"
-    carrier_user = OUTER_USER
     _monitor: Monitor
 
     def __init__(
@@ -42,7 +43,10 @@ class FirecrackerBox(CarriedBox):
         sources: list[int] | None = None,
         adopts: Adopts | None = None,
     ) -> None:
-        """`adopts` is for a machine that had its configuration before."""
+        """`adopts` has the machine that this one goes on from, where it is not one that has only booted."""
+        self._origin = adopts.machine if adopts is not None else None
+        #: Held by whoever copies it: that can be one alone.
+        self._copying = threading.Lock()
         boots = CONFIG in launch.carrier
         within_s = BOOT_S if boots else RESTORE_S
         first_word = this_moment if adopts is not None else lambda: at_this_moment(launch.guest)
@@ -52,17 +56,45 @@ class FirecrackerBox(CarriedBox):
 
     def _start_carrier(self, launch: Launch) -> tuple[int, int]:
         """Has it started. The channel is made later."""
-        self._monitor = Monitor(self.outer, launch, self._started)
+        origin = self._origin
+        copied = (origin.memory, origin.state) if origin is not None and origin.memory is not None else None
+        self._monitor = Monitor(self.outer, launch, partial(self._asked_of_outer, builtin=True), copied=copied)
         self._carrier, self._said = self._monitor.command, self._monitor.said
         return -1, -1
 
-    def _started(self, request: Request, stdio: tuple[int, int, int]) -> Socket:
+    def checkpoint(self) -> Adopts:
+        """What who goes on from here is to know, with a copy of the machine, which goes on itself.
+
+        Raises SetupFailed where Firecracker can't, BoxLost, and OSError where this host has no room.
+        """
+        with self._copying:
+            with self.parked() as found:
+                # Firecracker cuts all connections of a machine that it copies.
+                self._bridge.pump.leave()
+                try:
+                    memory, state = self._monitor.freeze()
+                finally:
+                    self._meet_again()
+            try:
+                copied = MachineCopy(sealed_memory("immure-state", state), None)
+                copied.memory = sealed_memory("immure-copied", of=memory)
+            finally:
+                self._monitor.thaw()
+            return found._replace(machine=copied)
+
+    def _meet_again(self) -> None:
+        """The guest, which is parked, waits for its host to connect. Without one the box is given up."""
+        bridge = self._bridge
         try:
-            return self.outer.start(request.payload(), stdio, builtin=True)
-        except BoxLost:
-            # Where it has failed already, it says why.
-            self.outer.ready()
+            connection = self._monitor.reach.guest(time.monotonic() + RESTORE_S)
+        except BoxError as error:
+            with bridge.pump.lock:
+                bridge.pump.end(error)
             raise
+        with bridge.pump.lock:
+            if not bridge.pump.is_over:
+                bridge.host.meet_again()
+            bridge.pump.join(*two_of(connection))
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""

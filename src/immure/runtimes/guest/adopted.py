@@ -6,16 +6,20 @@ import os
 from typing import NamedTuple
 
 from immure.channel import frames as channel
+from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.terminals import make_raw
 from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.spawner import pair
 
 
 class Adopts(NamedTuple):
-    """What is known of a guest that somebody else had: its newest stream, and the commands under way by theirs."""
+    """What is known of a guest that somebody else had: its newest stream, and the commands under way by theirs; where
+    it is a machine's, that.
+    """
 
     last_stream: int
     commands: dict[int, bytes]
+    machine: MachineCopy | None = None
 
 
 class Adopted:

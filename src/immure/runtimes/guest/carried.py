@@ -29,8 +29,6 @@ class CarriedBox(GuestBox):
     """
 
     step, failed, remedy = "carrier", "the box could not be made", "see `immure doctor`"
-    #: Whose process the carrier is in the outer box.
-    carrier_user = 0
 
     def __init__(
         self,
@@ -73,7 +71,7 @@ class CarriedBox(GuestBox):
             for fd in (first, second, third):
                 # gVisor of 2024 lets a command open those of our init by /proc/1/fd.
                 os.fchmod(fd, 0)
-            request = carrier_request(launch, launch.carrier, self.carrier_user)
+            request = carrier_request(launch, launch.carrier)
             self._carrier = self._asked_of_outer(request, (first, second, third))
         except BaseException:
             os.close(sends)
@@ -85,9 +83,9 @@ class CarriedBox(GuestBox):
         os.set_blocking(self._said, False)
         return receives, sends
 
-    def _asked_of_outer(self, request: Request, stdio: tuple[int, int, int]) -> Socket:
+    def _asked_of_outer(self, request: Request, stdio: tuple[int, int, int], *, builtin: bool = False) -> Socket:
         try:
-            return self.outer.start(request.payload(), stdio)
+            return self.outer.start(request.payload(), stdio, builtin=builtin)
         except BoxLost:
             # Where it has failed already, it says why.
             self.outer.ready()

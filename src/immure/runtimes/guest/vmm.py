@@ -16,17 +16,12 @@ _STATUS_BYTES = 4096
 
 def at_this_moment(configuration: bytes) -> bytes:
     """The same for a machine that wakes up now."""
-    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": _moment()})
+    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": msgspec.Raw(this_moment())})
 
 
 def this_moment() -> bytes:
-    """What a machine is told that has had its configuration, and wakes up again."""
-    return msgspec.msgpack.encode(_moment())
-
-
-def _moment() -> dict[str, object]:
-    """The time, and randomness that no other machine has."""
-    return {"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)}
+    """What a machine is to know that wakes up now: the time, and randomness that no other one has."""
+    return msgspec.msgpack.encode({"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)})
 
 
 def carriers(pid: int) -> dict[str, bytes]:

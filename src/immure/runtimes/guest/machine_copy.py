@@ -1,0 +1,24 @@
+"""What a virtual machine goes on from."""
+
+from __future__ import annotations
+
+import os
+
+
+class MachineCopy:
+    """A machine as it stood. It owns both descriptors: `state` is a file of its devices, and of its memory too where
+    there is no `memory`, which is a sealed file.
+    """
+
+    def __init__(self, state: int, memory: int | None) -> None:
+        self.state, self.memory = state, memory
+
+    def close(self) -> None:
+        """Lets go of it. Machines that were made of it go on."""
+        state, memory, self.state, self.memory = self.state, self.memory, -1, None
+        for fd in (state, memory):
+            if fd is not None and fd >= 0:
+                os.close(fd)
+
+    def __del__(self) -> None:
+        self.close()

@@ -1,0 +1,83 @@
+"""QEMU as it is started in an outer box: with its channel, its monitor and the machine's memory as descriptors."""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+from contextlib import ExitStack
+
+from immure.plan.launch import Launch
+from immure.plan.machine import STATE_FD, waking_arguments
+from immure.plan.qemu import OUTER_USER
+from immure.runtimes.guest.outer import carrier_request
+from immure.runtimes.process.request import Request
+from immure.runtimes.process.spawner import Socket
+from immure.runtimes.qemu.monitor import Monitor
+
+#: Has an operation of the native program started in an outer box.
+Start = Callable[[Request, tuple[int, int, int]], Socket]
+
+
+class Vmm:
+    """A QEMU that was started. It owns its descriptors, but for what is taken.
+
+    `asker` is where its end is told, `said` what it writes of itself, `memory` the machine's, or what that went on from
+    where it is not `shared`.
+    """
+
+    def __init__(
+        self, start: Start, launch: Launch, *, memory: int, shared: bool = True, incoming: int | None = None
+    ) -> None:
+        """`incoming` is the state that it goes on from: a file, or a socket. It and `memory` stay the caller's.
+
+        Raises BoxLost.
+        """
+        self.shared = shared
+        self.channel = self.said = self.memory = -1
+        arguments = launch.carrier if incoming is None else waking_arguments(launch.carrier, shared=shared)
+        request = carrier_request(launch, ("carry", *arguments), OUTER_USER)
+        with ExitStack() as made:
+            self.memory = os.dup(memory)
+            made.callback(os.close, self.memory)
+            channel, first = _pair(made)
+            monitor, second = _pair(made)
+            self.said, third = os.pipe2(os.O_CLOEXEC)
+            made.callback(os.close, self.said)
+            os.set_blocking(self.said, False)
+            with os.fdopen(third, "wb"), first, second:
+                socket.send_fds(monitor, [b"."], [memory] if incoming is None else [memory, incoming])
+                self.monitor = Monitor(monitor)
+                if incoming is not None:
+                    self.monitor.ask_ahead("migrate-set-capabilities", migration(memory_is_sent=shared))
+                    self.monitor.ask_ahead("migrate-incoming", {"uri": f"fd:{STATE_FD}"})
+                self.asker = start(request, (first.fileno(), second.fileno(), third))
+            self.channel = channel.detach()
+            made.pop_all()
+
+    def take_channel(self) -> tuple[int, int]:
+        """Descriptors to read from and to write to, which are the caller's then."""
+        receives, self.channel = self.channel, -1
+        return receives, os.dup(receives)
+
+    def close(self) -> None:
+        """Lets go of it. It ends with the box that it is in."""
+        self.asker.close()
+        self.monitor.close()
+        fds, self.channel, self.said, self.memory = (self.channel, self.said, self.memory), -1, -1, -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
+
+
+def migration(*, memory_is_sent: bool) -> dict[str, object]:
+    """How a state goes from one to the other: with the memory, unless both have it. Both have to be told the same."""
+    wanted = {"x-ignore-shared": not memory_is_sent, "events": True}
+    return {"capabilities": [{"capability": name, "state": state} for name, state in wanted.items()]}
+
+
+def _pair(made: ExitStack) -> tuple[socket.socket, socket.socket]:
+    ours, theirs = socket.socketpair()
+    made.callback(ours.close)
+    made.callback(theirs.close)
+    return ours, theirs
