@@ -55,7 +55,7 @@ impl Guest {
             (State::Greeted2, Frame::Adopt { moment }) => self.be_adopted(moment)?,
             (State::Greeted, Frame::Configure { configuration }) => self.configure(configuration)?,
             (State::Ready, Frame::Shutdown {}) => return Ok(false),
-            (State::Greeted | State::Ready, Frame::Ping { number }) => {
+            (State::Greeted | State::Greeted2 | State::Ready, Frame::Ping { number }) => {
                 self.wire.send(&Frame::Pong { number })
             }
             (State::Ready, Frame::Pause { number }) => self.pausing = Some(number),

@@ -30,6 +30,11 @@ _FRAME_OVERHEAD = 64
 _OUTPUTS: tuple[frames.Output, ...] = (1, 2)
 
 
+def own_hello() -> bytes:
+    """What a host says first."""
+    return frames.encode(frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES))
+
+
 class _Stream:
     """What the guest may still say of one command."""
 
@@ -55,9 +60,9 @@ class Host:
     Once `next_event` has raised, the guest is not to be trusted with anything more, and it raises the same again.
     """
 
-    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None) -> None:
+    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None, greeted: bool = False) -> None:
         """`first_word` gives, once the guest has greeted, its configuration, or the moment of one that is adopted:
-        `adopts` is the number of the last stream of whoever had it before.
+        `adopts` is the number of the last stream of whoever had it before. `greeted`: `own_hello` was said already.
         """
         self._first_word = first_word
         self._adopts = adopts
@@ -76,9 +81,8 @@ class Host:
         self._state = "new"
         #: What the guest takes.
         self._most_streams = self._window_bytes = self._frame_bytes = 0
-        self._hello = frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES)
-        self._meets_again = False
-        self._send(self._hello)
+        if not greeted:
+            self._out.append(own_hello())
 
     # Bytes.
 
@@ -232,12 +236,6 @@ class Host:
         """Whether the guest says nothing more, and this moment of it may be copied."""
         return self._is_parked
 
-    def meet_again(self) -> None:
-        """The guest, which is parked, greets over another stream: so do we."""
-        assert self._held is not None
-        self._meets_again = True
-        self._out.append(frames.encode(self._hello))
-
     def park(self) -> None:
         """Has the guest say nothing more: `Parked` is its last word. What is said to it is held until `unpark`."""
         if self._held is None:
@@ -263,8 +261,6 @@ class Host:
                 self._greeted(frame)
             case _ if self._state in ("new", "over"):
                 self._refuse("order", "a hello first" if self._state == "new" else "nothing after the last word", frame)
-            case _ if self._meets_again:
-                self._refuse("order", "a hello first", frame)
             case frames.Fault(step, thing):
                 if len(step) + len(thing) > FAULT_BYTES:
                     self._refuse("fields", f"a reason of at most {FAULT_BYTES} characters", frame)
@@ -300,10 +296,6 @@ class Host:
                 self._check_of_stream(frame)
 
     def _greeted(self, hello: frames.Hello) -> None:
-        if self._meets_again:
-            # Its limits stand.
-            self._meets_again = False
-            return
         if self._state != "new":
             self._refuse("order", "one hello", hello)
         limits = (

@@ -58,8 +58,11 @@ class Pump:
         if receives >= 0:
             self.join(receives, sends)
 
-    def join(self, receives: int, sends: int) -> None:
-        """What is said goes over these two from now on, which become its own; where it is over they are closed."""
+    def join(self, receives: int, sends: int, heard: bytes = b"") -> None:
+        """What is said goes over these two from now on, which become its own; where it is over they are closed.
+
+        `heard` was read of them before.
+        """
         with self.lock:
             if self.is_over:
                 os.close(receives)
@@ -71,6 +74,8 @@ class Pump:
             self.watch(receives, IN, self._receive)
             # Without anything to send, whether the other end is gone.
             self.watch(sends, 0, self._may_send)
+            if heard:
+                self._take(heard)
             self.flush()
 
     def leave(self) -> None:
@@ -210,6 +215,9 @@ class Pump:
             return
         except OSError:
             data = b""
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             self.host.receive(data)
             while not self.is_over and (event := self.host.next_event()) is not None:

@@ -25,6 +25,7 @@ from immure.host.facts import HostFacts, MachineFacts
 from immure.host.identity import identity_of
 from immure.plan.compile import compile_plan
 from immure.plan.firecracker import configured
+from immure.plan.launch import Launch
 from immure.plan.launching import make_launch
 from immure.plan.model import Inputs
 from immure.plan.qemu import memory_mib, processors
@@ -56,6 +57,14 @@ def make_booted(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: Ma
             _make(place, _like(spec), facts, msgspec.structs.replace(inputs, machine=machine))
             _sweep(place.parent, keep=place)
     return _files_of(place)
+
+
+def forget_booted(launch: Launch) -> None:
+    """Nobody is to go on from the one that a launch names, if it names one: another is made then."""
+    machines = _folder()
+    for path, _ in launch.programs:
+        if Path(path).parent.parent == machines:
+            shutil.rmtree(Path(path).parent, ignore_errors=True)
 
 
 def _files_of(place: Path) -> Booted:

@@ -31,7 +31,8 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:
             outer.ready()
             outer.release()
             # It greets, and is left alone again.
-            os.close(monitor.reach.guest(time.monotonic() + BOOT_S))
+            connection, _ = monitor.reach.guest(time.monotonic() + BOOT_S)
+            os.close(connection)
             _write(monitor, above)
         except BoxLost as error:
             raise _explained(monitor, error) from error

@@ -50,7 +50,9 @@ class FirecrackerBox(CarriedBox):
         boots = CONFIG in launch.carrier
         within_s = BOOT_S if boots else RESTORE_S
         first_word = this_moment if adopts is not None else lambda: at_this_moment(launch.guest)
-        super().__init__(spawner, launch, first_word, drive=drive, sources=sources, start_s=within_s, adopts=adopts)
+        super().__init__(
+            spawner, launch, first_word, drive=drive, sources=sources, start_s=within_s, adopts=adopts, greeted=True
+        )
         arrive = _Arrival(self._monitor, self._bridge.pump, time.monotonic() + within_s, boots=boots)
         threading.Thread(target=arrive, name="immure-machine", daemon=True).start()
 
@@ -86,15 +88,13 @@ class FirecrackerBox(CarriedBox):
         """The guest, which is parked, waits for its host to connect. Without one the box is given up."""
         bridge = self._bridge
         try:
-            connection = self._monitor.reach.guest(time.monotonic() + RESTORE_S)
+            # It knows us, and what it says of itself.
+            connection, _ = self._monitor.reach.guest(time.monotonic() + RESTORE_S)
         except BoxError as error:
             with bridge.pump.lock:
                 bridge.pump.end(error)
             raise
-        with bridge.pump.lock:
-            if not bridge.pump.is_over:
-                bridge.host.meet_again()
-            bridge.pump.join(*two_of(connection))
+        bridge.pump.join(*two_of(connection))
 
     def seen_meanwhile(self) -> dict[str, bytes]:
         """The control of a file that is out of reach."""
@@ -133,7 +133,8 @@ class _Arrival:
         try:
             if not self._boots:
                 self._monitor.go_on(self._until)
-            self._pump.join(*two_of(self._monitor.reach.guest(self._until)))
+            connection, greeting = self._monitor.reach.guest(self._until)
+            self._pump.join(*two_of(connection), greeting)
         except BoxError as error:
             with self._pump.lock:
                 self._pump.end(error)

@@ -97,6 +97,7 @@ class Monitor:
                 step="restore",
                 need="one of a host like this, and of this version of Firecracker",
                 have=error.have,
+                hint=None if self._is_copy else "try again: another one is made",
             ) from error
         finally:
             client.close()
