@@ -35,6 +35,9 @@ _KERNEL_EMULATED = (
     "nosmep",
     "mitigations=off",
     "clearcpuid=cx16,popcnt,smap,smep,rdrand,rdseed,fsgsbase,invpcid,rdtscp,rdpid,umip,erms,fsrm",
+    # A variable of our init's: such a kernel keeps no more of vector registers than their lower halves (it has no XSAVE),
+    # and the processor shows programs all of them.
+    "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX_Fast_Unaligned_Load,-AVX",
 )
 
 
