@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 
-from bench import gvisor, machines, peers, subjects
+from bench import firecrackers, gvisor, machines, peers, subjects
 from bench.rivals import RIVALS
 
 SUBJECTS = {
@@ -20,6 +20,7 @@ SUBJECTS = {
     **{rival.name: rival.subject for rival in RIVALS},
     **gvisor.SUBJECTS,
     **machines.SUBJECTS,
+    **firecrackers.SUBJECTS,
 }
 
 Once = Callable[[], Mapping[str, int] | None]

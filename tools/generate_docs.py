@@ -1,4 +1,5 @@
-"""Writes what of docs/ comes from the code: the spec's fields, the command line's options, the result, the reference.
+"""Writes what of docs/ comes from the code: the spec's fields, the command line's options, the result, the reference,
+and the description of the daemon's API.
 
     python tools/generate_docs.py            # write them
     python tools/generate_docs.py --check    # exit 1 where a page shows another table
@@ -18,6 +19,7 @@ from typing import Any
 import msgspec
 import reference
 from msgspec import inspect
+from openapi import openapi
 
 from immure.cli.parser import make_parser
 from immure.engine.result import Result
@@ -148,6 +150,12 @@ def main() -> int:
             fresh = _put(fresh, name, make(), page)
         if fresh != text:
             stale.append(page)
+            if not options.check:
+                path.write_text(fresh)
+    for file, make in FILES.items():
+        path, fresh = DOCS / file, make()
+        if not path.exists() or path.read_text() != fresh:
+            stale.append(file)
             if not options.check:
                 path.write_text(fresh)
     if options.check and stale:
@@ -289,9 +297,13 @@ PAGES: dict[str, dict[str, Callable[[], str]]] = {
         "logs options": _options("logs"),
         "cp options": _options("cp"),
     },
+    "vms.md": {"serve options": _options("serve")},
     "python.md": {"evidence": lambda: _fields(Evidence, EVIDENCE_WORDS, defaults=False)},
     "reference.md": {"reference": lambda: reference.page(_DOCUMENTS, _type)},
 }
+
+#: Files that are all the code's.
+FILES: dict[str, Callable[[], str]] = {"vms-openapi.json": openapi}
 
 if __name__ == "__main__":
     sys.exit(main())

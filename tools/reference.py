@@ -23,7 +23,7 @@ from immure.spec import models
 GROUPS: dict[str, tuple[str, ...]] = {
     "Boxes": (
         "run", "Sandbox", "AsyncSandbox", "Pool", "PooledSandbox", "AsyncPool", "AsyncPooledSandbox", "Snapshot",
-        "BoxStats", "PoolStats",
+        "BoxStats", "PoolStats", "Migration",
     ),
     "Commands under way": ("Process", "AsyncProcess", "AsyncStream", "AsyncInput", "PIPE"),
     "Results": ("Result", "Output", "Exit", "Levels", "Usage", "Truncated", "Clause", "Denial"),
@@ -51,6 +51,7 @@ INNER = {
     "Watch": {"abandon"},
     "Log": {"begin", "add"},
     "Snapshot": {"launch", "base", "standing"},
+    "Origin": {"launch", "base", "standing"},
     "Trace": {"take_or_call", "call_no_more"},
 }
 
@@ -70,6 +71,7 @@ WORDS: dict[str, dict[str, str]] = {
     "AsyncSandbox": _BOX,
     "Pool": {"size": "How many boxes wait at most."},
     "Snapshot": {"path": "The folder that it is in."},
+    "Migration": {"downtime_s": "For how long the machine stood still.", "total_s": "How long it all took."},
     "BoxStats": {
         "processes": "Processes of the box that have not ended, its own first ones left out.",
         "threads": "Their threads.",

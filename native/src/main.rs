@@ -4,6 +4,7 @@ mod attest;
 mod carry;
 mod channel;
 mod connect;
+mod content;
 mod fault;
 mod files;
 mod filters;
@@ -41,6 +42,12 @@ fn main() {
                 Err(_) => usage(),
             }
         }
+        ["content", ref folders @ ..] if !folders.is_empty() => {
+            if let Err(error) = content::run(folders) {
+                eprintln!("immure-init: content: {error}");
+                sys::process::exit(1)
+            }
+        }
         ["probe"] => probe::run(),
         #[cfg(target_arch = "x86_64")]
         ["kvm"] => kvm::run(),
@@ -50,6 +57,6 @@ fn main() {
 }
 
 fn usage() -> ! {
-    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
+    eprintln!("usage: immure-init spawner FD | guest FD FD | filters PID… | content FOLDER… | probe | kvm | --version\nThe immure package starts this program; it is of no use by hand.");
     sys::process::exit(2)
 }

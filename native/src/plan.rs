@@ -81,6 +81,12 @@ pub enum RootOp {
         #[serde(default)]
         root_too: bool,
     },
+    /// In a machine: what its second disk has of a mount's source.
+    Show {
+        source: String,
+        path: String,
+        attributes: u64,
+    },
     Hostname {
         name: String,
     },
@@ -104,6 +110,20 @@ pub struct Landlock {
     pub rules: Vec<LandlockRule>,
     /// A file that no rule covers: it opens before the domain is entered and must not afterwards.
     pub sentinel: String,
+    /// For a kernel that nobody has asked: what each ABI that will do knows, in rising order. Else it is this host's.
+    #[serde(default)]
+    pub abis: Vec<LandlockAbi>,
+    /// A kernel with none of them does without.
+    #[serde(default)]
+    pub optional: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct LandlockAbi {
+    pub abi: u32,
+    pub handled_fs: u64,
+    pub scoped: u64,
 }
 
 #[derive(Deserialize)]
@@ -134,7 +154,10 @@ pub struct CommandStage {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct GuestPlan {
-    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File` and `Hostname`.
+    /// What its root is to have beside its image, before anything else is there: `Dir`, `Link` and `File`.
+    #[serde(default)]
+    pub image: Vec<TemplateOp>,
+    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File`, `Show` and `Hostname`.
     #[serde(default)]
     pub root: Vec<RootOp>,
     /// Where the box's kernel knows one id alone, which is to have these names for commands.

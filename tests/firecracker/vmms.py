@@ -51,8 +51,15 @@ class Vmm:
                 stderr=subprocess.STDOUT,
                 cwd=folder,
             )
-        until("API", self.socket.is_socket)
+        until("API", self._listens)
         self.client = Client(at(str(self.socket)))
+
+    def _listens(self) -> bool:
+        try:
+            at(str(self.socket))(1.0).close()
+        except OSError:
+            return False
+        return True
 
     @property
     def console(self) -> bytes:

@@ -51,7 +51,9 @@ def reports(folder: Path) -> Iterator[dict[str, Report]]:
     os.environ["IMMURE_KERNEL"] = str(guest_kernel())
     asked = "".join(json.dumps((name, json.dumps(dict(one.arguments)))) + "\n" for name, one in CHOSEN.items())
     try:
-        with Sandbox(runtime="qemu", level="L3", image=str(folder), workdir="/tmp") as box:
+        with Sandbox(
+            runtime="qemu", level="L3", image=str(folder), workdir="/tmp", protections={"landlock": "required"}
+        ) as box:
             assert box.evidence().boundary == "vm"
             said = box.exec([PYTHON, "-I", "-B", "/attempts/security/inside.py", "--each"], stdin=asked.encode())
     finally:

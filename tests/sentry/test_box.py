@@ -21,6 +21,8 @@ from immure import (
 )
 from immure.engine.kvm import kvm_facts
 from immure.host.tree import below
+from layouts import archive, archive_of, entry, layout_of
+from machine.machines import make_image
 from runscs import runsc_of, using
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
@@ -223,3 +225,10 @@ class TestRefused:
     def test_the_host_s_network_caps_it(self, newest: Path) -> None:
         result = run(["/bin/sh", "-c", "cat /proc/net/dev | wc -l"], level="L1", runtime="gvisor", network="host")
         assert (result.level.awarded, result.exit.code) == ("L1", 0)
+
+
+def test_an_oci_layout(runsc: Path, tmp_path: Path) -> None:
+    layers = (archive_of(make_image(tmp_path / "root")), archive(entry("etc/upper", b"above\n")))
+    layout_of(tmp_path / "layout", *layers)
+    result = run(["/bin/cat", "/etc/upper"], level="L3", image=str(tmp_path / "layout"), workdir="/")
+    assert (result.stdout, result.runtime) == (b"above\n", "gvisor")

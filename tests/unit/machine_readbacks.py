@@ -18,6 +18,7 @@ EXPECTED: Expected = {
     "program": PROGRAM,
     "around": around(),
     "default_deny": True,
+    "landlock": "required",
     "keep_capabilities": 0,
     "unknown_call": 38,
     "setuid_mode": 1,
@@ -34,6 +35,8 @@ _ANSWERS = {
     "control/outside_by_root": 0,
     "attempt/write_image": 13,
     "control/write_image": 0,
+    "attempt/uncovered": 13,
+    "control/uncovered": 0,
     "attempt/network": 101,
     "control/network": 0,
 }

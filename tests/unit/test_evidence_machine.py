@@ -45,6 +45,27 @@ def test_a_machine_that_is_not_kvm_s_is_no_l4(opened: bytes | None) -> None:
     assert level(judged(on_hardware())) == "L3", "nor is one that was not to be"
 
 
+@pytest.mark.parametrize(
+    ("opened", "there", "held"),
+    [
+        (13, 0, {"required", "best_effort", None}),
+        (0, 0, {"best_effort", None}),
+        (2, 2, {None}),
+        (13, 2, {None}),
+        (1, 0, {None}),
+        (None, 0, {None}),
+        (13, None, {None}),
+    ],
+)
+def test_landlock_within_is_seen_by_a_file_that_no_rule_covers(
+    opened: int | None, there: int | None, held: set[str | None]
+) -> None:
+    items = readback()
+    put("inside/attempt/uncovered", opened)(items)
+    put("inside/control/uncovered", there)(items)
+    assert {wanted for wanted in ("required", "best_effort", None) if judged(items, landlock=wanted)[MAC]} == held
+
+
 #: What is done to the readback, and the parts that do not hold then.
 BROKEN: dict[str, tuple[Change, set[str]]] = {
     "no filter within": (line("inside/status", "Seccomp", "0"), {FILTER}),

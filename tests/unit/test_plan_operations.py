@@ -32,6 +32,7 @@ from immure.plan.operations import (
     Private,
     RootOp,
     Share,
+    Show,
     TemplateOp,
     UserMount,
 )
@@ -66,6 +67,7 @@ DESCRIBED = [
     (Freeze(path="/proc/sys", attributes=RDONLY), "freeze /proc/sys (ro)"),
     (UserMount(source="/s", path="/a", attributes=NOSUID | NODEV | RDONLY), "attach /s on /a (ro,nosuid,nodev)"),
     (UserMount(source="/s", path="/a", attributes=0), "attach /s on /a (rw)"),
+    (Show(source="/m/0", path="/a", attributes=RDONLY), "show /m/0 on /a (ro)"),
     (Hostname(name="box"), "hostname box"),
     (Loopback(), "ip link set lo up"),
 ]

@@ -153,18 +153,67 @@ class TestWithin:
     def test_a_tmpfs(self) -> None:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))
         assert [op["path"] for op in told["root"] if op["op"] == "mount"] == ["/tmp/own"]
-        with pytest.raises(SpecError, match="no place to stand"):
-            compiled(spec_of(files={"mounts": [{"tmpfs": "/new", "size_mib": 2}]}))
+
+    def test_landlock_is_for_a_kernel_that_nobody_has_asked(self) -> None:
+        plan = compiled(spec_of(files={"mounts": [{"tmpfs": "/work"}]}))
+        domain = guest(plan)["landlock"]
+        assert [one["abi"] for one in domain["abis"]] == list(range(3, 11))
+        assert domain["abis"][0] == {"abi": 3, "handled_fs": (1 << 15) - 1, "scoped": 0}
+        assert domain["abis"][-1] == {"abi": 10, "handled_fs": domain["handled_fs"], "scoped": domain["scoped"]}
+        rules = {rule["path"]: rule["access"] for rule in domain["rules"]}
+        assert set(rules) == {"/", "/bin", "/etc", "/proc", "/dev", "/tmp", "/dev/shm", "/work", "/.immure/sentinel"}
+        assert domain["sentinel"] not in rules
+        assert (domain["optional"], plan.expects["landlock"]) == (True, "best_effort")
+
+    def test_landlock_that_is_required_and_that_is_off(self) -> None:
+        plan = compiled(spec_of(protections={"landlock": "required"}))
+        assert not guest(plan)["landlock"].get("optional")
+        assert plan.expects["landlock"] == "required"
+        (clause,) = [one for one in plan.report if one.clause == "files.landlock"]
+        assert clause.got == "exact"
+        off = compiled(spec_of(level="L1", files={"landlock": "off"}))
+        assert (guest(off)["landlock"], off.expects["landlock"]) == (None, None)
+
+    def test_a_place_for_a_mount_is_made_in_its_root(self) -> None:
+        told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/work/deep"}]})))
+        assert [(op["op"], op["path"]) for op in told["image"]] == [("dir", "work"), ("dir", "work/deep")]
+
+    def test_mounts_are_a_second_disk(self) -> None:
+        mounts = [
+            {"source": source, "target": target} for source, target in (("/a", "/b"), ("/c", "/tmp/d"), ("/a", "/e"))
+        ]
+        files = (*machine().files, ("/cache/one.mounts", (5,)))
+        plan = compiled(spec_of(files={"mounts": mounts}), machine=machine(files=files))
+        told = guest(plan)
+        assert {op["path"]: op["source"] for op in told["root"] if op["op"] == "show"} == {
+            "/b": "/.immure/mounts/2",
+            "/tmp/d": "/.immure/mounts/1",
+            "/e": "/.immure/mounts/2",
+        }
+        assert {op["attributes"] for op in told["root"] if op["op"] == "show"} == {7}
+        assert "IMMURE_MOUNTS=/dev/vdb" in argument(plan, "-append")
+        assert [op.source for op in of_kind(plan.template, Bind) if op.path == "machine/mounts"] == [
+            "/cache/one.mounts"
+        ]
+        assert plan.root == compiled(spec_of()).root, "nothing of them is in the box around it"
+        assert "IMMURE_MOUNTS" not in argument(compiled(spec_of()), "-append")
+
+    def test_what_is_a_box_s_own_is_not_packed(self) -> None:
+        told = guest(compiled(spec_of(image="host", processes={"user": 7}), image=None))
+        files = {op["path"]: op["data"] for op in told["image"]}
+        assert set(files) == {
+            f"etc/{name}" for name in ("passwd", "group", "hosts", "nsswitch.conf", "host.conf", "resolv.conf")
+        }
+        assert b":7:7:" in files["etc/passwd"]
 
     @pytest.mark.parametrize(
         ("fields", "changes", "match"),
         [
-            ({"image": "host"}, {"image": None}, "image of its own"),
             ({"level": "L1", "network": {"mode": "host"}}, {}, "no network"),
             ({"level": "L1", "processes": {"namespaces": "none"}}, {}, "namespaces"),
             ({"limits": {"memory_mib": 63}}, {}, "64 at least"),
             ({}, {"learning": True}, "learned"),
-            ({"files": {"mounts": [{"source": "/a", "target": "/b"}]}}, {}, "can't be mounted"),
+            ({"files": {"mounts": [{"source": "/a", "target": "/b", "access": "rw"}]}}, {}, "can't write"),
         ],
         ids=str,
     )

@@ -9,6 +9,8 @@ const NO_CALL: i64 = 1_000_000;
 const ELSEWHERE: [u8; 4] = [192, 0, 2, 1];
 const HERE: [u8; 4] = [127, 0, 0, 1];
 const DISCARD: u16 = 9;
+/// In a machine, a file that everybody may read and no rule of Landlock's covers, which does not ask about O_PATH.
+const UNCOVERED: &[u8] = b"/.immure/uncovered";
 
 pub struct Paths {
     outside: Vec<u8>,
@@ -31,7 +33,7 @@ impl Paths {
 type Trial = fn(&Paths) -> Sys<()>;
 
 /// What a box refuses, each beside what differs in that alone and is allowed, where there is such a thing: the control.
-pub const TRIALS: [(&str, Trial); 16] = [
+pub const TRIALS: [(&str, Trial); 18] = [
     ("attempt/unknown_call", |_| call_nothing()),
     ("attempt/setuid_mode", |_| fd::chmod_at(libc::AT_FDCWD, "", libc::S_ISUID)),
     ("attempt/outside_file", |paths| open(&paths.outside, libc::O_RDONLY)),
@@ -40,6 +42,9 @@ pub const TRIALS: [(&str, Trial); 16] = [
     ("control/outside_by_root", |paths| open(&paths.inside_by_root, libc::O_RDONLY)),
     ("attempt/write_image", |paths| open(&paths.inside, libc::O_WRONLY)),
     ("control/write_image", |_| open(b"/dev/null", libc::O_WRONLY)),
+    // Where there is no such file, both say so.
+    ("attempt/uncovered", |_| open(UNCOVERED, libc::O_RDONLY)),
+    ("control/uncovered", |_| open(UNCOVERED, libc::O_PATH)),
     ("attempt/network", |_| connect(ELSEWHERE)),
     ("control/network", |_| connect(HERE)),
     ("attempt/raw_socket", |_| socket::ip(libc::SOCK_RAW, libc::IPPROTO_ICMP).map(drop)),

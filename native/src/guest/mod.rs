@@ -3,6 +3,7 @@
 
 mod ends;
 mod everything;
+mod furnish;
 mod ids;
 mod requests;
 pub mod serve;
@@ -126,6 +127,7 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
     if let Some(moment) = &plan.moment {
         crate::machine::set_moment(moment)?;
     }
+    furnish::add(&plan.image)?;
     root::complete(&plan.root)?;
     if let Some(own) = &plan.own_ids {
         ids::take(own)?;
@@ -136,7 +138,7 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
     command::drop_bounding_set(stage)?;
     command::prepare_for_commands(stage, plan.drop_groups)?;
     let sentinel = match &plan.landlock {
-        Some(rules) => Some(landlock::enter(rules, false)?),
+        Some(rules) => landlock::enter_as_known(rules)?,
         None => None,
     };
     crate::init::hide_from_box()?;

@@ -10,6 +10,8 @@ const RESOLVE_NO_SYMLINKS: u64 = 0x04;
 
 /// Where a guest's private space stands meanwhile: a folder of its image.
 const GUEST_STAND: &str = "/.immure/space";
+/// Where a machine's first process mounts the disk with the sources of the user's mounts, until they are shown.
+pub const GUEST_MOUNTS: &str = "/.immure/mounts";
 
 /// Carries the operations out and makes the result the root of this mount namespace. `trees` are the user's
 /// mounts, detached.
@@ -38,10 +40,14 @@ pub fn complete(operations: &[RootOp]) -> Outcome<()> {
     }
     let mut site = Site::at("/", GUEST_STAND, &[])?;
     operations.iter().try_for_each(|operation| site.carry_out(operation))?;
-    match operations.iter().any(|operation| matches!(operation, RootOp::Private { .. })) {
-        true => mount::detach(GUEST_STAND).at("tmpfs", GUEST_STAND),
-        false => Ok(()),
+    let any = |kind: fn(&RootOp) -> bool| operations.iter().any(kind);
+    if any(|operation| matches!(operation, RootOp::Private { .. })) {
+        mount::detach(GUEST_STAND).at("tmpfs", GUEST_STAND)?;
     }
+    if any(|operation| matches!(operation, RootOp::Show { .. })) {
+        mount::detach(GUEST_MOUNTS).at("mount", GUEST_MOUNTS)?;
+    }
+    Ok(())
 }
 
 /// What a guest's own kernel does, or whoever started it: the object of such an operation.
@@ -52,6 +58,7 @@ fn beyond_guest(operation: &RootOp) -> Option<&str> {
         | RootOp::Share { .. }
         | RootOp::Dir { .. }
         | RootOp::File { .. }
+        | RootOp::Show { .. }
         | RootOp::Hostname { .. } => None,
         RootOp::Hide { path, .. } | RootOp::Freeze { path, .. } | RootOp::UserMount { path, .. } => {
             Some(path)
@@ -133,6 +140,7 @@ impl<'a> Site<'a> {
                 mount::set_attributes_at(inside(path), *attributes).at("freeze", path)
             }
             RootOp::UserMount { path, attributes, .. } => self.user_mount(path, *attributes),
+            RootOp::Show { source, path, attributes } => self.show(source, path, *attributes),
             RootOp::Hostname { name } => namespace::set_hostname(name).at("hostname", name),
             RootOp::Loopback {} => namespace::loopback_up().at("loopback", "lo"),
         }
@@ -156,6 +164,14 @@ impl<'a> Site<'a> {
         mount::bind(&folder, target, false)
     }
 
+    fn show(&self, source: &str, path: &str, attributes: u64) -> Outcome<()> {
+        let source = self.object(source).at("mount", path)?;
+        let tree = mount::open_tree(source.as_raw_fd(), "", false).at("mount", path)?;
+        mount::set_attributes(tree.as_raw_fd(), attributes, None).at("mount", path)?;
+        let target = self.object(path).at("mount", path)?;
+        mount::attach(tree.as_raw_fd(), target.as_raw_fd()).at("mount", path)
+    }
+
     fn user_mount(&mut self, path: &str, attributes: u64) -> Outcome<()> {
         let tree = *self.trees.next().ok_or_else(|| Fault::new("mount", path, libc::EBADF))?;
         mount::set_attributes(tree, attributes, None).at("mount", path)?;
@@ -165,7 +181,7 @@ impl<'a> Site<'a> {
 }
 
 /// Makes a folder and those above it, for a mount point in the box's own space.
-fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
+pub fn make_dir(path: &str, mode: u32, root: &OwnedFd) -> Outcome<()> {
     for (end, _) in path.match_indices('/').skip(1).chain([(path.len(), "")]) {
         let step = &path[..end];
         if object(root.as_raw_fd(), step).is_ok() {

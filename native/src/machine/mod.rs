@@ -20,6 +20,8 @@ use std::time::{Duration, Instant};
 const CHANNEL: &str = "IMMURE_CHANNEL";
 const DISK: &str = "IMMURE_DISK";
 const FORMAT: &str = "IMMURE_FORMAT";
+/// Where there are any, the device with what the user's mounts are to show, of the same file system.
+const MOUNTS: &str = "IMMURE_MOUNTS";
 
 /// In the initramfs: where the box's root is put together.
 const ROOT: &str = "/root";
@@ -53,6 +55,9 @@ fn begin() -> Outcome<guest::Way> {
     let (address, disk, kind) = (&said(CHANNEL)?, &said(DISK)?, &said(FORMAT)?);
     mount::mount_new("devtmpfs", "/dev", 0, "").at("machine", "/dev")?;
     root::make(disk, kind, ROOT)?;
+    if let Ok(mounts) = said(MOUNTS) {
+        root::add_mounts(&mounts, kind, ROOT)?;
+    }
     let channel = channel::open(address)?;
     devices::make(&format!("{ROOT}/dev"))?;
     proc::make(ROOT)?;

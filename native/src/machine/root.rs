@@ -2,6 +2,7 @@
 
 use super::wait_for;
 use crate::fault::{At, Outcome};
+use crate::init;
 use crate::sys::{fd, mount};
 use std::os::fd::AsRawFd;
 
@@ -9,10 +10,12 @@ use std::os::fd::AsRawFd;
 const IMAGE: &str = "/image";
 const OWN: &str = "/own";
 /// What stands on an image whatever it has there: an image's own link would lead its mounts elsewhere.
-const POINTS: [&str; 7] = ["proc", "dev", "sys", "tmp", ".immure", ".immure/space", ".immure/empty"];
-/// What a command can open, as any box has it.
-const SENTINEL: &str = ".immure/sentinel";
-const SPACE: &str = "size=64k,mode=0755";
+const POINTS: [&str; 8] =
+    ["proc", "dev", "sys", "tmp", ".immure", ".immure/space", ".immure/empty", ".immure/mounts"];
+/// What a command can open, as any box has it, and what no rule of Landlock's covers.
+const SHOWN: [&str; 2] = [".immure/sentinel", ".immure/uncovered"];
+/// For generated files, and for where mounts stand.
+const SPACE: &str = "size=4m,mode=0755";
 const LAYERS: &str = "lowerdir=/image,upperdir=/own/above,workdir=/own/work";
 const IMAGE_FLAGS: u64 = libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID;
 
@@ -28,10 +31,18 @@ pub fn make(disk: &str, kind: &str, place: &str) -> Outcome<()> {
     for point in POINTS {
         fd::mkdir_at(own.as_raw_fd(), &format!("above/{point}"), 0o755).at("image", point)?;
     }
-    let sentinel = format!("above/{SENTINEL}");
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL;
-    fd::open_at(own.as_raw_fd(), sentinel, flags, 0o444).at("image", SENTINEL)?;
+    for file in SHOWN {
+        fd::open_at(own.as_raw_fd(), format!("above/{file}"), flags, 0o444).at("image", file)?;
+    }
     mount::mount_new("overlay", place, libc::MS_NODEV | libc::MS_NOSUID, LAYERS).at("image", place)
+}
+
+/// A second disk, with what the user's mounts are to show.
+pub fn add_mounts(disk: &str, kind: &str, place: &str) -> Outcome<()> {
+    wait_for(|| fd::open(disk, libc::O_PATH)).at("mounts", disk)?;
+    let target = format!("{place}{}", init::root::GUEST_MOUNTS);
+    mount::mount_device(disk, &target, kind, IMAGE_FLAGS).at("mounts", disk)
 }
 
 /// From now on nobody changes it. What is mounted in it stays as it is.

@@ -52,15 +52,15 @@ fn clone_tree(dir: RawFd, path: &str, recursive: bool, flags: u32) -> Sys<OwnedF
 
 /// Sets attributes of a detached tree; with ATTR_IDMAP `userns` gives the map.
 pub fn set_attributes(tree: RawFd, set: u64, userns: Option<RawFd>) -> Sys<()> {
-    set_attributes_of(tree, c"", libc::AT_EMPTY_PATH as u32 | AT_RECURSIVE, set, userns)
+    let userns_fd = userns.unwrap_or(0) as u64;
+    let attributes = MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd };
+    change_attributes(tree, c"", libc::AT_EMPTY_PATH as u32 | AT_RECURSIVE, &attributes)
 }
 
-fn set_attributes_of(dir: RawFd, path: &CStr, flags: u32, set: u64, userns: Option<RawFd>) -> Sys<()> {
-    let attributes =
-        MountAttr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: userns.unwrap_or(0) as u64 };
+fn change_attributes(dir: RawFd, path: &CStr, flags: u32, attributes: &MountAttr) -> Sys<()> {
     let size = std::mem::size_of::<MountAttr>();
     // SAFETY: both pointers outlive the call.
-    check(unsafe { libc::syscall(libc::SYS_mount_setattr, dir, path.as_ptr(), flags, &attributes, size) })
+    check(unsafe { libc::syscall(libc::SYS_mount_setattr, dir, path.as_ptr(), flags, attributes, size) })
         .map(drop)
 }
 
@@ -121,14 +121,22 @@ pub fn detach(path: &str) -> Sys<()> {
 
 /// Sets attributes of an attached mount and of those below it.
 pub fn set_attributes_at(path: &str, set: u64) -> Sys<()> {
-    let path = cstr(path)?;
-    set_attributes_of(libc::AT_FDCWD, &path, AT_RECURSIVE, set, None)
+    set_attributes_of(path, AT_RECURSIVE, set, 0)
 }
 
 /// The same, of this mount alone.
 pub fn set_attributes_at_alone(path: &str, set: u64) -> Sys<()> {
-    let path = cstr(path)?;
-    set_attributes_of(libc::AT_FDCWD, &path, 0, set, None)
+    set_attributes_of(path, 0, set, 0)
+}
+
+/// Takes attributes of an attached mount away, of this mount alone.
+pub fn clear_attributes_at_alone(path: &str, clear: u64) -> Sys<()> {
+    set_attributes_of(path, 0, 0, clear)
+}
+
+fn set_attributes_of(path: &str, flags: u32, set: u64, clear: u64) -> Sys<()> {
+    let attributes = MountAttr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    change_attributes(libc::AT_FDCWD, &cstr(path)?, flags, &attributes)
 }
 
 /// A new, detached mount of a file system. An option is `key=value` or `flag`.

@@ -89,6 +89,15 @@ pub fn landlock_ruleset(fs: u64, net: u64, scoped: u64) -> Sys<OwnedFd> {
     .map(|fd| unsafe { OwnedFd::from_raw_fd(fd as RawFd) })
 }
 
+/// The kernel's ABI, or 0 where it has no Landlock, or none that is switched on.
+pub fn landlock_abi() -> u32 {
+    const VERSION: u32 = 1;
+    let none = std::ptr::null::<RulesetAttr>();
+    // SAFETY: no memory is passed.
+    let abi = check(unsafe { libc::syscall(libc::SYS_landlock_create_ruleset, none, 0, VERSION) });
+    abi.map_or(0, |abi| abi as u32)
+}
+
 pub fn landlock_allow_beneath(ruleset: RawFd, parent: RawFd, access: u64) -> Sys<()> {
     let rule = PathBeneath { allowed_access: access, parent_fd: parent };
     // SAFETY: `rule` outlives the call.

@@ -172,6 +172,18 @@ class Pump:
             for work in waiting:
                 self.soon(work)
 
+    def move(self, receives: int, sends: int) -> None:
+        """Goes on with other descriptors, which it owns then. Nothing may be under way: the guest is parked."""
+        assert self.host.is_parked
+        assert not self._unsent
+        for fd in {self._receives, self._sends}:
+            self.unwatch(fd)
+            os.close(fd)
+        self._receives, self._sends = receives, sends
+        for fd, mask, ready in ((receives, IN, self._receive), (sends, 0, self._may_send)):
+            os.set_blocking(fd, False)
+            self.watch(fd, mask, ready)
+
     def end(self, why: BoxError) -> None:
         """Closes the channel, and tells why. May be called again."""
         if self.is_over:

@@ -95,6 +95,12 @@ def _cp(options: Namespace, argv: list[str], command: list[str]) -> int:
     return copy(options)
 
 
+def _serve(options: Namespace, argv: list[str], command: list[str]) -> int:
+    from immure.daemon.serve import serve
+
+    return serve(socket=options.socket, listen=options.listen, token_file=options.token_file)
+
+
 _KEPT = ("ps", "logs", "kill", "pause", "resume", "stats")
 _VERBS = {
     "run": _run,
@@ -103,5 +109,6 @@ _VERBS = {
     "cp": _cp,
     "doctor": _doctor,
     "policy": _policy,
+    "serve": _serve,
     **dict.fromkeys(_KEPT, _kept),
 }

@@ -42,7 +42,19 @@ def make_parser() -> Parser:
     doctor.add_argument("--level", choices=["L1", "L2", "L3", "L4"], help="exit 0 only where this level is reachable")
     doctor.add_argument("--json", action="store_true", help="print JSON")
     _add_policy(commands)
+    _add_serve(commands)
     return parser
+
+
+def _add_serve(commands: Any) -> None:
+    serve = commands.add_parser("serve", help="virtual machines over HTTP, by Firecracker; as root")
+    serve.add_argument(
+        "--socket", metavar="PATH", help="the Unix socket to listen at (immure/serve.sock in $XDG_RUNTIME_DIR or /run)"
+    )
+    serve.add_argument(
+        "--listen", metavar="HOST:PORT", help="listen there too; a loopback address, with --token-file; HOST: 127.0.0.1"
+    )
+    serve.add_argument("--token-file", metavar="PATH", help="what holds the bearer token that TCP needs")
 
 
 def _add_policy(commands: Any) -> None:

@@ -9,9 +9,10 @@ from typing import Any
 
 import msgspec
 
-from immure.cli.execute import REFUSED, Outcome, complain, execute_into
+from immure.cli.execute import REFUSED, Outcome, complain, execute_into, printable, say
 from immure.cli.fast import Dependencies, remember
 from immure.cli.show import open_target, write_dry_run, write_result
+from immure.engine import notices
 from immure.engine.prepare import plan_of, prepare
 from immure.engine.presets import preset_mounts
 from immure.errors import ImmureError, SpecError
@@ -26,6 +27,7 @@ from immure.spec.models import Document, SandboxSpec
 def run_command(options: Namespace, typed: list[str], command: list[str]) -> int:
     """Carries it out. `typed` are the options as they were typed, under which the launch is remembered."""
     dependencies = Dependencies()
+    notices.listener = lambda text: say(f"immure: {printable(text)}\n")
     target: int | None = None
     name = options.name or "immure"
     try:

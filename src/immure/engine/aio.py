@@ -14,6 +14,7 @@ from immure.engine.command import Argument, prepare_call
 from immure.engine.deadlines import watch_over
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.log import Record
+from immure.engine.migration import migrate_box
 from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
 from immure.engine.result import Result
@@ -30,6 +31,7 @@ from immure.runtimes.gvisor.trace.aio import AsyncTrace
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Spawner, hang_up
+from immure.runtimes.qemu.box import Migration
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
@@ -226,6 +228,12 @@ class AsyncSandbox(BoxFace):
             # It can't be stopped half-way; nobody is left to want it.
             taken.add_done_callback(_forget)
             raise
+
+    async def migrate(self) -> Migration:
+        """As `Sandbox.migrate`."""
+        self._check_usable()
+        moved, self._measured = await asyncio.shield(asyncio.to_thread(migrate_box, self._box))
+        return moved
 
     async def fork(self, count: int = 1) -> list[AsyncSandbox]:
         """As `Sandbox.fork`."""

@@ -28,9 +28,8 @@ from immure.plan.firecracker import configured
 from immure.plan.launch import Launch
 from immure.plan.launching import make_launch
 from immure.plan.model import Inputs
-from immure.plan.qemu import memory_mib, processors
 from immure.runtimes.firecracker.booted import MEMORY_FILE, STATE_FILE, boot_for_others
-from immure.spec.models import Limits, SandboxSpec
+from immure.spec.models import SandboxSpec
 
 _FORM = 1
 #: The oldest go first: each has what its kernel has written of its memory.
@@ -54,7 +53,7 @@ def make_booted(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: Ma
     place = _place(spec, facts, machine)
     with _alone(place.with_name(f".{place.name}.lock")):
         if not _is_whole(place):
-            _make(place, _like(spec), facts, msgspec.structs.replace(inputs, machine=machine))
+            _make(place, spec, facts, msgspec.structs.replace(inputs, machine=machine))
             _sweep(place.parent, keep=place)
     return _files_of(place)
 
@@ -80,16 +79,6 @@ def _place(spec: SandboxSpec, facts: HostFacts, machine: MachineFacts) -> Path:
     files = [path for path, _ in machine.files]
     parts = (_FORM, host, machine.vmm, machine.kernel, files, configured(spec, machine))
     return _folder() / sha256(msgspec.msgpack.encode(parts)).hexdigest()[:32]
-
-
-def _like(spec: SandboxSpec) -> SandboxSpec:
-    """What of a spec its machine is made of."""
-    return SandboxSpec(
-        runtime=spec.runtime,
-        image=spec.image,
-        limits=Limits(memory_mib=memory_mib(spec), cpus=processors(spec)),
-        protections={"cpus": "best_effort", "memory": "best_effort"},
-    )
 
 
 def _processor() -> list[str]:

@@ -30,7 +30,7 @@ _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
     *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "machine", "answers", "launching")),
     *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config")),
-    *(f"/plan/{name}.py" for name in ("filters", "image", "root")),
+    *(f"/plan/{name}.py" for name in ("filters", "image", "root", "machine_landlock")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )
@@ -143,7 +143,11 @@ def folder() -> str | None:
             found = os.lstat(path)
         except FileNotFoundError:
             os.makedirs(base, exist_ok=True)  # noqa: PTH103
-            os.mkdir(path, 0o700)  # noqa: PTH102
+            try:
+                os.mkdir(path, 0o700)  # noqa: PTH102
+            except FileExistsError:
+                # Another one has made it meanwhile.
+                pass
             found = os.lstat(path)
     except OSError:
         return None

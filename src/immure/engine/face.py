@@ -15,7 +15,7 @@ from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
 from immure.engine.session import Measured
-from immure.engine.snapshot import Snapshot
+from immure.engine.snapshot import Origin
 from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
@@ -62,7 +62,7 @@ class BoxFace:
         self._oom_kills = 0
         self._starting = self._killed = False
         #: What it goes on from.
-        self._restored: Snapshot | None = None
+        self._restored: Origin | None = None
         self.log = Log(int(log_mib * (1 << 20)))
         self.paused = False
 

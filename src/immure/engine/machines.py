@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 
 import msgspec
 
 from immure.engine.kvm import kvm_facts
-from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder
+from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host, packed_mounts
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import HostFacts, HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.host.identity import identity_of
 from immure.host.machines import find_firecracker, find_kernel, find_qemu
 from immure.plan.compile import runtime_of
@@ -26,27 +27,22 @@ def missing_for_machines() -> tuple[Missing, ...]:
     return tuple(found)
 
 
-def look_at_machine(spec: SandboxSpec, facts: HostFacts, image: ImageFolder | None) -> MachineFacts | Missing:
-    """Programs and files of a box in a machine. Its image is packed where it has not been.
+def look_at_machine(
+    spec: SandboxSpec, facts: HostFacts, image: ImageFolder | None, sources: Sequence[SourceFacts]
+) -> MachineFacts | Missing:
+    """Programs and files of a box in a machine, whose image and mounts are packed where they have not been.
 
-    Raises SpecError for an image that can't be read, RuntimeUnavailable without a packer and SetupFailed.
+    An image of None is `image: host`, and mounts belong to the user of commands. Raises SpecError for what can't be
+    read, RuntimeUnavailable without a packer and SetupFailed.
     """
     vmm, kernel = find_firecracker() if runtime_of(spec) == "firecracker" else find_qemu(), find_kernel()
     if not isinstance(vmm, ProgramFacts):
         return vmm
     if not isinstance(kernel, ProgramFacts):
         return kernel
-    files: list[str] = [str(first_root())]
-    if image is not None:
-        try:
-            files.append(str(packed_folder(image.path)))
-        except OSError as error:
-            raise SpecError(
-                f"the image {image.path} can't be packed for a machine",
-                path="$.spec.image",
-                need="a folder that this user can read whole",
-                have=f"{error.filename}: {os.strerror(error.errno or 0)}",
-            ) from error
+    files = [str(first_root()), _image(image, facts.image)]
+    if sources:
+        files.append(_mounts(sources, spec.processes.user))
     made = [(path, identity_of(path) or ()) for path in files]
     machine = MachineFacts(vmm=vmm, kernel=kernel, files=tuple(made), kvm=kvm_facts())
     if not _goes_on(spec, machine):
@@ -73,3 +69,27 @@ def make_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
 def _goes_on(spec: SandboxSpec, machine: MachineFacts) -> bool:
     """Firecracker's boxes do, by its snapshots."""
     return runtime_of(spec) == "firecracker" and machine.kvm.kind != "absent"
+
+
+def _image(image: ImageFolder | None, host: HostImage) -> str:
+    try:
+        return str(packed_folder(image.path) if image is not None else packed_host(host))
+    except OSError as error:
+        name = image.path if image is not None else "host"
+        raise _unreadable(f"the image {name}", "$.spec.image", error) from error
+
+
+def _mounts(sources: Sequence[SourceFacts], user: int) -> str:
+    try:
+        return str(packed_mounts(sources, user))
+    except OSError as error:
+        raise _unreadable("a mount", "$.spec.files.mounts", error) from error
+
+
+def _unreadable(what: str, where: str, error: OSError) -> SpecError:
+    return SpecError(
+        f"{what} can't be packed for a machine",
+        path=where,
+        need="a folder that this user can read whole",
+        have=f"{error.filename}: {os.strerror(error.errno) if error.errno else error.strerror}",
+    )

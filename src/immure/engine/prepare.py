@@ -12,7 +12,7 @@ from immure.engine.filters import kept_filters, preset_filters
 from immure.engine.kvm import kvm_facts
 from immure.engine.sources import look_at_image, look_at_sources
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts
+from immure.host.facts import HostFacts, ImageFolder, KvmFacts, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.host.native import native_path
 from immure.host.probe import probe
 from immure.host.runsc import find_runsc
@@ -72,7 +72,7 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
     """
     sources, profile = look_at_sources(spec, base), _profile_text(spec, base)
     image, runsc, kvm = look_at_image(spec, base), _runsc(spec), _kvm(spec)
-    machine = _machine(spec, image, kvm)
+    machine = _machine(spec, image, sources, kvm)
     # As marshal writes it, since a variable's value may be no text.
     read = msgspec.to_builtins((spec, sources, image, runsc, kvm, machine), enc_hook=str)
     key = cache.key_of(_host_key(), read, profile, hostname, learning)
@@ -119,13 +119,13 @@ def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:
     """Looks at the mounts' sources and the image, and reads the seccomp profile."""
-    image = look_at_image(spec, base)
+    image, sources = look_at_image(spec, base), look_at_sources(spec, base)
     return Inputs(
-        sources=look_at_sources(spec, base),
+        sources=sources,
         profile=profile_of(spec, base=base),
         hostname=hostname,
         image=image,
-        machine=_machine(spec, image, _kvm(spec)),
+        machine=_machine(spec, image, sources, _kvm(spec)),
         around=_around(spec, host_facts()),
         runsc=_runsc(spec),
         kvm=_kvm(spec),
@@ -138,13 +138,18 @@ def _runsc(spec: SandboxSpec) -> ProgramFacts | Missing | None:
     return find_runsc() if runtime_of(spec) == "gvisor" else None
 
 
-def _machine(spec: SandboxSpec, image: ImageFolder | None, kvm: KvmFacts | None) -> MachineFacts | Missing | None:
+def _machine(
+    spec: SandboxSpec, image: ImageFolder | None, sources: tuple[SourceFacts, ...], kvm: KvmFacts | None
+) -> MachineFacts | Missing | None:
     """What a machine is made with, made ready where it is needed and can be of use."""
     if runtime_of(spec) not in MACHINES or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
         return None
     from immure.engine.machines import look_at_machine
 
-    return look_at_machine(spec, host_facts(), image)
+    if any(mount.access != "ro" for mount in spec.files.mounts if mount.source is not None):
+        # Refused by the compiler, and not packed in vain.
+        sources = ()
+    return look_at_machine(spec, host_facts(), image, sources)
 
 
 def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:

@@ -11,10 +11,11 @@ from typing import Any, Self
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
 from immure.engine.files import Files
+from immure.engine.migration import migrate_box
 from immure.engine.process import Process
 from immure.engine.result import Result
 from immure.engine.session import Measured, measure
-from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
+from immure.engine.snapshot import Origin, Snapshot, begin_fork, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.engine.tracing import open_trace, wanted
@@ -24,6 +25,7 @@ from immure.runtimes.base import Box
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.spawner import Spawner
+from immure.runtimes.qemu.box import Migration
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
@@ -56,8 +58,12 @@ class Sandbox(BoxFace):
         What ran there runs here: `processes` has it. Raises RuntimeUnavailable where the snapshot is of another
         version, machine, runsc or image, and as `Sandbox` does.
         """
+        return cls._going_on(snapshot, log_mib)
+
+    @classmethod
+    def _going_on(cls, origin: Origin, log_mib: float) -> Self:
         box = cls.__new__(cls)
-        box._begin(snapshot.launch(), snapshot.name, log_mib, restored=snapshot)
+        box._begin(origin.launch(), origin.name, log_mib, restored=origin)
         return box
 
     def _begin(
@@ -66,7 +72,7 @@ class Sandbox(BoxFace):
         name: str,
         log_mib: float,
         sources: list[int] | None = None,
-        restored: Snapshot | None = None,
+        restored: Origin | None = None,
     ) -> None:
         """Makes the box. `sources` are descriptors of the mounts' sources, where not their paths are to be opened."""
         super().__init__(launch, name, log_mib=log_mib)
@@ -194,9 +200,9 @@ class Sandbox(BoxFace):
     def snapshot(self) -> Snapshot:
         """The box as it stands, with all that runs in it, which goes on. A paused one is copied as it is paused.
 
-        Only a box with a kernel of its own (gVisor, a virtual machine) can be copied. What is under way to a command's input is not in it.
-        Copies have the same secrets, and what a program drew at random before is the same in each of them. Raises
-        RuntimeUnavailable, BoxLost, and SetupFailed where it can't be written.
+        Only a box with a kernel of its own (gVisor, a virtual machine) can be copied. What is under way to a command's
+        input is not in it. Copies have the same secrets, and what a program drew at random before is the same in each
+        of them. Raises RuntimeUnavailable, BoxLost, and SetupFailed where it can't be written.
         """
         self._check_usable()
         return take_snapshot(self._box, self._base_launch(), self.name)
@@ -205,15 +211,26 @@ class Sandbox(BoxFace):
         """So many boxes that go on from here, beside this one. Raises as `snapshot` and `restore`."""
         check_forks(count)
         made: list[Sandbox] = []
-        with self.snapshot() as snapshot:
+        self._check_usable()
+        with begin_fork(self._box, self._base_launch(), self.name) as origin:
             try:
                 for _ in range(count):
-                    made.append(Sandbox.restore(snapshot))
+                    made.append(Sandbox._going_on(origin, 1))
             except BaseException:
                 for box in made:
                     box.close()
                 raise
         return made
+
+    def migrate(self) -> Migration:
+        """Moves a virtual machine to another process of this host, with all that runs in it and is under way. It is
+        measured anew there. Gives for how long it stood still.
+
+        Raises RuntimeUnavailable for any other box, SetupFailed where it stays where it was, LevelNotReached, BoxLost.
+        """
+        self._check_usable()
+        moved, self._measured = migrate_box(self._box)
+        return moved
 
     def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again."""

@@ -11,7 +11,7 @@ import time
 import weakref
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 from msgspec import Struct
@@ -52,7 +52,41 @@ class _Manifest(Struct, frozen=True, forbid_unknown_fields=True):
     checksum: str | None = None
 
 
-class Snapshot:
+class Origin:
+    """What boxes go on from, for as long as it is not closed."""
+
+    def __init__(self, name: str, launch: Launch, standing: Adopts) -> None:
+        self._launch, self._name = launch, name
+        #: What was under way.
+        self.standing = standing
+
+    @property
+    def name(self) -> str:
+        """That of the box, which is the host name in it."""
+        return self._name
+
+    @property
+    def base(self) -> Launch:
+        """What the box was made by that was copied, or the first of those that it came from."""
+        return self._launch
+
+    def launch(self) -> Launch:
+        """What a box that goes on from here is made by. Raises BoxLost and RuntimeUnavailable."""
+        return self._launch
+
+    def close(self) -> None:
+        """Lets go of it. Boxes that were made of it go on."""
+        if self.standing.machine is not None:
+            self.standing.machine.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class Snapshot(Origin):
     """A box as it stood, in a folder of this host. `Sandbox.restore` makes boxes of it, as many as there are to be.
 
     A context manager. One that was not saved is removed when it is closed, or forgotten. What stands in a box's memory
@@ -65,10 +99,10 @@ class Snapshot:
     def __init__(
         self, folder: Path, manifest: _Manifest, *, temporary: bool, machine: MachineCopy | None = None
     ) -> None:
+        super().__init__(manifest.name, _launch_of(manifest), Adopts(manifest.last_stream, manifest.commands, machine))
         self.path = folder
         self._manifest = manifest
         self._machine = machine
-        self._launch = _launch_of(manifest)
         self._remove = weakref.finalize(self, _remove, folder, _hold(folder), os.getpid()) if temporary else None
 
     @classmethod
@@ -88,11 +122,6 @@ class Snapshot:
                 f"{folder} is no snapshot", path="path", need="a folder that `save` has written", have=str(error)
             ) from error
         return cls(folder, manifest, temporary=False, machine=machine)
-
-    @property
-    def name(self) -> str:
-        """That of the box, which is the host name in it."""
-        return self._manifest.name
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keeps it in a folder that must not be there. Raises SpecError, and SetupFailed where there is no room."""
@@ -140,18 +169,12 @@ class Snapshot:
         """Removes it, unless it was saved. Boxes that were made of it go on."""
         if self._remove is not None:
             self._remove()
-            if self._machine is not None:
-                self._machine.close()
+            super().close()
 
     def _check_open(self) -> None:
         there = self._machine.state >= 0 if self._machine is not None else (self.path / IMAGE).is_dir()
         if not there:
             raise BoxLost("the snapshot is gone", need="one that is not closed", hint="make another one")
-
-    @property
-    def base(self) -> Launch:
-        """What the box was made by that was copied, or the first of those that it came from."""
-        return self._launch
 
     def launch(self) -> Launch:
         """What a box that goes on from here is made by. Raises BoxLost and RuntimeUnavailable."""
@@ -162,17 +185,6 @@ class Snapshot:
         launch = copied_launch(self._launch) if self._machine else restoring_launch(self._launch, image)
         _check(is_current(launch), "the programs, mounts and image that it was made with", "others, or none")
         return launch
-
-    @property
-    def standing(self) -> Adopts:
-        """What was under way."""
-        return Adopts(self._manifest.last_stream, self._manifest.commands, self._machine)
-
-    def __enter__(self) -> Snapshot:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
 
     def __repr__(self) -> str:
         return f"<Snapshot of {self.name} in {self.path}>"
@@ -190,33 +202,24 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        last_stream, commands, machine = _checkpoint(box, folder)
+        found = _checkpoint(box, folder)
         manifest = _Manifest(
             form=FORM,
             name=name,
             launch=msgspec.msgpack.encode(launch.to_tuple()),
             machine=_kind_of_host(launch),
-            last_stream=last_stream,
-            commands=commands,
+            last_stream=found.last_stream,
+            commands=found.commands,
         )
         (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
-        return Snapshot(folder, manifest, temporary=True, machine=machine)
+        return Snapshot(folder, manifest, temporary=True, machine=found.machine)
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
 
 
 def _checkpoint(box: GVisorBox | QemuBox | FirecrackerBox, folder: Path) -> Adopts:
-    try:
-        return box.checkpoint(folder) if isinstance(box, GVisorBox) else box.checkpoint()
-    except OSError as error:
-        raise SetupFailed(
-            "the box can't be copied",
-            step="snapshot",
-            errno=error.errno or 0,
-            have=os.strerror(error.errno or 0),
-            hint="a copy takes as much memory as the machine has used",
-        ) from error
+    return box.checkpoint(folder) if isinstance(box, GVisorBox) else box.checkpoint()
 
 
 def _launch_of(manifest: _Manifest) -> Launch:
@@ -273,6 +276,13 @@ def _sweep(above: Path) -> None:
             pass
         finally:
             os.close(held)
+
+
+def begin_fork(box: Box, launch: Launch, name: str) -> Origin:
+    """What forks go on from. A machine's copy may be under way yet: who is to go on from it can begin meanwhile."""
+    if isinstance(box, QemuBox):
+        return Origin(name, launch, box.begin_checkpoint())
+    return take_snapshot(box, launch, name)
 
 
 def check_forks(count: int) -> None:

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from immure.errors import SpecError
 from immure.host.facts import ImageFolder, SourceFacts
+from immure.host.identity import identity_of
 from immure.host.image import is_host_root, read_image
+from immure.host.layout import INDEX, is_layout, split_tag
 from immure.host.listing import MOST
 from immure.plan.root import mount_path
 from immure.spec.models import SandboxSpec
@@ -27,11 +29,22 @@ def look_at_sources(spec: SandboxSpec, base: Path) -> tuple[SourceFacts, ...]:
 
 
 def look_at_image(spec: SandboxSpec, base: Path) -> ImageFolder | None:
-    """What the folder of the image holds now; None for `image: host`. Raises SpecError for one that can't be used."""
+    """What the folder of the image holds now; None for `image: host`. An OCI layout is unpacked where it has not been.
+
+    Raises SpecError for one that can't be used.
+    """
     if spec.image == "host":
         return None
-    path = _absolute(spec.image, base)
+    path, tag = split_tag(_absolute(spec.image, base))
     try:
+        origin = None
+        if is_layout(path):
+            from immure.engine.oci_images import unpacked_layout
+
+            # Before it is read: one that changes meanwhile is looked at anew.
+            index = f"{path}/{INDEX}"
+            origin = (index, identity_of(index) or ())
+            path = str(unpacked_layout(path, tag, os.uname().machine))
         if is_host_root(path):
             raise SpecError(
                 f"{path} is the root of this host",
@@ -40,7 +53,7 @@ def look_at_image(spec: SandboxSpec, base: Path) -> ImageFolder | None:
                 have=repr(spec.image),
                 hint="`image: host` shows what programs need of the host",
             )
-        image = read_image(path, [mount_path(mount) for mount in spec.files.mounts])
+        image = read_image(path, [mount_path(mount) for mount in spec.files.mounts], origin)
     except (OSError, ValueError) as error:
         raise _unusable(
             f"the image {path}", _IMAGE, "a folder with a root file system", error, "unpack the image there"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from immure.evidence.readback import Finding, judge, status_lines
 from immure.evidence.within import (
+    attempt,
     find_capabilities_within,
     find_files,
     find_filters,
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 _HERE = "the machine"
+_EACCES = 13
 #: The end of a tunnel to nowhere that a Linux with IPv6 makes.
 _ENDS = frozenset({"sit0"})
 
@@ -41,7 +43,7 @@ def judge_machine(
         find_filters(items, inside, expected, _HERE),
         find_no_new_privs(inside, outer, _HERE),
         find_capabilities_within(inside, outer, expected, expected["around"]["keep_capabilities"], _HERE),
-        find_files(items, _HERE),
+        _find_landlock(find_files(items, _HERE), items, expected["landlock"]),
     )
     both = {one.part: _both(one, around[one.part]) for one in within}
     rest = (with_attempts(one, items, expected, _HERE, _ENDS) for one in around.values() if one.part not in both)
@@ -55,6 +57,21 @@ def _both(within: Finding, around: Finding) -> Finding:
         return within
     why = f"around QEMU: {around.why} ({around.observed})" if not around.held else within.why
     return Finding(within.part, around.held, within.observed, why)
+
+
+def _find_landlock(found: Finding, items: dict[str, bytes], wanted: str | None) -> Finding:
+    """A file that everybody may read and no rule covers: a process that has passed the last stage can't open it.
+
+    `wanted` is `required` or `best_effort`, with which a kernel may have none.
+    """
+    if wanted is None:
+        return found
+    seen, control = attempt(items, "attempt/uncovered"), attempt(items, "control/uncovered")
+    domain = seen == _EACCES and control == 0
+    observed = f"{found.observed}, outside of Landlock's rules {seen} (there {control})"
+    none = wanted != "required" and seen == control == 0
+    why = found.why if domain or none else "Landlock does not hold in the machine"
+    return Finding(found.part, found.held and (domain or none), observed, why)
 
 
 def _hardware(items: dict[str, bytes]) -> Finding:

@@ -1,11 +1,14 @@
-"""What a folder holds, as a hash of what its files are, without reading them."""
+"""What folders hold, as a hash of what their files are, without reading them."""
 
 from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+import subprocess
+from collections.abc import Iterator, Sequence
 from hashlib import sha256
+
+from immure.host.native import native_program
 
 
 def content_sha256(folder: str) -> str:
@@ -21,6 +24,24 @@ def content_sha256(folder: str) -> str:
         what = (path, mode, seen.st_uid, seen.st_gid, size, seen.st_ctime_ns, seen.st_rdev, leads_to)
         digest.update(repr(what).encode(errors="surrogateescape") + b"\n")
     return digest.hexdigest()
+
+
+def quick_content(folders: Sequence[str]) -> str:
+    """The same in a tenth of the time, for folders that nobody makes in order to deceive: this host's own.
+
+    A folder below that this user can't read counts by itself alone. Raises OSError.
+    """
+    done = subprocess.run(
+        [native_program(), "content", *folders],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        errors="replace",
+        check=False,
+    )
+    if done.returncode:
+        raise OSError(0, done.stderr.strip(), " ".join(folders))
+    return done.stdout.strip()
 
 
 def _walk(folder: str) -> Iterator[tuple[str, os.stat_result, str]]:

@@ -89,7 +89,8 @@ class MachineFacts(Struct, frozen=True):
     #: The program that is to run it, by which its runtime is named.
     vmm: ProgramFacts
     kernel: ProgramFacts
-    #: The root of the first process, and the box's image where there is one: paths, and what they are.
+    #: The root of the first process, the box's image, and where there are any the sources of its mounts: paths, and
+    #: what they are.
     files: tuple[tuple[str, tuple[int, ...]], ...]
     kvm: KvmFacts
     #: The memory and the state of one that has booted, where boxes go on from that: paths, and what they are.
@@ -169,3 +170,5 @@ class ImageFolder(Struct, frozen=True):
     places: dict[str, Place]
     #: Which folder it was, and which objects: another one of that name has another.
     listing: Any
+    #: The file that it was made from, with its identity as `identity_of` has it: another content makes another image.
+    origin: tuple[str, tuple[int, ...]] | None = None

@@ -11,7 +11,7 @@ from immure.host.links import first_name, through_links
 from immure.host.listing import kind_of_mode, list_image
 
 
-def read_image(path: str, targets: Iterable[str]) -> ImageFolder:
+def read_image(path: str, targets: Iterable[str], origin: tuple[str, tuple[int, ...]] | None = None) -> ImageFolder:
     """What the folder holds now. `targets` are the mounts' places in the box.
 
     Links of what it holds are never followed here, except as the box will: an image is untrusted. Raises OSError.
@@ -28,7 +28,7 @@ def read_image(path: str, targets: Iterable[str]) -> ImageFolder:
         places = {target: _look(top, target) for target in sorted(found) if first_name(target) in shown}
     finally:
         os.close(top)
-    return ImageFolder(path=path, entries=entries, places=places, listing=listing)
+    return ImageFolder(path=path, entries=entries, places=places, listing=listing, origin=origin)
 
 
 def is_host_root(path: str) -> bool:

@@ -35,8 +35,8 @@ _KERNEL_EMULATED = (
     "nosmep",
     "mitigations=off",
     "clearcpuid=cx16,popcnt,smap,smep,rdrand,rdseed,fsgsbase,invpcid,rdtscp,rdpid,umip,erms,fsrm",
-    # A variable of our init's: such a kernel keeps no more of vector registers than their lower halves (it has no XSAVE),
-    # and the processor shows programs all of them.
+    # A variable of our init's: such a kernel, without XSAVE, keeps only the lower halves of vector registers, and the
+    # processor shows programs all of them.
     "GLIBC_TUNABLES=glibc.cpu.hwcaps=-AVX512F,-AVX512VL,-AVX2,-AVX_Fast_Unaligned_Load,-AVX",
 )
 
@@ -49,6 +49,8 @@ class Machine(Struct, frozen=True):
     image: str
     vsock: str
     memory_mib: int
+    #: A second disk, with the sources of the user's mounts; empty where there are none.
+    mounts: str = ""
     cpus: int = 1
     #: KVM interprets the guest's kernel.
     emulated: bool = False
@@ -57,7 +59,8 @@ class Machine(Struct, frozen=True):
 def kernel_words(machine: Machine) -> str:
     """The kernel's command line. What it does not know of it goes to our init, as variables."""
     ours = (f"IMMURE_CHANNEL=vsock:{PORT}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
-    return " ".join((*_KERNEL, *(_KERNEL_EMULATED if machine.emulated else ()), *ours))
+    mounts = ("IMMURE_MOUNTS=/dev/vdb",) if machine.mounts else ()
+    return " ".join((*_KERNEL, *(_KERNEL_EMULATED if machine.emulated else ()), *ours, *mounts))
 
 
 def configuration(machine: Machine) -> bytes:
@@ -67,13 +70,18 @@ def configuration(machine: Machine) -> bytes:
         "initrd_path": machine.initramfs,
         "boot_args": kernel_words(machine),
     }
-    image = {"drive_id": "image", "path_on_host": machine.image, "is_root_device": False, "is_read_only": True}
+    disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
     return msgspec.json.encode(
         {
             "boot-source": boot,
-            "drives": [image],
+            "drives": [_disk(name, path) for name, path in disks.items()],
             "machine-config": {"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mib},
             "vsock": {"guest_cid": _GUEST_CID, "uds_path": machine.vsock},
             "entropy": {},
         }
     )
+
+
+def _disk(name: str, path: str) -> dict[str, object]:
+    """One that can't be written."""
+    return {"drive_id": name, "path_on_host": path, "is_root_device": False, "is_read_only": True}

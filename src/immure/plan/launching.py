@@ -34,6 +34,8 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     if isinstance(inputs.machine, MachineFacts):
         named = (inputs.machine.vmm, inputs.machine.kernel)
         launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files, *inputs.machine.booted)
+    if inputs.image is not None and inputs.image.origin is not None:
+        launch.programs += (inputs.image.origin,)
     launch.expected = plan.expects or {
         # In the order of installation, in which the kernel gives them back.
         "filters": plan.command.filters,

@@ -13,9 +13,8 @@ from msgspec import Struct
 
 #: The port of the machine's console device that our init looks for.
 CHANNEL = "immure"
-#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both; of the machine's memory; and of
-#: the state that one goes on from.
-CHANNEL_FD, MONITOR_FD, MEMORY_FD, STATE_FD = 0, 1, 3, 4
+#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both, and of the machine's memory.
+CHANNEL_FD, MONITOR_FD, MEMORY_FD = 0, 1, 3
 #: What the kernel says, and our init before its channel: in the space of the box that QEMU is in, which bounds it.
 CONSOLE = "/tmp/console"
 #: What a Linux and our init take for themselves before there is any workload, and some more.
@@ -36,6 +35,8 @@ class Machine(Struct, frozen=True):
     kernel: str
     initramfs: str
     image: str
+    #: A second disk, with the sources of the user's mounts; empty where there are none.
+    mounts: str = ""
     memory_mib: int = 256
     cpus: int = 1
     #: The processor's virtualisation, or none.
@@ -45,13 +46,14 @@ class Machine(Struct, frozen=True):
 def kernel_words(machine: Machine) -> str:
     """The kernel's command line. What it does not know of it goes to our init, as variables."""
     ours = (f"IMMURE_CHANNEL=port:{CHANNEL}", "IMMURE_DISK=/dev/vda", "IMMURE_FORMAT=erofs")
+    mounts = ("IMMURE_MOUNTS=/dev/vdb",) if machine.mounts else ()
     emulated = _KERNEL_EMULATED if machine.accelerator == "tcg" else ()
-    return " ".join((*_KERNEL, *emulated, *ours))
+    return " ".join((*_KERNEL, *emulated, *ours, *mounts))
 
 
 def qemu_arguments(machine: Machine) -> tuple[str, ...]:
     """What follows the program's name."""
-    image = f"driver=raw,node-name=image,read-only=on,file.driver=file,file.filename={_value(machine.image)}"
+    disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
     return (
         *("-no-user-config", "-nodefaults", "-display", "none", "-no-reboot", "-sandbox", _REFUSED),
         *("-machine", "microvm,acpi=off,memory-backend=memory", "-accel", machine.accelerator),
@@ -59,7 +61,7 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
         *("-cpu", "max" if machine.accelerator == "tcg" else "host"),
         *("-smp", str(machine.cpus), "-m", f"{machine.memory_mib}M"),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),
-        *("-blockdev", f"{image},file.read-only=on", "-device", "virtio-blk-device,drive=image"),
+        *(word for name, path in disks.items() for word in _disk(name, path)),
         *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}", "-device", "virtio-serial-device"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
         *("-device", "virtio-rng-device"),
@@ -81,6 +83,12 @@ def waking_arguments(arguments: tuple[str, ...], *, shared: bool) -> tuple[str, 
 def memory_bytes(arguments: tuple[str, ...]) -> int:
     """What the machine that these start has."""
     return int(arguments[arguments.index("-m") + 1].removesuffix("M")) << 20
+
+
+def _disk(name: str, path: str) -> tuple[str, ...]:
+    """One that can't be written."""
+    file = f"file.driver=file,file.filename={_value(path)},file.read-only=on"
+    return "-blockdev", f"driver=raw,node-name={name},read-only=on,{file}", "-device", f"virtio-blk-device,drive={name}"
 
 
 def _value(text: str) -> str:

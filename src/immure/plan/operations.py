@@ -190,6 +190,17 @@ class UserMount(Operation, frozen=True, tag="user_mount"):
         return f"attach {self.source} on {self.path} ({_words(self.attributes)})"
 
 
+class Show(Operation, frozen=True, tag="show"):
+    """In a machine, show what its second disk has of a mount's source."""
+
+    source: str
+    path: str
+    attributes: int
+
+    def describe(self) -> str:
+        return f"show {self.source} on {self.path} ({_words(self.attributes)})"
+
+
 class Hostname(Operation, frozen=True, tag="hostname"):
     """Set the box's host name."""
 
@@ -206,7 +217,7 @@ class Loopback(Operation, frozen=True, tag="loopback"):
         return "ip link set lo up"
 
 
-RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Hostname | Loopback
+RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Show | Hostname | Loopback
 
 
 class LandlockRule(Struct, frozen=True):
@@ -216,7 +227,15 @@ class LandlockRule(Struct, frozen=True):
     access: int
 
 
-class Landlock(Struct, frozen=True):
+class LandlockAbi(Struct, frozen=True):
+    """What a kernel of this ABI knows of a ruleset."""
+
+    abi: int
+    handled_fs: int
+    scoped: int
+
+
+class Landlock(Struct, frozen=True, omit_defaults=True):
     """The ruleset that the stem enters once for all commands of the box."""
 
     handled_fs: int
@@ -224,6 +243,10 @@ class Landlock(Struct, frozen=True):
     scoped: int
     rules: tuple[LandlockRule, ...]
     sentinel: str
+    #: For a kernel that nobody has asked: what each ABI that will do knows, in rising order. Else it is this host's.
+    abis: tuple[LandlockAbi, ...] = ()
+    #: A kernel with none of them does without.
+    optional: bool = False
 
 
 class CommandStage(Struct, frozen=True):

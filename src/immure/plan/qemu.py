@@ -12,13 +12,14 @@ from collections.abc import Sequence
 
 import msgspec
 
-from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
+from immure.errors import RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
 from immure.plan.checks import check_hardware
 from immure.plan.image import make_image
 from immure.plan.limits import DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine import LEAST_MEMORY_MIB, Machine, qemu_arguments
+from immure.plan.machine_landlock import landlock_within
 from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
 from immure.plan.operations import (
     NODEV,
@@ -38,7 +39,9 @@ from immure.plan.operations import (
     Private,
     RootOp,
     Share,
+    Show,
     TemplateOp,
+    UserMount,
 )
 from immure.plan.process import compile_process
 from immure.plan.qemu_clauses import qemu_clauses
@@ -48,7 +51,11 @@ from immure.spec.models import Level, Limits, Processes, SandboxSpec
 
 #: In the outer box: what QEMU boots, and a file that no workload may reach.
 PLACE = "/machine"
-KERNEL, FIRST_ROOT, IMAGE, OUTSIDE = (f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "outside"))
+KERNEL, FIRST_ROOT, IMAGE, MOUNTS, OUTSIDE = (
+    f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "mounts", "outside")
+)
+#: In the machine: where its init finds the sources of the user's mounts, by their number.
+_SOURCES = "/.immure/mounts"
 KVM = "/dev/kvm"
 #: devices.txt of the kernel's documentation.
 _MISC, _KVM_MINOR = 10, 232
@@ -100,6 +107,7 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
                 "landlock_abi": facts.landlock_abi,
             },
             "default_deny": filters.default_deny,
+            "landlock": None if spec.files.landlock == "off" else spec.protections.get("landlock", "best_effort"),
             "keep_capabilities": keep,
             **answers_within(facts, filters.programs),
         },
@@ -148,14 +156,6 @@ def _check_place(found: MachineFacts, facts: HostFacts) -> None:
 
 def check_spec(spec: SandboxSpec, inputs: Inputs, runtime: str) -> None:
     """Raises SpecError and ProtectionUnavailable for what no machine can have."""
-    if inputs.image is None:
-        raise SpecError(
-            "a machine needs an image of its own",
-            path="$.spec.image",
-            need="a folder with a root file system, which is packed for it",
-            have="host",
-            hint="name one by image: or --image",
-        )
     if spec.network.mode != "none":
         raise SpecError("a machine has no network", path="$.spec.network.mode", need="none", have=spec.network.mode)
     if spec.processes.namespaces == "none":
@@ -174,21 +174,14 @@ def check_spec(spec: SandboxSpec, inputs: Inputs, runtime: str) -> None:
             have=runtime,
         )
     for index, mount in enumerate(spec.files.mounts):
-        if mount.source is not None:
+        if mount.source is not None and mount.access != "ro":
             raise SpecError(
-                "folders of this host can't be mounted in a machine",
-                path=f"$.spec.files.mounts[{index}].source",
-                need="a tmpfs",
-                have=mount.source,
-                hint="put files into the box by box.files, or into its image",
+                "a machine can't write to folders of this host",
+                path=f"$.spec.files.mounts[{index}].access",
+                need="ro, or a tmpfs",
+                have=mount.access,
+                hint="put files into the box and take them out by box.files, or use level L2",
             )
-    if spec.protections.get("landlock") == "required":
-        raise ProtectionUnavailable(
-            "files.landlock",
-            need="Landlock in the machine's kernel",
-            have="a machine whose image and mounts control files; it stands around that",
-            hint="leave protections.landlock out, or use runtime: process",
-        )
     if memory_mib(spec) < LEAST_MEMORY_MIB:
         raise SpecError(
             "a machine does not fit in this",
@@ -215,6 +208,7 @@ def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
         kernel=KERNEL,
         initramfs=FIRST_ROOT,
         image=IMAGE,
+        mounts=MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else "",
         memory_mib=memory_mib(spec),
         cpus=processors(spec),
         accelerator="kvm" if accelerated else "tcg",
@@ -224,8 +218,11 @@ def _machine(spec: SandboxSpec, *, accelerated: bool) -> Machine:
 def shown_files(machine: MachineFacts, *, kvm: Sequence[TemplateOp]) -> list[TemplateOp]:
     """What the machine is made of, in the outer box, and the device where that is to be there."""
     sealed = RDONLY | NOSUID | NODEV | NOEXEC
-    (first_root, _), (image, _) = machine.files
-    shown = {KERNEL: machine.kernel.path, FIRST_ROOT: first_root, IMAGE: image}
+    places = (FIRST_ROOT, IMAGE, MOUNTS)
+    shown = {
+        KERNEL: machine.kernel.path,
+        **{place: path for place, (path, _) in zip(places, machine.files, strict=False)},
+    }
     ops: list[TemplateOp] = [Dir(path=PLACE[1:], mode=0o755)]
     ops.append(File(path=OUTSIDE[1:], mode=0o444, data=b"no workload sees this file\n"))
     for place, source in shown.items():
@@ -251,15 +248,7 @@ def machine_rules(*, kvm: bool) -> list[LandlockRule]:
 def guest_of(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]) -> bytes:
     """What our init in the machine is told, but for the moment at which it wakes up."""
     image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
-    points, within = box_root(spec, facts, image, (), inputs.hostname, own_network=False)
-    if points:
-        raise SpecError(
-            "a mount of a machine has no place to stand",
-            path="$.spec.files.mounts",
-            need="a folder of the image, or of /tmp",
-            have=f"/{points[0].path}, which is not there",
-            hint="make it in the image",
-        )
+    points, within = box_root(spec, facts, image, inputs.sources, inputs.hostname, own_network=False)
     pids = spec.limits.pids or DEFAULT_PIDS
     stage = CommandStage(
         rlimits=((RLIMIT_CORE, 0, 0), (RLIMIT_NPROC, pids, pids)),
@@ -270,12 +259,22 @@ def guest_of(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, fil
         filters=filters,
         inherited_filters=0,
     )
-    root = [op for op in within if _is_guest_s(op)]
-    return msgspec.msgpack.encode({"command": stage, "landlock": None, "drop_groups": True, "root": root})
+    numbers = {source.path: number for number, source in enumerate(inputs.sources)}
+    root = [_shown(op, numbers) if isinstance(op, UserMount) else op for op in within if _is_guest_s(op)]
+    # What is packed is the same for all boxes.
+    own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
+    domain = landlock_within(spec, image, inputs.sources)
+    told = {"command": stage, "landlock": domain, "drop_groups": True, "image": [*own, *points], "root": root}
+    return msgspec.msgpack.encode(told)
 
 
 def _is_guest_s(op: RootOp) -> bool:
     """Its first process makes /proc and devices before it is told anything."""
     if isinstance(op, MountNew):
         return op.kind == "tmpfs"
-    return isinstance(op, Private | Share | MakeDir | MakeFile | Hostname)
+    return isinstance(op, Private | Share | MakeDir | MakeFile | UserMount | Hostname)
+
+
+def _shown(mount: UserMount, numbers: dict[str, int]) -> Show:
+    """What was packed of its source. The same one may stand at several places."""
+    return Show(source=f"{_SOURCES}/{numbers[mount.source]}", path=mount.path, attributes=mount.attributes)

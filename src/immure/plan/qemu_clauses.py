@@ -5,7 +5,8 @@ from __future__ import annotations
 from immure.host.facts import MachineFacts
 from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, own_limits
 from immure.plan.report import Clause
-from immure.spec.models import SandboxSpec
+from immure.policy.landlock import LEAST_ABI
+from immure.spec.models import Mount, SandboxSpec
 
 
 def qemu_clauses(
@@ -38,19 +39,29 @@ def _walls(spec: SandboxSpec, vmm: str, by: str) -> tuple[Clause, ...]:
             got="exact",
             by=f"seccomp in the machine; {vmm} has filters of its own on the host",
         ),
-        Clause(
-            clause="files.landlock",
-            wanted=spec.files.landlock,
-            got="approximated",
-            by=f"the machine's disk, which holds its image and nothing of the host; Landlock stands around {vmm}",
-            why="a folder's rights are those of its mount, and nothing is denied below it",
-        ),
+        _landlock(spec),
         Clause(
             clause="network.mode",
             wanted=spec.network.mode,
             got="exact",
             by="a machine without a network device, with lo",
         ),
+    )
+
+
+def _landlock(spec: SandboxSpec) -> Clause:
+    wanted, disks = spec.files.landlock, "the machine's disks, which hold its image and mounts and nothing else"
+    if wanted == "off":
+        return Clause(clause="files.landlock", wanted=wanted, got="stronger", by=disks)
+    if spec.protections.get("landlock") == "required":
+        by = f"Landlock in the machine, ABI {LEAST_ABI} at least, or there is no box; {disks}"
+        return Clause(clause="files.landlock", wanted=wanted, got="exact", by=by)
+    return Clause(
+        clause="files.landlock",
+        wanted=wanted,
+        got="approximated",
+        by=f"{disks}; Landlock in the machine where its kernel has it, which the evidence says",
+        why="the kernel is asked when it runs; protections.landlock: required makes no box without it",
     )
 
 
@@ -75,10 +86,18 @@ def _processes(spec: SandboxSpec, keep: int) -> tuple[Clause, ...]:
 
 
 def _mounts(spec: SandboxSpec) -> tuple[Clause, ...]:
-    by = "the machine's own memory"
-    return tuple(
-        Clause(clause=f"files.mounts[{index}]", wanted=f"tmpfs {mount.tmpfs}", got="exact", by=by)
-        for index, mount in enumerate(spec.files.mounts)
+    return tuple(_mount(f"files.mounts[{index}]", mount) for index, mount in enumerate(spec.files.mounts))
+
+
+def _mount(name: str, mount: Mount) -> Clause:
+    if mount.tmpfs is not None:
+        return Clause(clause=name, wanted=f"tmpfs {mount.tmpfs}", got="exact", by="the machine's own memory")
+    return Clause(
+        clause=name,
+        wanted=f"{mount.source} {mount.target} {mount.access}",
+        got="approximated",
+        by="a disk of the machine's, packed of it before the start, which nobody can write",
+        why="the box does not see what changes in it later",
     )
 
 

@@ -54,6 +54,8 @@ _TCP_SINCE = 4
 #: LANDLOCK_ACCESS_NET_BIND_TCP and _CONNECT_TCP.
 TCP = 0b11
 
+#: The newest that is known here. What newer ones can do more is not asked of them.
+NEWEST_ABI = 10
 #: The least ABI that counts as file control: before it, truncation is out of its reach.
 LEAST_ABI = 3
 

@@ -70,7 +70,7 @@ class FirecrackerBox(CarriedBox):
         Raises SetupFailed where Firecracker can't, BoxLost, and OSError where this host has no room.
         """
         with self._copying:
-            with self.parked() as found:
+            with self.parked() as standing:
                 # Firecracker cuts all connections of a machine that it copies.
                 self._bridge.pump.leave()
                 try:
@@ -82,7 +82,7 @@ class FirecrackerBox(CarriedBox):
                 copied.memory = sealed_memory("immure-copied", of=memory)
             finally:
                 self._monitor.thaw()
-            return found._replace(machine=copied)
+            return Adopts(standing.last_stream, standing.commands, copied)
 
     def _meet_again(self) -> None:
         """The guest, which is parked, waits for its host to connect. Without one the box is given up."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from immure.errors import BoxLost, VmmRefused
+from immure.errors import BoxLost, SpecError, VmmRefused
 from immure.runtimes.firecracker import models, states
 
 if TYPE_CHECKING:
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 CALL_S, START_S, SNAPSHOT_S = 10.0, 30.0, 300.0
 #: The metadata store and a whole configuration have at most some ten KiB.
 _ANSWER_BYTES = 1024 * 1024
+#: Firecracker's own default, and that of the metadata store.
+PAYLOAD_BYTES = 51_200
 _FAULT_CHARACTERS = 2000
 
 _Answer = TypeVar("_Answer")
@@ -44,10 +46,15 @@ def at(path: str) -> Connect:
 
 
 class Client:
-    """One machine's API. `connect` gives a connected socket within so many seconds, from wherever it can be had."""
+    """One machine's API. `connect` gives a connected socket within so many seconds, from wherever it can be had.
 
-    def __init__(self, connect: Connect) -> None:
+    `payload_bytes` is what Firecracker was started with as `--http-api-max-payload-size`. What is longer it drops, with
+    the connection, so that a SpecError comes before.
+    """
+
+    def __init__(self, connect: Connect, *, payload_bytes: int = PAYLOAD_BYTES) -> None:
         self._connect = connect
+        self._payload_bytes = payload_bytes
         self._wire: Wire | None = None
         self._state: models.State | None = None
         self._configured: set[str] = set()
@@ -57,9 +64,13 @@ class Client:
         if self._wire is not None:
             self._wire.close()
 
-    def describe(self) -> models.InstanceInfo:
+    def check(self, call: str) -> None:
+        """Raises WrongState where the state of the machine forbids a call, named as in `states.py`."""
+        self._allowed(call)
+
+    def describe(self, *, within_s: float = CALL_S) -> models.InstanceInfo:
         """GET /: which machine this is, and how it is."""
-        info = self._get("/", models.InstanceInfo)
+        info = self._get("/", models.InstanceInfo, within_s)
         self._state = info.state
         return info
 
@@ -136,7 +147,7 @@ class Client:
         return self._get("/mmds", models.Metadata)
 
     def set_metadata(self, content: models.Metadata) -> None:
-        """PUT /mmds: all of it. A body has at most 50 KiB, and so has the store; Firecracker's options set others."""
+        """PUT /mmds: all of it. The store's bound is `payload_bytes` unless Firecracker was started with another."""
         self._say("PUT", "/mmds", content)
 
     def change_metadata(self, patch: models.Metadata) -> None:
@@ -191,9 +202,9 @@ class Client:
         body = msgspec.convert({"action_type": action}, models.Action)
         self._say("PUT", "/actions", body, call=action, within_s=within_s)
 
-    def _get(self, path: str, kind: type[_Answer]) -> _Answer:
+    def _get(self, path: str, kind: type[_Answer], within_s: float | None = None) -> _Answer:
         self._allowed(f"GET {path}")
-        content = self._asked("GET", path, None, CALL_S)
+        content = self._asked("GET", path, None, CALL_S if within_s is None else within_s)
         try:
             return msgspec.json.decode(content, type=kind)
         except msgspec.DecodeError as error:
@@ -211,11 +222,15 @@ class Client:
         resumed: bool = False,
     ) -> None:
         call = call or f"{method} {path}"
+        content = msgspec.json.encode(body)
+        if len(content) > self._payload_bytes:
+            have, need = f"{len(content)} bytes", f"at most {self._payload_bytes} bytes"
+            raise SpecError(f"the body of {call} is too long", need=need, have=have)
         self._allowed(call)
         if call.startswith(method):
             # Before it is known how it went: what was half done is there, too.
             self._configured.add(call)
-        self._asked(method, f"{path}/{name}" if name else path, msgspec.json.encode(body), within_s)
+        self._asked(method, f"{path}/{name}" if name else path, content, within_s)
         if self._state is not None:
             self._state = states.after(call, self._state, resumed)
 
@@ -234,9 +249,8 @@ class Client:
             if status not in (200, 204):
                 raise _refusal(f"{method} {path}", status, content)
         except BaseException:
-            # What is known of its state may be from before that; a connection that had too long a body stays silent.
+            # What is known of its state may be from before that.
             self._state = None
-            self._wire.close()
             raise
         return content
 

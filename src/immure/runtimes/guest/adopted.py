@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from typing import NamedTuple
+import threading
+from collections.abc import Callable
 
 from immure.channel import frames as channel
 from immure.runtimes.guest.machine_copy import MachineCopy
@@ -12,14 +13,53 @@ from immure.runtimes.process.attend import Sink, Stdio
 from immure.runtimes.process.spawner import pair
 
 
-class Adopts(NamedTuple):
+class Adopts:
     """What is known of a guest that somebody else had: its newest stream, and the commands under way by theirs; where
     it is a machine's, that.
     """
 
-    last_stream: int
-    commands: dict[int, bytes]
-    machine: MachineCopy | None = None
+    def __init__(self, last_stream: int, commands: dict[int, bytes], machine: MachineCopy | None = None) -> None:
+        self._last_stream, self._commands = last_stream, commands
+        self.machine = machine
+
+    def settle(self) -> None:
+        """Waits until all of it is known. Raises what that has come to."""
+
+    @property
+    def last_stream(self) -> int:
+        """The newest one of who had it."""
+        self.settle()
+        return self._last_stream
+
+    @property
+    def commands(self) -> dict[int, bytes]:
+        """Those under way, as they were asked for."""
+        self.settle()
+        return self._commands
+
+
+class AdoptsSoon(Adopts):
+    """The same of a machine that is being copied: what is to take it up can begin meanwhile."""
+
+    def __init__(self, machine: MachineCopy, make: Callable[[], Adopts]) -> None:
+        """`make` fills the machine's copy in."""
+        super().__init__(0, {}, machine)
+        self._failure: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(make,), daemon=True)
+        self._thread.start()
+
+    def _run(self, make: Callable[[], Adopts]) -> None:
+        try:
+            made = make()
+            self._last_stream, self._commands = made.last_stream, made.commands
+        except BaseException as error:
+            self._failure = error
+
+    def settle(self) -> None:
+        """Waits until the copy is made. Raises as that has failed."""
+        self._thread.join()
+        if self._failure is not None:
+            raise self._failure
 
 
 class Adopted:

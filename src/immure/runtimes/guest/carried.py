@@ -98,8 +98,7 @@ class CarriedBox(GuestBox):
 
         Raises SetupFailed where the carrier says why it can't, and BoxLost.
         """
-        items = dict(self.outer.ready())
-        self.outer.release()
+        items = self._outer_ready()
         self.pid, self._cgroup = self.outer.pid, items.get("cgroup.name")
         try:
             items.update(self.seen_meanwhile())
@@ -107,6 +106,12 @@ class CarriedBox(GuestBox):
             items.update(self.seen())
         except BoxLost as error:
             raise self._explained(error) from error
+        return items
+
+    def _outer_ready(self) -> dict[str, bytes]:
+        """What was seen of the outer box, whose commands run from now on."""
+        items = dict(self.outer.ready())
+        self.outer.release()
         return items
 
     def seen_meanwhile(self) -> dict[str, bytes]:

@@ -8,61 +8,95 @@ that do, and has what it writes for itself. Source: docs/devel/migration.rst of 
 from __future__ import annotations
 
 import os
+import socket
 import time
 
 from immure.errors import SetupFailed
 from immure.plan.launch import Launch
 from immure.plan.machine import memory_bytes
+from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.qemu.memory import make_memory, sealed_copy
+from immure.runtimes.qemu.memory import fill_and_seal, make_memory
 from immure.runtimes.qemu.monitor import PATIENCE_S
-from immure.runtimes.qemu.vmm import Start, Vmm, migration
+from immure.runtimes.qemu.vmm import STATE, Start, Vmm, migration
 
 #: How long a state may take that has all of a machine's memory in it.
 COPY_S = 120.0
-_STATE = "state"
 _MOMENT_S = 0.0005
 #: Bytes in a second; QEMU wants a number.
 _BANDWIDTH = 1 << 40
 
 
-def begin_machine(start: Start, launch: Launch) -> Vmm:
-    """A new one. Raises BoxLost."""
+def begin_machine(start: Start, launch: Launch, *, waits: bool = False) -> Vmm:
+    """A new one, or one that waits for a state with all of its memory. Raises BoxLost."""
     memory = make_memory(memory_bytes(launch.carrier))
     try:
-        return Vmm(start, launch, memory=memory)
+        return Vmm(start, launch, memory=memory, waits=waits)
     finally:
         os.close(memory)
 
 
-def wake_machine(start: Start, launch: Launch, copy: MachineCopy) -> Vmm:
-    """One that goes on from a copy. Raises BoxLost."""
-    # With a place in it of its own: others may read the same.
-    state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
+def wake_machine(start: Start, launch: Launch, adopts: Adopts, copy: MachineCopy) -> Vmm:
+    """One that goes on from a copy, which may still be under way. Raises BoxLost, and as the copy has failed."""
+    shared = copy.memory is None
     memory = make_memory(memory_bytes(launch.carrier)) if copy.memory is None else os.dup(copy.memory)
     try:
-        return Vmm(start, launch, memory=memory, shared=copy.memory is None, incoming=state)
+        vmm = Vmm(start, launch, memory=memory, shared=shared, waits=True)
     finally:
-        os.close(state)
         os.close(memory)
+    try:
+        adopts.settle()
+        # With a place in it of its own: others may read the same.
+        state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            vmm.wake(state, memory_is_sent=shared)
+        finally:
+            os.close(state)
+    except BaseException:
+        vmm.close()
+        raise
+    return vmm
 
 
-def copy_machine(vmm: Vmm) -> MachineCopy:
-    """A copy of a machine, which goes on.
-
-    Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
-    """
+def empty_copy(vmm: Vmm, launch: Launch) -> MachineCopy:
+    """What `copy_machine` is to fill. Raises OSError where this process can't have so many descriptors."""
     copy = MachineCopy(os.memfd_create("immure-state", os.MFD_CLOEXEC), None)
     try:
-        _write_state(vmm, copy.state)
         if vmm.shared:
-            copy.memory = sealed_copy(vmm.memory)
+            copy.memory = make_memory(memory_bytes(launch.carrier))
     except BaseException:
         copy.close()
         raise
+    return copy
+
+
+def copy_machine(vmm: Vmm, copy: MachineCopy) -> None:
+    """Fills an empty copy with a machine, which goes on.
+
+    Raises SetupFailed where QEMU can't, BoxLost, and OSError where this host has no room.
+    """
+    try:
+        _send_state(vmm, copy.state, memory_is_sent=not vmm.shared)
+        if copy.memory is not None:
+            fill_and_seal(vmm.memory, copy.memory)
     finally:
         _go_on(vmm)
-    return copy
+
+
+def move_machine(source: Vmm, target: Vmm) -> float:
+    """Has another QEMU, which waits and has the same memory or one of its own, go on with a machine.
+
+    Gives for how many seconds it stood still.
+
+    Raises SetupFailed where it did not come to that, and the machine is where it was; BoxLost where nobody knows.
+    """
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        target.wake(theirs.fileno(), memory_is_sent=not source.shared)
+        stopped_s = _send_state(source, ours.fileno(), memory_is_sent=not source.shared)
+    while (event := target.monitor.next_event(COPY_S)).event != "RESUME":
+        pass
+    return event.time_s - stopped_s
 
 
 def _go_on(vmm: Vmm) -> None:
@@ -73,16 +107,24 @@ def _go_on(vmm: Vmm) -> None:
     vmm.monitor.ask("cont")
 
 
-def _write_state(vmm: Vmm, file: int) -> None:
-    """Has QEMU write it, and stand still then."""
-    vmm.monitor.ask("migrate-set-capabilities", migration(memory_is_sent=not vmm.shared))
+def _send_state(vmm: Vmm, target: int, *, memory_is_sent: bool) -> float:
+    """Has QEMU write it, and stand still then. Gives since when, in seconds since 1970."""
+    monitor = vmm.monitor
+    monitor.ask("migrate-set-capabilities", migration(memory_is_sent=memory_is_sent))
     # As fast as it can: the machine may stand still meanwhile.
-    vmm.monitor.ask("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
-    vmm.monitor.ask("getfd", {"fdname": _STATE}, [file])
+    monitor.ask("migrate-set-parameters", {"max-bandwidth": _BANDWIDTH})
+    monitor.ask("getfd", {"fdname": STATE}, [target])
     # That of how this machine itself came here, for one.
-    vmm.monitor.forget()
-    vmm.monitor.ask("migrate", {"uri": f"fd:{_STATE}"})
-    while (status := vmm.monitor.wait_for("MIGRATION", COPY_S).data.get("status")) != "completed":
-        if status in ("failed", "cancelled"):
-            told = str(vmm.monitor.ask("query-migrate"))
-            raise SetupFailed("QEMU can't make a copy of the machine", step="migrate", have=told[:1000])
+    monitor.forget()
+    monitor.ask("migrate", {"uri": f"fd:{STATE}"})
+    stopped_s = 0.0
+    while True:
+        event = monitor.next_event(COPY_S)
+        status = event.data.get("status") if event.event == "MIGRATION" else None
+        if event.event == "STOP":
+            stopped_s = event.time_s
+        elif status == "completed":
+            return stopped_s
+        elif status in ("failed", "cancelled"):
+            told = str(monitor.ask("query-migrate"))
+            raise SetupFailed("QEMU can't copy the machine", step="migrate", have=told[:1000])

@@ -31,12 +31,17 @@ def sealed_copy(source: int) -> int:
     """A copy that nobody can change any more, whoever has it open; it can still be mapped privately."""
     fd = make_memory(os.fstat(source).st_size)
     try:
-        copy_parts(source, fd)
-        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
+        fill_and_seal(source, fd)
     except BaseException:
         os.close(fd)
         raise
     return fd
+
+
+def fill_and_seal(source: int, fd: int) -> None:
+    """The same for one that was made before."""
+    copy_parts(source, fd)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def copy_parts(source: int, target: int) -> None:

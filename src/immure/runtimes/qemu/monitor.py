@@ -67,16 +67,16 @@ class Monitor:
         self._number = 0
         self._buffer = b""
         self._events: deque[Event] = deque()
-        self._ahead: deque[int] = deque()
+        self._ahead: deque[tuple[int, str]] = deque()
         self.ask_ahead("qmp_capabilities")
 
     def close(self) -> None:
         """Lets go of it. QEMU goes on."""
         self._stream.close()
 
-    def ask_ahead(self, command: str, arguments: dict[str, Any] | None = None) -> None:
+    def ask_ahead(self, command: str, arguments: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> None:
         """Asks for something before QEMU is there to hear it. What it answers is looked at by the next `ask`."""
-        self._ahead.append(self._send(command, arguments, ()))
+        self._ahead.append((self._send(command, arguments, fds), command))
 
     def ask(self, command: str, arguments: dict[str, Any] | None = None, fds: Sequence[int] = ()) -> Any:
         """Has it do something, and gives what it answers.
@@ -84,19 +84,20 @@ class Monitor:
         Raises SetupFailed where it refuses, and BoxLost where it does not answer as it should.
         """
         until = time.monotonic() + PATIENCE_S
-        while self._ahead:
-            self._answer_to(self._ahead.popleft(), "qmp_capabilities", until)
+        self._hear_ahead(until)
         return self._answer_to(self._send(command, arguments, fds), command, until)
 
-    def wait_for(self, name: str, patience_s: float = PATIENCE_S) -> Event:
-        """The next event of that name; those before it are forgotten. Raises BoxLost where none comes in time."""
+    def next_event(self, patience_s: float = PATIENCE_S) -> Event:
+        """What it says next of its own accord. Raises as `ask`, and BoxLost where nothing comes in time."""
         until = time.monotonic() + patience_s
-        while True:
-            while self._events:
-                event = self._events.popleft()
-                if event.event == name:
-                    return event
-            self._next(name, until)
+        self._hear_ahead(until)
+        while not self._events:
+            self._next("an event", until)
+        return self._events.popleft()
+
+    def _hear_ahead(self, until: float) -> None:
+        while self._ahead:
+            self._answer_to(*self._ahead.popleft(), until)
 
     def forget(self) -> None:
         """What it has said of its own accord before the last answer is of no interest any more."""

@@ -8,12 +8,15 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from immure.plan.launch import Launch
-from immure.plan.machine import STATE_FD, waking_arguments
+from immure.plan.machine import waking_arguments
 from immure.plan.qemu import OUTER_USER
 from immure.runtimes.guest.outer import carrier_request
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket
 from immure.runtimes.qemu.monitor import Monitor
+
+#: What QEMU calls the state that it reads or writes.
+STATE = "state"
 
 #: Has an operation of the native program started in an outer box.
 Start = Callable[[Request, tuple[int, int, int]], Socket]
@@ -26,16 +29,11 @@ class Vmm:
     where it is not `shared`.
     """
 
-    def __init__(
-        self, start: Start, launch: Launch, *, memory: int, shared: bool = True, incoming: int | None = None
-    ) -> None:
-        """`incoming` is the state that it goes on from: a file, or a socket. It and `memory` stay the caller's.
-
-        Raises BoxLost.
-        """
+    def __init__(self, start: Start, launch: Launch, *, memory: int, shared: bool = True, waits: bool = False) -> None:
+        """One that `waits` goes on from what `wake` gives it. `memory` stays the caller's. Raises BoxLost."""
         self.shared = shared
         self.channel = self.said = self.memory = -1
-        arguments = launch.carrier if incoming is None else waking_arguments(launch.carrier, shared=shared)
+        arguments = waking_arguments(launch.carrier, shared=shared) if waits else launch.carrier
         request = carrier_request(launch, ("carry", *arguments), OUTER_USER)
         with ExitStack() as made:
             self.memory = os.dup(memory)
@@ -46,14 +44,17 @@ class Vmm:
             made.callback(os.close, self.said)
             os.set_blocking(self.said, False)
             with os.fdopen(third, "wb"), first, second:
-                socket.send_fds(monitor, [b"."], [memory] if incoming is None else [memory, incoming])
+                socket.send_fds(monitor, [b"."], [memory])
                 self.monitor = Monitor(monitor)
-                if incoming is not None:
-                    self.monitor.ask_ahead("migrate-set-capabilities", migration(memory_is_sent=shared))
-                    self.monitor.ask_ahead("migrate-incoming", {"uri": f"fd:{STATE_FD}"})
                 self.asker = start(request, (first.fileno(), second.fileno(), third))
             self.channel = channel.detach()
             made.pop_all()
+
+    def wake(self, state: int, *, memory_is_sent: bool) -> None:
+        """Has it go on from a state: a file, or a socket. That stays the caller's. It need not be up yet."""
+        self.monitor.ask_ahead("migrate-set-capabilities", migration(memory_is_sent=memory_is_sent))
+        self.monitor.ask_ahead("getfd", {"fdname": STATE}, [state])
+        self.monitor.ask_ahead("migrate-incoming", {"uri": f"fd:{STATE}"})
 
     def take_channel(self) -> tuple[int, int]:
         """Descriptors to read from and to write to, which are the caller's then."""
