@@ -68,7 +68,7 @@ class TestLevel:
         opened = {str(one.readlink()) for one in Path(f"/proc/{vmm}/fd").iterdir()}
         assert "anon_inode:kvm-vm" in opened
         paths = {one for one in opened if one.startswith("/") and not one.startswith("/memfd:")}
-        assert paths == {"/machine/image", "/machine/memory", "/dev/kvm"}, opened
+        assert paths == {"/machine/image", "/machine/memory", "/dev/kvm", "/dev/null"}, opened
         for thread in Path(f"/proc/{vmm}/task").iterdir():
             status = (thread / "status").read_text()
             assert "NoNewPrivs:\t1" in status

@@ -65,7 +65,8 @@ def compile_firecracker(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> 
         terminals=False,
         carrier=_SERVES if machine.booted else (*_SERVES, "--config-file", CONFIG),
         guest=guest_of(spec, facts, inputs, keep, filters.programs),
-        image=inputs.image.listing if inputs.image is not None else None,
+        # Another file by one of these names is another thing to show.
+        image=(inputs.image and inputs.image.listing, machine.vmm, machine.kernel, machine.booted),
         expects={
             "boundary": "machine",
             "hardware": machine.kvm.kind == "hardware",
