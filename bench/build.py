@@ -16,6 +16,7 @@ PROGRAMS = {
     "floor": ("floor.h", "box.c", "command.c", "floor.c", "root.c", "spawner.c", "template.c"),
     "inside": ("inside.c",),
     "poweroff": ("poweroff.c",),
+    "receive": ("receive.c",),
     "per_call": ("per_call.c",),
     "vfork_exec": ("vfork_exec.c",),
 }

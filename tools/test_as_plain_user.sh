@@ -50,7 +50,7 @@ for user in immure-single immure-ranges; do
   left=()
   for name in ${elsewhere[$user]}; do left+=("--ignore=$work/tests/$name"); done
   runuser -u "$user" -- env PYTHONPATH="$work/src:$work/packages" HOME="/home/$user" IMMURE_TEST_USER="$user" \
-    IMMURE_CORPUS="${IMMURE_CORPUS:-}" "$usable" -m pytest -q -p no:cacheprovider -m rootless \
+    IMMURE_CORPUS="${IMMURE_CORPUS:-}" PYTHON="$usable" "$work/tools/run_tests.sh" -m rootless \
     -c "$work/pyproject.toml" --rootdir "$work" "${left[@]}" "${tests[@]/#/$work/}" || status=1
 done
 exit $status

@@ -2,7 +2,7 @@
 
 use super::requests::broken;
 use super::stream::{Exit, Stream};
-use super::wire::{raw, Wire};
+use super::wire::{raw, Wire, READ_BYTES};
 use super::{accept, everything};
 use crate::channel::frame::{decode, Frame, Output};
 use crate::channel::{self, Splitter, CHUNK_BYTES};
@@ -95,7 +95,7 @@ impl Guest {
 
     fn serve_channel(&mut self, signals: &OwnedFd) -> Outcome<Served> {
         let mut splitter = Splitter::new(channel::HOST_FRAME_BYTES);
-        let mut buffer = Vec::new();
+        let mut buffer = vec![0; READ_BYTES.max(CHUNK_BYTES)];
         loop {
             if self.wire.flush().is_err() {
                 return Ok(Served::Left);
@@ -107,8 +107,8 @@ impl Guest {
                     Place::Signals | Place::Input(_) | Place::Output(..) if self.is_parked() => {}
                     Place::Host => match self.wire.receive(&mut buffer) {
                         Ok(None) => {}
-                        Ok(Some(())) if !buffer.is_empty() => {
-                            splitter.put(&buffer);
+                        Ok(Some(data)) if !data.is_empty() => {
+                            splitter.put(data);
                             if !self.hear_all(&mut splitter)? {
                                 return Ok(Served::Asked);
                             }
@@ -127,7 +127,6 @@ impl Guest {
                     }
                     Place::Input(id) => self.with(id, |one, wire| one.feed(wire, seen.revents & GONE != 0)),
                     Place::Output(id, which) => {
-                        buffer.resize(CHUNK_BYTES, 0);
                         self.with(id, |one, wire| one.pump(which, wire, &mut buffer));
                     }
                 }

@@ -177,7 +177,13 @@ impl Input {
         let fits = !self.ended && data.len() <= self.credit as usize;
         if fits {
             self.credit -= data.len() as u32;
-            self.pending.extend(data);
+            // As much as goes is not copied first. What can't be written is told when that is tried the next time.
+            let written = match self.pending.is_empty() {
+                true => fd::write(self.fd.as_raw_fd(), data).unwrap_or(0),
+                false => 0,
+            };
+            self.drained += written as u32;
+            self.pending.extend(&data[written..]);
         }
         fits
     }

@@ -8,7 +8,7 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 const FULL_BYTES: usize = 256 * 1024;
 /// Nor is the host heard while as much does: whoever sends and never reads gets no answers.
 const FLOODED_BYTES: usize = 1 << 20;
-const READ_BYTES: usize = 64 * 1024;
+pub const READ_BYTES: usize = 64 * 1024;
 
 pub struct Wire {
     pub input: OwnedFd,
@@ -60,17 +60,21 @@ impl Wire {
         Ok(())
     }
 
-    /// What has come; nothing at the end of the stream, None where there is nothing yet.
-    pub fn receive(&self, buffer: &mut Vec<u8>) -> Sys<Option<()>> {
-        buffer.resize(READ_BYTES, 0);
-        match fd::read(raw(&self.input), buffer) {
-            Ok(count) => {
-                buffer.truncate(count);
-                Ok(Some(()))
+    /// What has come, as much of it as `buffer` holds; nothing at the end of the stream, None where there is nothing
+    /// yet. The port of a machine gives a page at a time, and waiting for each costs more than reading it.
+    pub fn receive<'a>(&self, buffer: &'a mut [u8]) -> Sys<Option<&'a [u8]>> {
+        let mut length = 0;
+        while length < buffer.len() {
+            match fd::read(raw(&self.input), &mut buffer[length..]) {
+                // After something else the end comes again.
+                Ok(0) => return Ok(Some(&buffer[..length])),
+                Ok(count) => length += count,
+                Err(libc::EAGAIN) => break,
+                Err(errno) if length == 0 => return Err(errno),
+                Err(_) => break,
             }
-            Err(libc::EAGAIN) => Ok(None),
-            Err(errno) => Err(errno),
         }
+        Ok((length > 0).then_some(&buffer[..length]))
     }
 
     /// Sends it after all else, unless the host does not take it.
