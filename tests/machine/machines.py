@@ -48,7 +48,12 @@ def guest_kernel() -> Path:
 
 
 def needs_qemu() -> None:
-    for program in (QEMU, "mkfs.erofs", "busybox"):
+    needs(QEMU)
+
+
+def needs(*programs: str) -> None:
+    """These, and what images are made with."""
+    for program in (*programs, "mkfs.erofs", "busybox"):
         if shutil.which(program) is None:
             pytest.skip(f"{program} is not installed: tools/install_test_packages.sh")
 

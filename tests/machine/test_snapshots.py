@@ -145,7 +145,7 @@ class TestCopies:
         soon after it was given some.
         """
         with Sandbox.restore(snapshot) as fresh, fresh.snapshot() as taken:
-            monkeypatch.setattr(qemu_box, "moment", bytes)
+            monkeypatch.setattr(qemu_box, "this_moment", bytes)
             numbers: list[bytes] = []
             while len(set(numbers)) == len(numbers) < 15:
                 with Sandbox.restore(taken) as copy:

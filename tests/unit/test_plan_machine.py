@@ -58,7 +58,7 @@ def test_the_machine_has_nothing_that_is_not_needed(accelerator: str) -> None:
         *("virtio-blk-device", "virtio-serial-device", "virtserialport", "virtio-rng-device"),
     ]  # fmt: skip
     assert words[words.index("-accel") + 1] == accelerator
-    assert words[words.index("-cpu") + 1] == {"tcg": "max", "kvm": "host"}[accelerator]
+    assert words[words.index("-cpu") + 1] == {"tcg": "max,erms=off,fsrm=off", "kvm": "host"}[accelerator]
     assert "spawn=deny" in words[words.index("-sandbox") + 1]
 
 
@@ -96,8 +96,8 @@ def test_modules_come_with_it_in_their_order() -> None:
 def test_a_kernel_with_modules_finds_devices_by_acpi_and_is_told_its_clock() -> None:
     plain = Machine(kernel="/k", initramfs="/i", image="/m")
     modular = Machine(kernel="/k", initramfs="/i", image="/m", modular=True, ticks_khz=2_500_000)
-    assert "microvm,acpi=off" in qemu_arguments(plain)
-    assert "microvm,acpi=on" in qemu_arguments(modular)
+    assert "microvm,acpi=off,memory-backend=memory" in qemu_arguments(plain)
+    assert "microvm,acpi=on,memory-backend=memory" in qemu_arguments(modular)
     assert "tsc_early_khz=2500000" in kernel_words(modular).split()
     assert "tsc_early_khz" not in kernel_words(plain)
     on_hardware = Machine(kernel="/k", initramfs="/i", image="/m", modular=True, ticks_khz=1, accelerator="kvm")

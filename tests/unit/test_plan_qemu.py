@@ -23,7 +23,7 @@ from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import compile_filters
 from immure.plan.launching import make_launch
 from immure.plan.model import Plan
-from immure.plan.operations import Bind, File
+from immure.plan.operations import Bind, Device, File
 from immure.plan.qemu import IMAGE, KERNEL, PLACE
 from immure.policy.seccomp import load_preset
 from immure.spec.models import SandboxSpec
@@ -40,7 +40,7 @@ FOLDER = ImageFolder(
 
 def machine(**changes: Any) -> MachineFacts:
     facts = {
-        "qemu": ProgramFacts("/usr/bin/qemu-system-x86_64", "7.2.22", (1,)),
+        "vmm": ProgramFacts("/usr/bin/qemu-system-x86_64", "7.2.22", (1,)),
         "kernel": ProgramFacts("/boot/guest", "", (2,)),
         "files": (("/cache/first.cpio", (3,)), ("/cache/image.erofs", (4,))),
         "kvm": SLOW,
@@ -79,7 +79,9 @@ class TestLevels:
         plan = compiled(spec_of(level="L4"), kvm=HARDWARE, machine=machine(kvm=HARDWARE))
         assert (argument(plan, "-accel"), argument(plan, "-cpu")) == ("kvm", "host")
         assert plan.expects["hardware"] is True
-        assert "dev/kvm" in {op.path for op in of_kind(plan.template, Bind)}
+        assert ("dev/kvm", 10, 232) in {(op.path, op.major, op.minor) for op in of_kind(plan.template, Device)}
+        plain = compiled(spec_of(level="L4"), plain_facts(), kvm=HARDWARE, machine=machine(kvm=HARDWARE))
+        assert "dev/kvm" in {op.path for op in of_kind(plain.template, Bind)}
         assert "/dev/kvm" in {rule.path for rule in plan.landlock.rules}  # type: ignore[union-attr]
         for kvm in (SLOW, None, KvmFacts("absent", None, Missing(need="a", have="an emulator"))):
             with pytest.raises(RuntimeUnavailable, match="L4"):
@@ -101,7 +103,7 @@ class TestLevels:
 
     def test_a_qemu_that_no_box_shows(self) -> None:
         with pytest.raises(RuntimeUnavailable, match="/opt/qemu"):
-            compiled(spec_of(), machine=machine(qemu=ProgramFacts("/opt/qemu", "9", (1,))))
+            compiled(spec_of(), machine=machine(vmm=ProgramFacts("/opt/qemu", "9", (1,))))
 
 
 class TestOuter:

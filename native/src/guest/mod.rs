@@ -15,9 +15,9 @@ use crate::channel::STREAMS;
 use crate::fault::{At, Fault, Outcome};
 use crate::init::{command, landlock, root, starter::Starter};
 use crate::plan::{CommandStage, GuestPlan};
-use crate::sys::{fd, process};
+use crate::sys::{fd, process, vsock};
 use serve::Guest;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use wire::Wire;
 
 /// The longest object of a fault; what a host takes is more.
@@ -25,17 +25,48 @@ const FAULT_BYTES: usize = 1024;
 /// How long the host's end may be full before a last word is given up.
 const LAST_WORD_MS: i32 = 5_000;
 
+/// How a machine's host is reached: by a stream that is there, or where it connects to.
+pub enum Way {
+    Stream(OwnedFd),
+    Listener(OwnedFd),
+}
+
 /// Serves the host on these descriptors, which may be one. `end` is the end of this process.
 pub fn run(input: RawFd, output: RawFd, end: fn(i32) -> !) -> ! {
+    begin(end, || {
+        let [input, output] = settle_in([input, output])?;
+        Ok(Guest::new(Wire::new(input, output).at("stream", "")?, None))
+    })
+}
+
+/// Serves a machine's host, as its first process.
+pub fn serve_machine(way: Way, end: fn(i32) -> !) -> ! {
+    match way {
+        Way::Stream(stream) => run(stream.as_raw_fd(), stream.as_raw_fd(), end),
+        Way::Listener(listener) => begin(end, || {
+            let [listener] = settle_in([listener.as_raw_fd()])?;
+            let wire = accept(&listener)?;
+            Ok(Guest::new(wire, Some(listener)))
+        }),
+    }
+}
+
+/// The next channel to the host.
+fn accept(listener: &OwnedFd) -> Outcome<Wire> {
+    let input = vsock::accept_host(listener.as_raw_fd()).at("stream", "")?;
+    let output = fd::dup_high(input.as_raw_fd()).at("stream", "")?;
+    Wire::new(input, output).at("stream", "")
+}
+
+fn begin(end: fn(i32) -> !, make: impl FnOnce() -> Outcome<Guest>) -> ! {
     process::set_name(c"immure-guest");
-    let wire = match settle_in(input, output) {
-        Ok(wire) => wire,
+    let mut guest = match make() {
+        Ok(guest) => guest,
         Err(fault) => {
             eprintln!("immure-init: {fault}");
             end(1)
         }
     };
-    let mut guest = Guest::new(wire);
     let outcome = guest.serve();
     // Before anything of ours is closed: an end of input that comes of that must not be taken for a real one.
     everything::end(guest.pids());
@@ -53,13 +84,15 @@ fn told(fault: &Fault) -> Frame<'_> {
     Frame::Fault { step: fault.step, object: &fault.object[..end], errno: fault.errno as u16 }
 }
 
-/// Signals, descriptors and orphans as a guest needs them, whatever started it.
-fn settle_in(input: RawFd, output: RawFd) -> Outcome<Wire> {
+/// Signals, descriptors and orphans as a guest needs them, whatever started it. Gives its own copies of `needed`, and
+/// nothing else stays open.
+fn settle_in<const COUNT: usize>(needed: [RawFd; COUNT]) -> Outcome<[OwnedFd; COUNT]> {
     process::default_signals().at("signals", "")?;
     // An error in its place; a command's own mask is empty.
     process::block_signal(libc::SIGPIPE).at("signals", "")?;
-    let (input, output) = (fd::dup_high(input).at("stream", "")?, fd::dup_high(output).at("stream", "")?);
-    fd::close_all_but(&mut [2, wire::raw(&input), wire::raw(&output)]).at("descriptors", "")?;
+    let copies = needed.map(fd::dup_high).into_iter().collect::<Result<Vec<_>, _>>().at("stream", "")?;
+    let mut kept: Vec<RawFd> = copies.iter().map(wire::raw).chain([2]).collect();
+    fd::close_all_but(&mut kept).at("descriptors", "")?;
     // A command's streams must not have standard numbers here.
     for number in 0..3 {
         fd::occupy(number).at("descriptors", "/dev/null")?;
@@ -67,7 +100,7 @@ fn settle_in(input: RawFd, output: RawFd) -> Outcome<Wire> {
     if std::process::id() != 1 {
         process::prctl(libc::PR_SET_CHILD_SUBREAPER, 1).at("subreaper", "")?;
     }
-    Wire::new(input, output).at("stream", "")
+    copies.try_into().map_err(|_| Fault::new("stream", "", libc::EINVAL))
 }
 
 /// A guest has three descriptors for each command. What it takes more than it was given is not its commands'.

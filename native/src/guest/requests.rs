@@ -46,10 +46,16 @@ impl Guest {
                 self.state = State::Greeted2;
                 self.say_hello();
             }
+            (State::Met, Frame::Hello { frame_bytes, streams, window_bytes, .. }) => {
+                self.greet(frame_bytes, streams, window_bytes)?;
+                self.state = State::Greeted2;
+            }
+            // By the host of before, over another channel.
+            (State::Greeted2, Frame::Unpark {}) => self.state = State::Ready,
             (State::Greeted2, Frame::Adopt { moment }) => self.be_adopted(moment)?,
             (State::Greeted, Frame::Configure { configuration }) => self.configure(configuration)?,
             (State::Ready, Frame::Shutdown {}) => return Ok(false),
-            (State::Greeted | State::Ready, Frame::Ping { number }) => {
+            (State::Greeted | State::Greeted2 | State::Ready, Frame::Ping { number }) => {
                 self.wire.send(&Frame::Pong { number })
             }
             (State::Ready, Frame::Pause { number }) => self.pausing = Some(number),

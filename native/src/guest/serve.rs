@@ -1,9 +1,9 @@
 //! Waiting for everybody at once: the host, the commands' pipes, and the end of processes.
 
-use super::everything;
 use super::requests::broken;
 use super::stream::{Exit, Stream};
 use super::wire::{raw, Wire, READ_BYTES};
+use super::{accept, everything};
 use crate::channel::frame::{decode, Frame, Output};
 use crate::channel::{self, Splitter, CHUNK_BYTES};
 use crate::fault::{At, Fault, Outcome};
@@ -23,12 +23,16 @@ pub enum State {
     Ready,
     /// Nothing is said, and nobody but the host is heard: this moment may be copied.
     Parked,
+    /// The same, over another channel than before, on which HELLO was said: for the host of before, or that of a copy.
+    Met,
     /// As `Greeted`, by the host of a copy.
     Greeted2,
 }
 
 pub struct Guest {
     pub wire: Wire,
+    /// Where another channel comes from, if one may take this one's place.
+    listener: Option<OwnedFd>,
     pub state: State,
     pub starter: Option<Starter<'static>>,
     /// By their ids.
@@ -50,12 +54,19 @@ enum Place {
     Output(u32, Output),
 }
 
+/// How the service of a channel ended: the host had asked for it, or has gone.
+enum Served {
+    Asked,
+    Left,
+}
+
 type Watched = Vec<(Place, libc::pollfd)>;
 
 impl Guest {
-    pub fn new(wire: Wire) -> Guest {
+    pub fn new(wire: Wire, listener: Option<OwnedFd>) -> Guest {
         Guest {
             wire,
+            listener,
             state: State::New,
             starter: None,
             streams: Vec::new(),
@@ -71,15 +82,25 @@ impl Guest {
 
     /// Until the host is gone (false) or has asked for the end (true).
     pub fn serve(&mut self) -> Outcome<bool> {
-        self.say_hello();
         let signals = process::watch_signals().at("signals", "")?;
+        loop {
+            self.say_hello();
+            match self.serve_channel(&signals)? {
+                Served::Asked => return Ok(true),
+                Served::Left if !self.meet_again()? => return Ok(false),
+                Served::Left => {}
+            }
+        }
+    }
+
+    fn serve_channel(&mut self, signals: &OwnedFd) -> Outcome<Served> {
         let mut splitter = Splitter::new(channel::HOST_FRAME_BYTES);
         let mut buffer = vec![0; READ_BYTES.max(CHUNK_BYTES)];
         loop {
             if self.wire.flush().is_err() {
-                return Ok(false);
+                return Ok(Served::Left);
             }
-            let watched = self.wait(&signals)?;
+            let watched = self.wait(signals)?;
             for (place, seen) in watched {
                 match place {
                     // It was told to say nothing more, and what is ready stays so.
@@ -89,18 +110,18 @@ impl Guest {
                         Ok(Some(data)) if !data.is_empty() => {
                             splitter.put(data);
                             if !self.hear_all(&mut splitter)? {
-                                return Ok(true);
+                                return Ok(Served::Asked);
                             }
                         }
-                        _ => return Ok(false),
+                        _ => return Ok(Served::Left),
                     },
-                    Place::Unsent if seen.revents & GONE != 0 => return Ok(false),
+                    Place::Unsent if seen.revents & GONE != 0 => return Ok(Served::Left),
                     Place::Unsent => {}
                     Place::Signals => {
                         let asked = process::drain_signals(signals.as_raw_fd());
                         // As process 1 it hears the box's own processes alone, which have no say in that.
                         if asked && std::process::id() != 1 {
-                            return Ok(false);
+                            return Ok(Served::Left);
                         }
                         self.reap()?;
                     }
@@ -115,8 +136,24 @@ impl Guest {
         }
     }
 
+    /// Waits for another channel where the one that has ended had nothing under way: before there are commands, or while
+    /// this moment may be copied. False where there is none to come: then everything ends with its host.
+    fn meet_again(&mut self) -> Outcome<bool> {
+        let met = match self.state {
+            State::New | State::Greeted => State::New,
+            State::Parked | State::Met | State::Greeted2 => State::Met,
+            State::Ready => return Ok(false),
+        };
+        let Some(listener) = &self.listener else {
+            return Ok(false);
+        };
+        self.wire = accept(listener)?;
+        self.state = met;
+        Ok(true)
+    }
+
     fn is_parked(&self) -> bool {
-        matches!(self.state, State::Parked | State::Greeted2)
+        matches!(self.state, State::Parked | State::Met | State::Greeted2)
     }
 
     pub fn say_hello(&mut self) {

@@ -2,22 +2,31 @@
 
 use super::wait_for;
 use crate::fault::{At, Fault, Outcome};
-use crate::sys::{fd, mount, Sys};
+use crate::guest::Way;
+use crate::sys::{fd, mount, vsock, Sys};
 use std::os::fd::OwnedFd;
 
 const PORTS: &str = "/sys/class/virtio-ports";
 const SYS: &str = "/sys";
 
-/// `port:NAME` is a port of a virtio console.
-pub fn open(address: &str) -> Outcome<OwnedFd> {
-    let Some(name) = address.strip_prefix("port:") else {
-        return Err(Fault::new("channel", address, libc::EINVAL));
-    };
+/// `port:NAME` is a port of a virtio console; `vsock:PORT` is where the host connects to, and again after a restore.
+pub fn open(address: &str) -> Outcome<Way> {
+    match address.split_once(':') {
+        Some(("port", name)) => port(name).map(Way::Stream),
+        Some(("vsock", number)) => {
+            let number = number.parse().map_err(|_| Fault::new("channel", address, libc::EINVAL))?;
+            vsock::listen(number).at("channel", address).map(Way::Listener)
+        }
+        _ => Err(Fault::new("channel", address, libc::EINVAL)),
+    }
+}
+
+fn port(name: &str) -> Outcome<OwnedFd> {
     // What a port is called stands there alone; the box has none.
     mount::mount_new("sysfs", SYS, 0, "").at("channel", SYS)?;
     let opened = wait_for(|| fd::open(format!("/dev/{}", port_called(name)?), libc::O_RDWR));
     mount::detach(SYS).at("channel", SYS)?;
-    opened.at("channel", address)
+    opened.at("channel", name)
 }
 
 fn port_called(name: &str) -> Sys<String> {

@@ -14,7 +14,6 @@ use crate::fault::{At, Fault, Outcome};
 use crate::guest;
 use crate::sys::{mount, namespace, process};
 pub use moment::set as set_moment;
-use std::os::fd::{AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 /// On the kernel's command line: how the channel is found, the image's device, and the image's file system. Whoever
@@ -39,10 +38,7 @@ pub fn is_ours() -> bool {
 /// Never returns.
 pub fn run() -> ! {
     match begin() {
-        Ok(channel) => {
-            let channel = channel.as_raw_fd();
-            guest::run(channel, channel, stop)
-        }
+        Ok(way) => guest::serve_machine(way, stop),
         Err(fault) => {
             eprintln!("immure-init: {fault}");
             stop(1)
@@ -56,7 +52,7 @@ fn stop(_: i32) -> ! {
     process::exit(1)
 }
 
-fn begin() -> Outcome<OwnedFd> {
+fn begin() -> Outcome<guest::Way> {
     let (address, disk, kind) = (&said(CHANNEL)?, &said(DISK)?, &said(FORMAT)?);
     modules::load()?;
     mount::mount_new("devtmpfs", "/dev", 0, "").at("machine", "/dev")?;

@@ -11,6 +11,7 @@ pub mod security;
 pub mod socket;
 pub mod terminal;
 pub mod trace;
+pub mod vsock;
 
 use std::ffi::CString;
 

@@ -30,6 +30,11 @@ _FRAME_OVERHEAD = 64
 _OUTPUTS: tuple[frames.Output, ...] = (1, 2)
 
 
+def own_hello() -> bytes:
+    """What a host says first."""
+    return frames.encode(frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES))
+
+
 class _Stream:
     """What the guest may still say of one command."""
 
@@ -55,9 +60,9 @@ class Host:
     Once `next_event` has raised, the guest is not to be trusted with anything more, and it raises the same again.
     """
 
-    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None) -> None:
+    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None, greeted: bool = False) -> None:
         """`first_word` gives, once the guest has greeted, its configuration, or the moment of one that is adopted:
-        `adopts` is the number of the last stream of whoever had it before.
+        `adopts` is the number of the last stream of whoever had it before. `greeted`: `own_hello` was said already.
         """
         self._first_word = first_word
         self._adopts = adopts
@@ -76,8 +81,8 @@ class Host:
         self._state = "new"
         #: What the guest takes.
         self._most_streams = self._window_bytes = self._frame_bytes = 0
-        hello = frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES)
-        self._send(hello)
+        if not greeted:
+            self._out.append(own_hello())
 
     # Bytes.
 

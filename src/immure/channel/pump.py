@@ -27,7 +27,8 @@ Ready = Callable[[int], None]
 
 
 class Pump:
-    """Owns both descriptors of a channel. `hear` is given what the guest says, `lost` why there is no more of it.
+    """Owns both descriptors of a channel, which may be made later and are -1 until `join`. `hear` is given what the
+    guest says, `lost` why there is no more of it.
 
     Other threads use it, and what is joined to it, under `lock`.
     """
@@ -43,7 +44,7 @@ class Pump:
         self.host = host
         self.lock = threading.RLock()
         self._hear, self._lost = hear, lost
-        self._receives, self._sends = receives, sends
+        self._receives = self._sends = -1
         self._epoll = select.epoll()
         self._ready: dict[int, Ready] = {}
         self._masks: dict[int, int] = {}
@@ -53,12 +54,37 @@ class Pump:
         self._soon: deque[Callable[[], None]] = deque()
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         self.is_over = False
-        for fd in (receives, sends):
-            os.set_blocking(fd, False)
         self.watch(self._wake, IN, self._clear_wake)
-        self.watch(receives, IN, self._receive)
-        # Without anything to send, whether the other end is gone.
-        self.watch(sends, 0, self._may_send)
+        if receives >= 0:
+            self.join(receives, sends)
+
+    def join(self, receives: int, sends: int, heard: bytes = b"") -> None:
+        """What is said goes over these two from now on, which become its own; where it is over they are closed.
+
+        `heard` was read of them before.
+        """
+        with self.lock:
+            if self.is_over:
+                os.close(receives)
+                os.close(sends)
+                return
+            self._receives, self._sends = receives, sends
+            for fd in (receives, sends):
+                os.set_blocking(fd, False)
+            self.watch(receives, IN, self._receive)
+            # Without anything to send, whether the other end is gone.
+            self.watch(sends, 0, self._may_send)
+            if heard:
+                self._take(heard)
+            self.flush()
+
+    def leave(self) -> None:
+        """Closes its descriptors, and what is said waits for others: nothing may be under way."""
+        with self.lock:
+            for fd in {self._receives, self._sends} - {-1}:
+                self.unwatch(fd)
+                os.close(fd)
+            self._receives = self._sends = -1
 
     def fileno(self) -> int:
         """Readable when there is something to do."""
@@ -129,7 +155,7 @@ class Pump:
         if self.is_over:
             return
         self._unsent += self.host.data_to_send()
-        while self._unsent:
+        while self._unsent and self._sends >= 0:
             try:
                 del self._unsent[: os.write(self._sends, self._unsent)]
             except BlockingIOError:
@@ -146,26 +172,12 @@ class Pump:
             for work in waiting:
                 self.soon(work)
 
-    def move(self, receives: int, sends: int) -> None:
-        """Goes on with other descriptors, which it owns then. Nothing may be under way: the guest is parked."""
-        assert self.host.is_parked
-        assert not self._unsent
-        for fd in {self._receives, self._sends}:
-            self.unwatch(fd)
-            os.close(fd)
-        self._receives, self._sends = receives, sends
-        for fd, mask, ready in ((receives, IN, self._receive), (sends, 0, self._may_send)):
-            os.set_blocking(fd, False)
-            self.watch(fd, mask, ready)
-
     def end(self, why: BoxError) -> None:
         """Closes the channel, and tells why. May be called again."""
         if self.is_over:
             return
         self.is_over = True
-        for fd in {self._receives, self._sends}:
-            self.unwatch(fd)
-            os.close(fd)
+        self.leave()
         self._soon.clear()
         self._waiting.clear()
         self._lost(why)
@@ -203,6 +215,9 @@ class Pump:
             return
         except OSError:
             data = b""
+        self._take(data)
+
+    def _take(self, data: bytes) -> None:
         try:
             self.host.receive(data)
             while not self.is_over and (event := self.host.next_event()) is not None:

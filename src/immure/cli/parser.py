@@ -263,7 +263,7 @@ def _add_spec_options(run: Any, level: str | None = None) -> None:
     add("-f", "--file", metavar="SPEC", help="a sandbox document (YAML, TOML or JSON); options add to it")
     add("--preset", metavar="P", help="python: show the calling interpreter's prefix")
     add("--level", default=level, metavar="L", help=f"the least level that is accepted ({level or 'L2'})")
-    add("--runtime", metavar="R", help="auto, process, gvisor or qemu (auto: what reaches the level)")
+    add("--runtime", metavar="R", help="auto, process, gvisor, qemu or firecracker (auto: what reaches the level)")
     add("--image", metavar="I", help="host, or the path of a folder with a root file system (host)")
     add(
         "-v",

@@ -16,6 +16,7 @@ from immure.engine import notices
 from immure.engine.prepare import plan_of, prepare
 from immure.engine.presets import preset_mounts
 from immure.errors import ImmureError, SpecError
+from immure.plan.launch import MACHINES
 from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.request import Request
 from immure.spec.keywords import check_name, spec_from_keywords
@@ -52,7 +53,7 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     if launch.carrier:
         # By what its program was found.
         dependencies.environment += [(name, os.environ.get(name)) for name in ("IMMURE_RUNSC", "PATH")]
-    if launch.runtime != "qemu":
+    if launch.runtime not in MACHINES:
         # What is in a machine's image is looked at anew each time.
         remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))

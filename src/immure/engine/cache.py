@@ -29,6 +29,7 @@ _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
     *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "machine", "answers", "launching")),
+    *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config")),
     *(f"/plan/{name}.py" for name in ("filters", "image", "root", "machine_landlock", "machine_mounts")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),

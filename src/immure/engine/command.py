@@ -16,7 +16,7 @@ from immure.engine.result import Exit, Levels, Output, Result, Truncated, Usage
 from immure.engine.session import Measured
 from immure.engine.verdict import judge_end, memory_peak
 from immure.errors import SpecError
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.plan.limits import DEFAULT_OUTPUT_MIB
 from immure.plan.report import Clause
 from immure.policy.seccomp import PRESETS
@@ -58,7 +58,7 @@ def prepare_call(spec: SandboxSpec | None, preset: str | None, keywords: Mapping
     wanted = spec_from_keywords(given, spec)
     launch = prepare(wanted, base=Path.cwd(), hostname=check_name(name))
     # A profile in a file may change between two calls, and so may what is packed for a machine.
-    if key is not None and wanted.syscalls.profile in PRESETS and launch.runtime != "qemu":
+    if key is not None and wanted.syscalls.profile in PRESETS and launch.runtime not in MACHINES:
         _launches[key] = launch
     return launch
 

@@ -6,14 +6,19 @@ import os
 import shutil
 from collections.abc import Sequence
 
+import msgspec
+
 from immure.engine.kvm import kvm_facts
 from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host, packed_mounts
 from immure.engine.ticks import ticks_khz
 from immure.errors import SpecError
-from immure.host.facts import HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
+from immure.host.facts import HostFacts, HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
 from immure.host.identity import identity_of
 from immure.host.kernel_modules import modules_of
-from immure.host.machines import find_kernel, find_qemu
+from immure.host.machines import find_firecracker, find_kernel, find_qemu
+from immure.plan.compile import runtime_of
+from immure.plan.model import Inputs
+from immure.spec.models import SandboxSpec
 
 
 def missing_for_machines() -> tuple[Missing, ...]:
@@ -25,16 +30,16 @@ def missing_for_machines() -> tuple[Missing, ...]:
 
 
 def look_at_machine(
-    image: ImageFolder | None, host: HostImage, sources: Sequence[SourceFacts], user: int
+    spec: SandboxSpec, facts: HostFacts, image: ImageFolder | None, sources: Sequence[SourceFacts]
 ) -> MachineFacts | Missing:
     """Programs and files of a box in a machine, whose image and mounts are packed where they have not been.
 
-    An image of None is `image: host`, and mounts belong to `user`. Raises SpecError for what can't be read,
-    RuntimeUnavailable without a packer and SetupFailed.
+    An image of None is `image: host`, and mounts belong to the user of commands. Raises SpecError for what can't be
+    read, RuntimeUnavailable without a packer and SetupFailed.
     """
-    qemu, kernel = find_qemu(), find_kernel()
-    if not isinstance(qemu, ProgramFacts):
-        return qemu
+    vmm, kernel = find_firecracker() if runtime_of(spec) == "firecracker" else find_qemu(), find_kernel()
+    if not isinstance(vmm, ProgramFacts):
+        return vmm
     if not isinstance(kernel, ProgramFacts):
         return kernel
     try:
@@ -45,18 +50,42 @@ def look_at_machine(
     if first is None or isinstance(modules, Missing):
         assert isinstance(modules, Missing)
         return modules
-    files = [str(first), _image(image, host)]
+    files = [str(first), _image(image, facts.image)]
     if sources:
-        files.append(_mounts(sources, user))
+        files.append(_mounts(sources, spec.processes.user))
     made = [(path, identity_of(path) or ()) for path in files]
-    return MachineFacts(
-        qemu=qemu,
+    machine = MachineFacts(
+        vmm=vmm,
         kernel=kernel,
         files=tuple(made),
         kvm=kvm_facts(),
         modular=bool(modules),
         ticks_khz=ticks_khz() if modules else None,
     )
+    if not _goes_on(spec, machine):
+        return machine
+    from immure.engine.booted_machines import find_booted
+
+    return msgspec.structs.replace(machine, booted=find_booted(spec, facts, machine))
+
+
+def make_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
+    """With a machine that has booted, where boxes of this runtime go on from one and there is none yet.
+
+    That takes as long as a boot. Raises RuntimeUnavailable and BoxError.
+    """
+    machine = inputs.machine
+    if not isinstance(machine, MachineFacts) or machine.booted or not _goes_on(spec, machine):
+        return inputs
+    from immure.engine.booted_machines import make_booted
+
+    booted = make_booted(spec, facts, inputs, machine)
+    return msgspec.structs.replace(inputs, machine=msgspec.structs.replace(machine, booted=booted))
+
+
+def _goes_on(spec: SandboxSpec, machine: MachineFacts) -> bool:
+    """Firecracker's boxes do, by its snapshots."""
+    return runtime_of(spec) == "firecracker" and machine.kvm.kind != "absent"
 
 
 def _image(image: ImageFolder | None, host: HostImage) -> str:

@@ -18,7 +18,7 @@ from immure.host.probe import probe
 from immure.host.runsc import find_runsc
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import BoxFilters
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.plan.launching import make_launch
 from immure.plan.model import Inputs, Plan, kept_capabilities
 from immure.policy.seccomp import (
@@ -93,9 +93,23 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
             learning=learning,
             image=image,
         )
-        launch = make_launch(compile_plan(spec, facts, inputs), spec, facts, inputs)
+        plan = compile_plan(spec, facts, inputs)
+        ready = _made_ready(spec, facts, inputs)
+        if ready is not inputs:
+            # Found by another key from now on.
+            return make_launch(compile_plan(spec, facts, ready), spec, facts, ready)
+        launch = make_launch(plan, spec, facts, inputs)
         _launches[key] = launch
     return launch
+
+
+def _made_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
+    """What its box needs and takes longer, once its plan is known to be one."""
+    if inputs.machine is None:
+        return inputs
+    from immure.engine.machines import make_ready
+
+    return make_ready(spec, facts, inputs)
 
 
 def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
@@ -128,16 +142,16 @@ def _machine(
     spec: SandboxSpec, image: ImageFolder | None, sources: tuple[SourceFacts, ...], kvm: KvmFacts | None
 ) -> MachineFacts | Missing | None:
     """What a machine is made with, made ready where it is needed and can be of use."""
-    if runtime_of(spec) != "qemu" or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
+    if runtime_of(spec) not in MACHINES or (spec.level >= Level.L4 and (kvm is None or kvm.kind != "hardware")):
         return None
     from immure.engine.machines import look_at_machine
 
-    return look_at_machine(image, host_facts().image, sources, spec.processes.user)
+    return look_at_machine(spec, host_facts(), image, sources)
 
 
 def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:
-    """The filters of a box around QEMU: those of any box."""
-    if runtime_of(spec) != "qemu":
+    """The filters of a box around a machine: those of any box."""
+    if runtime_of(spec) not in MACHINES:
         return None
     preset = preset_filters(_AROUND, arch=facts.arch, kernel=facts.kernel, keep=0)
     if preset is not None:
@@ -150,7 +164,7 @@ def _around(spec: SandboxSpec, facts: HostFacts) -> BoxFilters | None:
 def _kvm(spec: SandboxSpec) -> KvmFacts | None:
     """How KVM behaves, tried where it is needed."""
     runtime = runtime_of(spec)
-    wanted = runtime == "qemu" or (runtime == "gvisor" and spec.gvisor.platform == "kvm")
+    wanted = runtime in MACHINES or (runtime == "gvisor" and spec.gvisor.platform == "kvm")
     return kvm_facts() if wanted else None
 
 

@@ -8,10 +8,10 @@ from __future__ import annotations
 import os
 from time import perf_counter_ns
 
-from immure.errors import BoxLost, LevelNotReached
+from immure.errors import BoxLost, LevelNotReached, SetupFailed
 from immure.evidence.levels import award, boundary_of, capped_by, has_hardware
 from immure.evidence.readback import Finding, held_parts, judge
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.runtimes.process import frames
 from immure.runtimes.process.attend import Attendance, Exit, Stdio
 from immure.runtimes.process.box import Box as ProcessBox
@@ -67,8 +67,15 @@ def measure(box: Box, before_release: Callable[[Measured], None] | None = None) 
 
     Raises LevelNotReached below the level asked for; the box is then to be closed.
     """
-    items = box.ready()
     launch = box.launch
+    try:
+        items = box.ready()
+    except SetupFailed as error:
+        if error.step == "restore":
+            from immure.engine.booted_machines import forget_booted
+
+            forget_booted(launch)
+        raise
     measured = Measured(launch, items, judge_items(items, launch, own_namespaces()))
     if measured.awarded < launch.level:
         missing = [one for one in measured.findings if one.part in capped_by(held_parts(measured.findings))]
@@ -90,7 +97,7 @@ def judge_items(items: dict[str, bytes], launch: Launch, namespaces: dict[str, i
     """What a box's readback comes to. `namespaces` are the engine's own."""
     if not launch.carrier:
         return judge(items, launch.expected, namespaces)
-    if launch.runtime == "qemu":
+    if launch.runtime in MACHINES:
         from immure.evidence.machine import judge_machine
 
         return judge_machine(items, launch.expected, namespaces)

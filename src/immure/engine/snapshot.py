@@ -20,9 +20,9 @@ from immure.engine.cache import is_current
 from immure.engine.machine_files import read_machine, write_machine
 from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError
 from immure.plan.launch import FORM, Launch
-from immure.plan.machine import memory_bytes
-from immure.plan.restoring import restoring_launch
+from immure.plan.restoring import copied_launch, restoring_launch
 from immure.runtimes.base import Box
+from immure.runtimes.firecracker.box import FirecrackerBox
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.gvisor.box import GVisorBox
@@ -116,7 +116,7 @@ class Snapshot(Origin):
             _check(manifest.form == FORM, "a snapshot of this version of immure", "one of another version")
             machine = None
             if manifest.checksum is not None:
-                machine = read_machine(folder, manifest.checksum, memory_bytes(_launch_of(manifest).carrier))
+                machine = read_machine(folder, manifest.checksum, _memory_bytes(_launch_of(manifest)))
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise SpecError(
                 f"{folder} is no snapshot", path="path", need="a folder that `save` has written", have=str(error)
@@ -181,7 +181,8 @@ class Snapshot(Origin):
         self._check_open()
         here = _kind_of_host(self._launch)
         _check(self._manifest.machine == here, f"a host of the kind {self._manifest.machine}", here)
-        launch = self._launch if self._machine else restoring_launch(self._launch, str(self.path / IMAGE))
+        image = str(self.path / IMAGE)
+        launch = copied_launch(self._launch) if self._machine else restoring_launch(self._launch, image)
         _check(is_current(launch), "the programs, mounts and image that it was made with", "others, or none")
         return launch
 
@@ -191,7 +192,7 @@ class Snapshot(Origin):
 
 def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     """A snapshot of a box that is in use, which goes on. Raises RuntimeUnavailable where its kernel is this host's."""
-    if not isinstance(box, GVisorBox | QemuBox):
+    if not isinstance(box, GVisorBox | QemuBox | FirecrackerBox):
         raise RuntimeUnavailable(
             "this box can't be copied",
             need="a kernel of its own",
@@ -217,12 +218,17 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
         raise
 
 
-def _checkpoint(box: GVisorBox | QemuBox, folder: Path) -> Adopts:
+def _checkpoint(box: GVisorBox | QemuBox | FirecrackerBox, folder: Path) -> Adopts:
     return box.checkpoint(folder) if isinstance(box, GVisorBox) else box.checkpoint()
 
 
 def _launch_of(manifest: _Manifest) -> Launch:
     return Launch.from_tuple(_tuples(msgspec.msgpack.decode(manifest.launch, strict=False)))
+
+
+def _memory_bytes(launch: Launch) -> int:
+    """What its machine has."""
+    return int(str(launch.expected["memory_mib"])) << 20
 
 
 def _kind_of_host(launch: Launch) -> str:

@@ -86,7 +86,8 @@ class KvmFacts(Struct, frozen=True):
 class MachineFacts(Struct, frozen=True):
     """What a box in a virtual machine is made with."""
 
-    qemu: ProgramFacts
+    #: The program that is to run it, by which its runtime is named.
+    vmm: ProgramFacts
     kernel: ProgramFacts
     #: The root of the first process, the box's image, and where there are any the sources of its mounts: paths, and
     #: what they are.
@@ -96,6 +97,8 @@ class MachineFacts(Struct, frozen=True):
     modular: bool = False
     #: Of this host's counter of ticks, for a kernel that can't measure it by itself.
     ticks_khz: int | None = None
+    #: The memory and the state of one that has booted, where boxes go on from that: paths, and what they are.
+    booted: tuple[tuple[str, tuple[int, ...]], ...] = ()
 
 
 class HostFacts(Struct, frozen=True):

@@ -1,4 +1,4 @@
-"""Finds what virtual machines are made with: QEMU, and a kernel for their guests."""
+"""Finds what virtual machines are made with: QEMU or Firecracker, and a kernel for their guests."""
 
 from __future__ import annotations
 
@@ -13,11 +13,17 @@ from immure.host.identity import identity_of
 from immure.host.kernel_modules import has_modules
 
 #: Name them where they are not in their usual places.
-QEMU_SETTING, KERNEL_SETTING = "IMMURE_QEMU", "IMMURE_KERNEL"
+QEMU_SETTING, FIRECRACKER_SETTING, KERNEL_SETTING = "IMMURE_QEMU", "IMMURE_FIRECRACKER", "IMMURE_KERNEL"
 KERNELS = ("/usr/local/share/immure/vmlinux", "/usr/share/immure/vmlinux")
 #: The `microvm` with a device for all of the kernel's command line.
 _LEAST_QEMU = 5
 _TIMEOUT_S = 20.0
+#: The first whose snapshots are as they are today.
+_LEAST_FIRECRACKER = (1, 10)
+_GET_FIRECRACKER = (
+    "put `firecracker` of a release (github.com/firecracker-microvm/firecracker/releases) on PATH, "
+    f"or name it by {FIRECRACKER_SETTING}"
+)
 _GET_QEMU = "install it (Debian: qemu-system-x86; Fedora: qemu-system-x86-core), or name it by IMMURE_QEMU"
 _GET_KERNEL = (
     "install one (Debian: linux-image-cloud-amd64, which need not be the one that this host runs), "
@@ -30,30 +36,47 @@ _known: dict[tuple[object, ...], ProgramFacts | Missing] = {}
 def find_qemu() -> ProgramFacts | Missing:
     """The program, or what is wrong with what is there."""
     name = f"qemu-system-{os.uname().machine}"
-    path = os.environ.get(QEMU_SETTING) or shutil.which(name)
+    version = rb"QEMU emulator version (\d+(?:\.\d+)+)"
+    return _found("QEMU", os.environ.get(QEMU_SETTING) or name, version, (_LEAST_QEMU,), _GET_QEMU)
+
+
+def find_firecracker() -> ProgramFacts | Missing:
+    """The program, or what is wrong with what is there."""
+    named = os.environ.get(FIRECRACKER_SETTING) or "firecracker"
+    return _found("Firecracker", named, rb"Firecracker v(\d+(?:\.\d+)+)", _LEAST_FIRECRACKER, _GET_FIRECRACKER)
+
+
+def _found(what: str, named: str, version: bytes, least: tuple[int, ...], get: str) -> ProgramFacts | Missing:
+    """The program of a name or path, which says its version so, looked at once."""
+    path = shutil.which(named)
     if path is None:
-        return Missing(need="QEMU", have=f"no {name} on PATH", command=_GET_QEMU)
+        if "/" in named:
+            return Missing(need=f"a {what} that this user can execute", have=named, command=get)
+        return Missing(need=what, have=f"no {named} on PATH", command=get)
     path = os.path.realpath(path)
     identity = identity_of(path)
-    if identity is None or not os.access(path, os.X_OK):
-        return Missing(need="a QEMU that this user can execute", have=path, command=_GET_QEMU)
-    key = (path, os.geteuid(), *identity)
+    if identity is None:
+        return Missing(need=f"a {what} that this user can execute", have=path, command=get)
+    key = (what, path, os.geteuid(), *identity)
     if key not in _known:
-        _known[key] = _look_at(path, identity)
+        _known[key] = _look_at(what, path, identity, version, least, get)
     return _known[key]
 
 
-def _look_at(path: str, identity: tuple[int, ...]) -> ProgramFacts | Missing:
+def _look_at(
+    what: str, path: str, identity: tuple[int, ...], version: bytes, least: tuple[int, ...], get: str
+) -> ProgramFacts | Missing:
     try:
-        said = subprocess.run([path, "--version"], capture_output=True, text=True, timeout=_TIMEOUT_S, check=True)
+        said = subprocess.run([path, "--version"], capture_output=True, timeout=_TIMEOUT_S, check=True)
     except (OSError, ValueError, subprocess.SubprocessError) as error:
-        return Missing(need="QEMU", have=f"{path} does not answer --version ({error})", command=_GET_QEMU)
-    version = re.match(r"QEMU emulator version (\d+)(\.[\d.]+)", said.stdout)
-    if version is None:
-        return Missing(need="QEMU", have=f"{path} is another program", command=_GET_QEMU)
-    if int(version[1]) < _LEAST_QEMU:
-        return Missing(need=f"QEMU {_LEAST_QEMU} or newer", have=version[1] + version[2], command=_GET_QEMU)
-    return ProgramFacts(path=path, version=version[1] + version[2], identity=identity)
+        return Missing(need=what, have=f"{path} does not answer --version ({error})", command=get)
+    seen = re.match(version, said.stdout)
+    if seen is None:
+        return Missing(need=what, have=f"{path} is another program", command=get)
+    told = seen[1].decode()
+    if tuple(int(one) for one in told.split(".")) < least:
+        return Missing(need=f"{what} {'.'.join(map(str, least))} or newer", have=told, command=get)
+    return ProgramFacts(path=path, version=told, identity=identity)
 
 
 def _installed() -> list[str]:

@@ -7,7 +7,7 @@ from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, KvmFacts, Missing
 from immure.spec.models import Level, SandboxSpec
 
 #: The highest level that each runtime reaches.
-REACHES = {"process": Level.L2, "gvisor": Level.L3, "qemu": Level.L4}
+REACHES = {"process": Level.L2, "gvisor": Level.L3, "qemu": Level.L4, "firecracker": Level.L4}
 
 
 def check_level(spec: SandboxSpec, runtime: str) -> None:

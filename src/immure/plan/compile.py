@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from immure.host.facts import HostFacts
 from immure.plan.checks import check_level
+from immure.plan.firecracker import compile_firecracker
 from immure.plan.gvisor import compile_gvisor
 from immure.plan.model import Inputs, Plan
 from immure.plan.process import compile_process
 from immure.plan.qemu import compile_qemu
 from immure.spec.models import Level, SandboxSpec
 
-_COMPILERS = {"process": compile_process, "gvisor": compile_gvisor, "qemu": compile_qemu}
+_COMPILERS = {
+    "process": compile_process,
+    "gvisor": compile_gvisor,
+    "qemu": compile_qemu,
+    "firecracker": compile_firecracker,
+}
 
 
 def runtime_of(spec: SandboxSpec) -> str:

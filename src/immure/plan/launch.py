@@ -5,6 +5,8 @@ This is what a runtime carries out. It is pure data, the same for every box of t
 
 from __future__ import annotations
 
+#: Runtimes whose boxes are virtual machines: what is in their images is looked at anew each time.
+MACHINES = frozenset(("qemu", "firecracker"))
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
 FORM = 6
 

@@ -33,8 +33,8 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     if isinstance(inputs.runsc, ProgramFacts):
         launch.programs = ((inputs.runsc.path, inputs.runsc.identity),)
     if isinstance(inputs.machine, MachineFacts):
-        named = (inputs.machine.qemu, inputs.machine.kernel)
-        launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files)
+        named = (inputs.machine.vmm, inputs.machine.kernel)
+        launch.programs = (*((one.path, one.identity) for one in named), *inputs.machine.files, *inputs.machine.booted)
     if inputs.image is not None and inputs.image.origin is not None:
         launch.programs += (inputs.image.origin,)
     launch.expected = plan.expects or {
@@ -70,7 +70,7 @@ def _mac(plan: Plan, facts: HostFacts, inputs: Inputs) -> str | None:
     if isinstance(inputs.runsc, ProgramFacts) and plan.carrier:
         return f"gvisor/{inputs.runsc.version}"
     if isinstance(inputs.machine, MachineFacts):
-        return f"qemu/{inputs.machine.qemu.version}"
+        return f"{plan.runtime}/{inputs.machine.vmm.version}"
     return f"landlock/{facts.landlock_abi}" if plan.landlock is not None else None
 
 

@@ -8,6 +8,7 @@ machine our init serves commands, each under the same last stage as everywhere.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import msgspec
 
@@ -34,6 +35,7 @@ from immure.plan.operations import (
     RDONLY,
     Bind,
     CommandStage,
+    Device,
     Dir,
     File,
     Hostname,
@@ -59,6 +61,8 @@ KERNEL, FIRST_ROOT, IMAGE, MOUNTS, OUTSIDE = (
     f"{PLACE}/{name}" for name in ("kernel", "initramfs", "image", "mounts", "outside")
 )
 KVM = "/dev/kvm"
+#: devices.txt of the kernel's documentation.
+_MISC, _KVM_MINOR = 10, 232
 #: QEMU's user there.
 OUTER_USER = 1000
 DEFAULT_MEMORY_MIB = 512
@@ -70,15 +74,16 @@ _SPACE_MIB = 16
 
 def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     """The plan of a box in a machine. Raises SpecError, ProtectionUnavailable and RuntimeUnavailable."""
-    machine = _checked_machine(spec, facts, inputs)
-    _check_spec(spec, inputs)
+    machine = checked_machine(spec, inputs, "QEMU")
+    _check_place(machine, facts)
+    check_spec(spec, inputs, "qemu")
     keep = kept_capabilities(spec, facts)
-    outer = compile_process(_outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
+    outer = compile_process(outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
     accelerated = machine.kvm.kind == "hardware"
     filters = box_filters(facts, inputs, keep)
-    files = _files(machine, accelerated=accelerated)
-    rules = (*outer.landlock.rules, *_rules(accelerated=accelerated)) if outer.landlock is not None else ()
-    told, changes = _guest(spec, facts, inputs, keep, filters.programs)
+    files = shown_files(machine, kvm=kvm_device(facts) if accelerated else ())
+    rules = (*outer.landlock.rules, *machine_rules(kvm=accelerated)) if outer.landlock is not None else ()
+    told, changes = guest_of(spec, facts, inputs, keep, filters.programs)
     cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
     return msgspec.structs.replace(
         outer,
@@ -90,14 +95,15 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         # The outer box's stem has none of the machine's.
         terminals=False,
-        carrier=(machine.qemu.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
+        carrier=(machine.vmm.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
         guest=told,
         changes=changes,
         image=inputs.image.listing if inputs.image is not None else None,
         expects={
             "boundary": "machine",
             "hardware": accelerated,
-            "program": machine.qemu.path,
+            "program": machine.vmm.path,
+            "memory_mib": memory_mib(spec),
             "around": {
                 "filters": outer.command.filters,
                 "default_deny": outer.default_deny,
@@ -114,38 +120,48 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
     )
 
 
+def processors(spec: SandboxSpec) -> int:
+    """How many the machine has."""
+    return max(1, math.ceil(spec.limits.cpus or 1))
+
+
 def memory_mib(spec: SandboxSpec) -> int:
     """What the machine has."""
     return spec.limits.memory_mib or DEFAULT_MEMORY_MIB
 
 
-def _checked_machine(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> MachineFacts:
+def checked_machine(spec: SandboxSpec, inputs: Inputs, vmm: str) -> MachineFacts:
+    """What was found of it. Raises RuntimeUnavailable for what is missing, hardware for L4 too."""
     if spec.level >= Level.L4:
         check_hardware(
             inputs.kvm,
             "no runtime on this host reaches L4, which is a wall of the processor's",
-            "ask for level L3; with runtime: qemu that is a machine without the processor's help",
+            "ask for level L3; with the runtime of a machine that is one without the processor's help",
         )
     found = inputs.machine
     if not isinstance(found, MachineFacts):
-        missing = found or Missing(need="QEMU and a kernel", have="none that was looked for")
+        missing = found or Missing(need=f"{vmm} and a kernel", have="none that was looked for")
         raise RuntimeUnavailable(
             "no virtual machine can be made on this host",
             need=missing.need,
             have=missing.have,
             hint=missing.command or "see `immure doctor`",
         )
-    if not any(found.qemu.path.startswith(f"{folder}/") for folder in facts.image.folders):
-        raise RuntimeUnavailable(
-            "QEMU is nowhere where a box shows it, with its libraries and firmware",
-            need=f"a QEMU below {facts.image.folders[0]}",
-            have=found.qemu.path,
-            hint="install the distribution's",
-        )
     return found
 
 
-def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
+def _check_place(found: MachineFacts, facts: HostFacts) -> None:
+    if not any(found.vmm.path.startswith(f"{folder}/") for folder in facts.image.folders):
+        raise RuntimeUnavailable(
+            "QEMU is nowhere where a box shows it, with its libraries and firmware",
+            need=f"a QEMU below {facts.image.folders[0]}",
+            have=found.vmm.path,
+            hint="install the distribution's",
+        )
+
+
+def check_spec(spec: SandboxSpec, inputs: Inputs, runtime: str) -> None:
+    """Raises SpecError and ProtectionUnavailable for what no machine can have."""
     if spec.network.mode != "none":
         raise SpecError("a machine has no network", path="$.spec.network.mode", need="none", have=spec.network.mode)
     if spec.processes.namespaces == "none":
@@ -161,7 +177,7 @@ def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
             "what a command calls can't be learned in a machine",
             path="$.spec.runtime",
             need="process",
-            have="qemu",
+            have=runtime,
         )
     check_writable(spec, inputs.sources)
     if memory_mib(spec) < LEAST_MEMORY_MIB:
@@ -173,8 +189,8 @@ def _check_spec(spec: SandboxSpec, inputs: Inputs) -> None:
         )
 
 
-def _outer_spec(spec: SandboxSpec) -> SandboxSpec:
-    """Around QEMU. The machine's size bounds what it takes, so that a cgroup is one bound more where there is one."""
+def outer_spec(spec: SandboxSpec) -> SandboxSpec:
+    """Around the VMM. The machine's size bounds what it takes; a cgroup is one bound more where there is one."""
     memory = memory_mib(spec) + _AROUND_MIB if spec.limits.memory_mib is not None else None
     return SandboxSpec(
         level=Level.L2,
@@ -194,12 +210,13 @@ def _machine(spec: SandboxSpec, found: MachineFacts, *, accelerated: bool) -> Ma
         modular=found.modular,
         ticks_khz=found.ticks_khz,
         memory_mib=memory_mib(spec),
-        cpus=max(1, math.ceil(spec.limits.cpus or 1)),
+        cpus=processors(spec),
         accelerator="kvm" if accelerated else "tcg",
     )
 
 
-def _files(machine: MachineFacts, *, accelerated: bool) -> list[TemplateOp]:
+def shown_files(machine: MachineFacts, *, kvm: Sequence[TemplateOp]) -> list[TemplateOp]:
+    """What the machine is made of, in the outer box, and the device where that is to be there."""
     sealed = RDONLY | NOSUID | NODEV | NOEXEC
     places = (FIRST_ROOT, IMAGE, MOUNTS)
     shown = {
@@ -210,19 +227,25 @@ def _files(machine: MachineFacts, *, accelerated: bool) -> list[TemplateOp]:
     ops.append(File(path=OUTSIDE[1:], mode=0o444, data=b"no workload sees this file\n"))
     for place, source in shown.items():
         ops += [File(path=place[1:], mode=0o444, data=b""), Bind(path=place[1:], source=source, attributes=sealed)]
-    if accelerated:
-        ops += [File(path=KVM[1:], mode=0o666, data=b""), Bind(path=KVM[1:], source=KVM, attributes=NOSUID | NOEXEC)]
-    return ops
+    return [*ops, *kvm]
 
 
-def _rules(*, accelerated: bool) -> list[LandlockRule]:
+def kvm_device(facts: HostFacts) -> list[TemplateOp]:
+    """As root, one that the VMM's user may open: the host's own is often for root and a group alone."""
+    if facts.root:
+        return [Device(path=KVM[1:], mode=0o666, major=_MISC, minor=_KVM_MINOR)]
+    return [File(path=KVM[1:], mode=0o666, data=b""), Bind(path=KVM[1:], source=KVM, attributes=NOSUID | NOEXEC)]
+
+
+def machine_rules(*, kvm: bool) -> list[LandlockRule]:
+    """What the VMM may open of that."""
     rules = [LandlockRule(path=PLACE, access=landlock.READ)]
-    if accelerated:
+    if kvm:
         rules.append(LandlockRule(path=KVM, access=landlock.DEVICES & landlock.FILE_RIGHTS))
     return rules
 
 
-def _guest(
+def guest_of(
     spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]
 ) -> tuple[bytes, tuple[tuple[str, int, str, int], ...]]:
     """What our init in the machine is told, but for the moment at which it wakes up; and the mounts written to."""

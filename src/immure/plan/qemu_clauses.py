@@ -13,23 +13,31 @@ def qemu_clauses(
     spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
 ) -> tuple[Clause, ...]:
     """A clause for each thing that the spec asks for. `cpus` is that of the box around QEMU."""
-    return (*_walls(spec, machine), *_processes(spec, keep), *_mounts(spec), *_limits(spec, memory_mib, cpus))
+    by = f"QEMU {machine.vmm.version}, {_accelerated(machine)}"
+    return machine_clauses(spec, keep, vmm="QEMU", by=by, memory_mib=memory_mib, cpus=cpus)
 
 
-def _walls(spec: SandboxSpec, machine: MachineFacts) -> tuple[Clause, ...]:
+def machine_clauses(
+    spec: SandboxSpec, keep: int, *, vmm: str, by: str, memory_mib: int, cpus: Clause
+) -> tuple[Clause, ...]:
+    """The same of any machine: `by` is what runs it, which `vmm` names."""
+    return (*_walls(spec, vmm, by), *_processes(spec, keep), *_mounts(spec), *_limits(spec, memory_mib, cpus))
+
+
+def _walls(spec: SandboxSpec, vmm: str, by: str) -> tuple[Clause, ...]:
     profile = spec.syscalls.profile
     return (
         Clause(
             clause="runtime",
             wanted=spec.runtime,
             got="exact",
-            by=f"QEMU {machine.qemu.version}, {_accelerated(machine)}",
+            by=by,
         ),
         Clause(
             clause="syscalls.profile",
             wanted=profile if isinstance(profile, str) else "inline",
             got="exact",
-            by="seccomp in the machine; QEMU has filters of its own on the host",
+            by=f"seccomp in the machine; {vmm} has filters of its own on the host",
         ),
         _landlock(spec),
         Clause(

@@ -33,6 +33,10 @@ def open_box(
         from immure.runtimes.qemu.box import QemuBox
 
         return QemuBox(spawner, launch, drive=Driver, sources=sources, adopts=adopts)
+    if launch.runtime == "firecracker":
+        from immure.runtimes.firecracker.box import FirecrackerBox
+
+        return FirecrackerBox(spawner, launch, drive=Driver, sources=sources, adopts=adopts)
     from immure.runtimes.gvisor.box import GVisorBox
 
     return GVisorBox(spawner, launch, drive=Driver, sources=sources, adopts=adopts)

@@ -118,7 +118,7 @@ class SandboxSpec(Struct, frozen=True, forbid_unknown_fields=True):
     """What a box must be: its system call filter, files, network and processes, with limits. Frozen, and strict."""
 
     level: Level = Level.L2
-    runtime: Literal["auto", "process", "gvisor", "qemu"] = "auto"
+    runtime: Literal["auto", "process", "gvisor", "qemu", "firecracker"] = "auto"
     image: Annotated[str, Meta(pattern=IMAGE_FORM)] = "host"
     command: tuple[str, ...] = ()
     env: dict[VariableName, str] = field(default_factory=dict[str, str])

@@ -49,7 +49,8 @@ class GuestBox:
     It owns both descriptors. `pid` is the process of this host below which all of it is. `drive` begins to step its
     pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `first_word` is asked once the guest has greeted:
     its configuration, or the moment of one that `adopts` is of. `end` ends what the box is in, whatever the guest does;
-    it is called once, after the channel's end. A guest that does not answer within `start_s` is given up.
+    it is called once, after the channel's end. `greeted` as for `Host`. A guest that does not answer within
+    `start_s` is given up.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class GuestBox:
         end: Callable[[], None],
         start_s: float = START_S,
         adopts: Adopts | None = None,
+        greeted: bool = False,
     ) -> None:
         self.launch = launch
         self.pid = pid
@@ -74,7 +76,8 @@ class GuestBox:
         self._pause = 0
         self._asked_to_end = self._is_ready = False
         self._end_host: Callable[[], None] | None = end
-        self._bridge = Bridge(receives, sends, first_word, weakref.WeakMethod(self._hear), adopts=adopts)
+        told = weakref.WeakMethod(self._hear)
+        self._bridge = Bridge(receives, sends, first_word, told, adopts=adopts, greeted=greeted)
         self._timer = self._give_up_after(start_s, "an answer to the configuration")
         self._driver = drive(self._bridge.pump)
 

@@ -39,9 +39,11 @@ class Bridge:
         told: Callable[[], Told | None],
         *,
         adopts: Adopts | None = None,
+        greeted: bool = False,
     ) -> None:
-        """`first_word` as for `Host`; `adopts` is what is known of a guest that somebody else had before."""
-        self.host = Host(first_word, adopts=adopts.last_stream if adopts is not None else None)
+        """`first_word` and `greeted` as for `Host`; `adopts` is what is known of a guest that somebody had before."""
+        last_stream = adopts.last_stream if adopts is not None else None
+        self.host = Host(first_word, adopts=last_stream, greeted=greeted)
         self._known = adopts.commands if adopts is not None else {}
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told

@@ -40,6 +40,7 @@ class CarriedBox(GuestBox):
         start_s: float,
         sources: list[int] | None = None,
         adopts: Adopts | None = None,
+        greeted: bool = False,
     ) -> None:
         """The carrier and the init within have `start_s` to greet. `adopts` is for a kernel that is restored."""
         self.outer = Box(spawner, launch, one_shot=False, sources=sources)
@@ -57,6 +58,7 @@ class CarriedBox(GuestBox):
                 end=self._end_outer,
                 start_s=start_s,
                 adopts=adopts,
+                greeted=greeted,
             )
         except BaseException:
             self._end_outer()

@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 import os
-import secrets
 import threading
 import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
-from errno import EOPNOTSUPP
 from functools import partial
 
 import msgspec
 
 from immure.channel.pump import Pump
-from immure.errors import BoxLost, ProtectionUnavailable, SetupFailed
-from immure.host.tree import below
+from immure.errors import BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.plan.machine import CONSOLE
-from immure.plan.qemu import OUTER_USER, OUTSIDE
-from immure.policy.landlock import LEAST_ABI
+from immure.plan.qemu import OUTER_USER
 from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
-from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
-from immure.runtimes.guest.carried import CarriedBox
+from immure.runtimes.guest.machine import MachineBox
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.outer import UnderWay, carrier_request
+from immure.runtimes.guest.vmm import at_this_moment, reason_on, this_moment
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
@@ -34,8 +30,7 @@ from immure.runtimes.qemu.vmm import Vmm
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
-_ENTROPY_BYTES = 64
-_STATUS_BYTES, _CONSOLE_BYTES = 4096, 16 * 1024
+_CONSOLE_BYTES = 16 * 1024
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -45,7 +40,7 @@ class Migration(msgspec.Struct, frozen=True):
     total_s: float
 
 
-class QemuBox(CarriedBox):
+class QemuBox(MachineBox):
     """A box that QEMU carries."""
 
     step, failed = "qemu", "the machine did not come up"
@@ -66,7 +61,7 @@ class QemuBox(CarriedBox):
         self._moved_to: dict[str, bytes] = {}
         #: Held by whoever has the monitor: that can be one alone.
         self._copying = threading.Lock()
-        first_word = moment if adopts is not None else partial(at_this_moment, launch.guest)
+        first_word = this_moment if adopts is not None else partial(at_this_moment, launch.guest)
         super().__init__(spawner, launch, first_word, drive=drive, sources=sources, start_s=START_S, adopts=adopts)
 
     def _start_carrier(self, launch: Launch) -> tuple[int, int]:
@@ -141,7 +136,8 @@ class QemuBox(CarriedBox):
 
     def _take_over(self, outer: Box, vmm: Vmm, items: dict[str, bytes]) -> None:
         with self._bridge.pump.lock:
-            self._bridge.pump.move(*vmm.take_channel())
+            self._bridge.pump.leave()
+            self._bridge.pump.join(*vmm.take_channel())
         old, self.outer = self.outer, outer
         self._vmm.close()
         self._vmm, self._carrier, self._said = vmm, vmm.asker, vmm.said
@@ -160,31 +156,6 @@ class QemuBox(CarriedBox):
             copy_machine(self._vmm, copy)
             return Adopts(found.last_stream, found.commands, copy)
 
-    def ready(self) -> dict[str, bytes]:
-        """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
-        try:
-            return super().ready()
-        except SetupFailed as error:
-            if (error.step, error.errno) != ("landlock", EOPNOTSUPP):
-                raise
-            raise ProtectionUnavailable(
-                "files.landlock",
-                need=f"Landlock ABI {LEAST_ABI} (Linux 6.2) in the machine's kernel",
-                have=f"{self.launch.programs[1][0]}: {error.message}",
-                hint="name a kernel that has it by IMMURE_KERNEL, or leave protections.landlock out",
-            ) from error
-
-    def seen_meanwhile(self) -> dict[str, bytes]:
-        """The control of a file that is out of reach."""
-        return {"inside/outer_opens": b"1" if outer_opens(self.outer, OUTSIDE, OUTER_USER) else b"0"}
-
-    def seen(self) -> dict[str, bytes]:
-        """What a command of the machine says, and what runs in the outer box."""
-        with attestation(self, OUTSIDE) as attesting:
-            items = _vmm(self.pid)
-            items.update({f"inside/{name}": value for name, value in attested(attesting).items()})
-            return items
-
     def said(self) -> str:
         """What QEMU has said, or the kernel and our init on the console."""
         return super().said() or self._console()
@@ -197,9 +168,7 @@ class QemuBox(CarriedBox):
                 told = bytes(reading.ended().sinks[0].data).decode(errors="replace")
         except (BoxLost, SetupFailed):
             return ""
-        lines = [line.strip() for line in told.splitlines() if line.strip()]
-        ours = [line for line in lines if line.startswith("immure-init:") or "Kernel panic" in line]
-        return (ours or lines or [""])[0]
+        return reason_on(told)
 
 
 @contextmanager
@@ -214,48 +183,3 @@ def _room_for_copies() -> Generator[None]:
             have=os.strerror(error.errno or 0),
             hint="a copy takes as much memory as the machine has used",
         ) from error
-
-
-def moment() -> bytes:
-    """What a machine is to know that wakes up now: the time, and randomness that no other one has."""
-    return msgspec.msgpack.encode({"time_ns": time.time_ns(), "entropy": secrets.token_bytes(_ENTROPY_BYTES)})
-
-
-def at_this_moment(configuration: bytes) -> bytes:
-    """What our init is told, with the moment."""
-    return msgspec.msgpack.encode({**msgspec.msgpack.decode(configuration), "moment": msgspec.Raw(moment())})
-
-
-def _vmm(pid: int) -> dict[str, bytes]:
-    """Items `vmm/PID/…` of what runs in the outer box, and this host's own kernel."""
-    items: dict[str, bytes] = {}
-    for one in below(pid):
-        try:
-            with open(f"/proc/{one}/status", "rb") as file:  # noqa: PTH123
-                status = file.read(_STATUS_BYTES)
-        except OSError:
-            # It has ended meanwhile.
-            continue
-        items[f"vmm/{one}/status"] = status
-        items[f"vmm/{one}/exe"] = _program_of(one)
-        items[f"vmm/{one}/kvm"] = _kvm_of(one)
-    own = os.uname()
-    items["host/uname"] = f"{own.release}\0{own.version}".encode()
-    return items
-
-
-def _kvm_of(pid: int) -> bytes:
-    """Whether a process has a machine of KVM's, by the names of what it has open. Documentation/virt/kvm/api.rst."""
-    try:
-        with os.scandir(f"/proc/{pid}/fd") as found:
-            names = [os.readlink(entry.path) for entry in found]  # noqa: PTH115
-    except OSError as error:
-        return os.strerror(error.errno or 0).encode()
-    return b"a machine" if "anon_inode:kvm-vm" in names else b"nothing"
-
-
-def _program_of(pid: int) -> bytes:
-    try:
-        return os.readlink(f"/proc/{pid}/exe").encode(errors="surrogateescape")  # noqa: PTH115
-    except OSError as error:
-        return os.strerror(error.errno or 0).encode()

@@ -1,0 +1,41 @@
+"""A box in a virtual machine, whoever runs that."""
+
+from __future__ import annotations
+
+from errno import EOPNOTSUPP
+
+from immure.errors import ProtectionUnavailable, SetupFailed
+from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.policy.landlock import LEAST_ABI
+from immure.runtimes.guest.attested import attestation, attested, outer_opens
+from immure.runtimes.guest.carried import CarriedBox
+from immure.runtimes.guest.vmm import carriers
+
+
+class MachineBox(CarriedBox):
+    """A box that a VMM carries."""
+
+    def ready(self) -> dict[str, bytes]:
+        """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
+        try:
+            return super().ready()
+        except SetupFailed as error:
+            if (error.step, error.errno) != ("landlock", EOPNOTSUPP):
+                raise
+            raise ProtectionUnavailable(
+                "files.landlock",
+                need=f"Landlock ABI {LEAST_ABI} (Linux 6.2) in the machine's kernel",
+                have=f"{self.launch.programs[1][0]}: {error.message}",
+                hint="name a kernel that has it by IMMURE_KERNEL, or leave protections.landlock out",
+            ) from error
+
+    def seen_meanwhile(self) -> dict[str, bytes]:
+        """The control of a file that is out of reach."""
+        return {"inside/outer_opens": b"1" if outer_opens(self.outer, OUTSIDE, OUTER_USER) else b"0"}
+
+    def seen(self) -> dict[str, bytes]:
+        """What a command of the machine says, and what runs in the outer box."""
+        with attestation(self, OUTSIDE) as attesting:
+            items = carriers(self.pid)
+            items.update({f"inside/{name}": value for name, value in attested(attesting).items()})
+            return items
