@@ -6,7 +6,7 @@ This is what a runtime carries out. It is pure data, the same for every box of t
 from __future__ import annotations
 
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 6
+FORM = 7
 
 FIELDS = (
     "plan_sha256",
