@@ -158,13 +158,21 @@ class TestBoxes:
         with Pool(size=1, **spec) as pool, pool.claim() as box:
             assert box.exec(["/bin/true"]).ok
 
+    def test_a_mount(self, spec: dict[str, Any], tmp_path: Path) -> None:
+        """It is a second disk, so that such a machine boots once by itself."""
+        tmp_path.chmod(0o755)
+        (tmp_path / "file").write_bytes(b"of the host")
+        said = run(["/bin/sh", "-c", "cat /work/file; touch /work/x"], mounts=[(tmp_path, "/work", "ro")], **spec)
+        assert said.stdout == b"of the host"
+        assert b"Read-only" in said.stderr
+
     def test_a_time_limit(self, spec: dict[str, Any]) -> None:
         assert run(["/bin/sleep", "60"], timeout_s=2, **spec).exit.kind == "timeout"
 
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"mounts": [("/usr", "/mnt", "ro")]}, "can't be mounted"),
+            ({"mounts": [("/usr", "/mnt", "rw")]}, "can't write"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"memory_mib": 32}, "does not fit"),
             ({"cpus": 33}, "processors"),
