@@ -275,6 +275,17 @@ class TestKept:
 
 
 class TestRefused:
+    def test_a_box_that_writes_to_folders_of_the_host(self, kernel: Path, image: Path, tmp_path: Path) -> None:
+        mounts = [(str(tmp_path), "/work", "rw")]
+        with Sandbox(runtime="qemu", level="L3", image=str(image), mounts=mounts, workdir="/") as box:
+            with pytest.raises(RuntimeUnavailable, match="can't be copied"):
+                box.snapshot()
+            with pytest.raises(RuntimeUnavailable, match="can't be copied"):
+                box.fork()
+            box.migrate()
+            box.files.write("/work/made", b"in the machine")
+        assert (tmp_path / "made").read_bytes() == b"in the machine"
+
     @pytest.fixture
     def own(self, saved: Path, tmp_path: Path) -> Path:
         return Path(shutil.copytree(saved, tmp_path / "own"))

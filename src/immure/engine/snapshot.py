@@ -199,6 +199,7 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
             have=f"the runtime {launch.runtime}",
             hint='level="L3"',
         )
+    _check_changes(launch)
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
@@ -216,6 +217,17 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _check_changes(launch: Launch) -> None:
+    """Each copy would bring its own, and the last to be closed would win."""
+    if launch.changes:
+        raise RuntimeUnavailable(
+            "a machine that writes to folders of this host can't be copied",
+            need="mounts that are read alone",
+            have=f"{launch.changes[0][0]}, which is written to",
+            hint="mount it ro, and take files out by box.files",
+        )
 
 
 def _checkpoint(box: GVisorBox | QemuBox | FirecrackerBox, folder: Path) -> Adopts:
@@ -281,6 +293,7 @@ def _sweep(above: Path) -> None:
 def begin_fork(box: Box, launch: Launch, name: str) -> Origin:
     """What forks go on from. A machine's copy may be under way yet: who is to go on from it can begin meanwhile."""
     if isinstance(box, QemuBox):
+        _check_changes(launch)
         return Origin(name, launch, box.begin_checkpoint())
     return take_snapshot(box, launch, name)
 

@@ -1,6 +1,6 @@
-"""Judges a box in a virtual machine: the box around QEMU as any box, the workload by probes within.
+"""Judges a box in a virtual machine: the box around its VMM as any box, the workload by probes within.
 
-That a machine answers is shown from the host: nothing but QEMU runs in the outer box, under filters of its own, and
+That a machine answers is shown from the host: nothing but the VMM runs in the outer box, under filters of its own, and
 within there is another kernel. Pure, and standard library only.
 """
 
@@ -52,10 +52,10 @@ def judge_machine(
 
 
 def _both(within: Finding, around: Finding) -> Finding:
-    """What is seen within, and held by the box around QEMU too."""
+    """What is seen within, and held by the box around the VMM too."""
     if not within.held:
         return within
-    why = f"around QEMU: {around.why} ({around.observed})" if not around.held else within.why
+    why = f"around the VMM: {around.why} ({around.observed})" if not around.held else within.why
     return Finding(within.part, around.held, within.observed, why)
 
 
@@ -75,9 +75,9 @@ def _find_landlock(found: Finding, items: dict[str, bytes], wanted: str | None) 
 
 
 def _hardware(items: dict[str, bytes]) -> Finding:
-    """That KVM is hardware's was tried before; that this machine is KVM's is seen by what its QEMU has open."""
+    """That KVM is hardware's was tried before; that this machine is KVM's is seen by what its VMM has open."""
     opened = [value for name, value in items.items() if name.startswith("vmm/") and name.endswith("/kvm")]
-    observed = f"QEMU has {b' '.join(opened).decode('utf-8', 'replace') or 'nothing'} of KVM open"
+    observed = f"the VMM has {b' '.join(opened).decode('utf-8', 'replace') or 'nothing'} of KVM open"
     return Finding("kernel.hardware", opened == [b"a machine"], observed, "the machine is not KVM's")
 
 
@@ -90,7 +90,7 @@ def _kernel(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     observed = f"{shown} within; on the host {len(processes)} process of {' '.join(sorted(programs))}"
     bare = [one for one in statuses if (one.get("Seccomp"), one.get("NoNewPrivs")) != ("2", "1")]
     if programs != {expected["program"]} or len(processes) != 1:
-        return Finding("kernel.machine", False, observed, "on the host something else than QEMU runs in the box")
+        return Finding("kernel.machine", False, observed, "on the host something else than the VMM runs in the box")
     if bare:
-        return Finding("kernel.machine", False, observed, "QEMU has no filter, or could gain privileges")
+        return Finding("kernel.machine", False, observed, "the VMM has no filter, or could gain privileges")
     return Finding("kernel.machine", other, observed, "the workload sees this host's kernel")

@@ -98,7 +98,8 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         carrier=(machine.vmm.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
         guest=told,
         changes=changes,
-        image=inputs.image.listing if inputs.image is not None else None,
+        # Another file by one of these names is another thing to show.
+        image=(inputs.image and inputs.image.listing, machine.kernel, machine.files),
         expects={
             "boundary": "machine",
             "hardware": accelerated,
