@@ -15,6 +15,7 @@ from immure.channel.limits import (
     FAULT_BYTES,
     FRAME_BYTES_RANGE,
     GUEST_FRAME_BYTES,
+    HOST_FRAME_BYTES,
     MAGIC,
     STREAMS,
     STREAMS_RANGE,
@@ -33,6 +34,11 @@ _OUTPUTS: tuple[frames.Output, ...] = (1, 2)
 def own_hello() -> bytes:
     """What a host says first."""
     return frames.encode(frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW_BYTES))
+
+
+def hello_of_guest() -> bytes:
+    """What our own init says first."""
+    return frames.encode(frames.Hello(MAGIC, VERSION, HOST_FRAME_BYTES, STREAMS, WINDOW_BYTES))
 
 
 class _Stream:

@@ -23,12 +23,13 @@ from immure.engine.spawners import spawner_for
 from immure.errors import RuntimeUnavailable
 from immure.host.facts import HostFacts, MachineFacts
 from immure.host.identity import identity_of
-from immure.plan.compile import compile_plan
+from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.firecracker import configured
 from immure.plan.launch import Launch
 from immure.plan.launching import make_launch
 from immure.plan.model import Inputs
-from immure.runtimes.firecracker.booted import MEMORY_FILE, STATE_FILE, boot_for_others
+from immure.plan.qemu import machine_words
+from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
 from immure.spec.models import SandboxSpec
 
 _FORM = 1
@@ -77,7 +78,8 @@ def _place(spec: SandboxSpec, facts: HostFacts, machine: MachineFacts) -> Path:
     host = (facts.boot_id, facts.kernel, _processor(), machine.kvm.kind)
     # Images and first roots are named by what they hold.
     files = [path for path, _ in machine.files]
-    parts = (_FORM, host, machine.vmm, machine.kernel, files, configured(spec, machine))
+    told = configured(spec, machine) if runtime_of(spec) == "firecracker" else machine_words(spec, machine)
+    parts = (_FORM, host, machine.vmm, machine.kernel, files, told)
     return _folder() / sha256(msgspec.msgpack.encode(parts)).hexdigest()[:32]
 
 
@@ -122,7 +124,7 @@ def _make(place: Path, spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> N
     part = place.with_name(f".{secrets.token_hex(8)}")
     part.mkdir(mode=0o700)
     try:
-        boot_for_others(spawner_for(launch), launch, part)
+        _boot(launch, part)
         for name in (MEMORY_FILE, STATE_FILE):
             # A box's user is somebody else; the folder above is private.
             (part / name).chmod(0o444)
@@ -130,6 +132,14 @@ def _make(place: Path, spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> N
         part.rename(place)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def _boot(launch: Launch, above: Path) -> None:
+    if launch.runtime == "firecracker":
+        from immure.runtimes.firecracker.booted import boot_for_others
+    else:
+        from immure.runtimes.qemu.booted import boot_for_others
+    boot_for_others(spawner_for(launch), launch, above)
 
 
 def _sweep(above: Path, *, keep: Path) -> None:

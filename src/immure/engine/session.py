@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
+#: What fails where the memory of a machine that had booted can't be gone on from.
+_RESUMING = ("restore", "qemu")
 _NAMESPACES = ("user", "mnt", "pid", "net", "ipc", "uts", "cgroup")
 _own_namespaces: dict[str, int] = {}
 
@@ -71,7 +73,7 @@ def measure(box: Box, before_release: Callable[[Measured], None] | None = None) 
     try:
         items = box.ready()
     except SetupFailed as error:
-        if error.step == "restore":
+        if error.step in _RESUMING:
             from immure.engine.booted_machines import forget_booted
 
             forget_booted(launch)

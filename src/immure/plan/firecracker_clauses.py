@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from immure.host.facts import MachineFacts
-from immure.plan.qemu_clauses import machine_clauses
+from immure.plan.qemu_clauses import begun_from, machine_clauses
 from immure.plan.report import Clause
 from immure.spec.models import SandboxSpec
 
@@ -12,8 +12,7 @@ def firecracker_clauses(
     spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
 ) -> tuple[Clause, ...]:
     """A clause for each thing that the spec asks for. `cpus` is that of the box around Firecracker."""
-    begun = ", from the memory of a machine that had booted and had done nothing else" if machine.booted else ""
-    by = f"Firecracker {machine.vmm.version}, {_accelerated(machine)}{begun}"
+    by = f"Firecracker {machine.vmm.version}, {_accelerated(machine)}{begun_from(machine)}"
     return machine_clauses(spec, keep, vmm="Firecracker", by=by, memory_mib=memory_mib, cpus=cpus)
 
 

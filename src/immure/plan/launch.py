@@ -8,7 +8,7 @@ from __future__ import annotations
 #: Runtimes whose boxes are virtual machines: what is in their images is looked at anew each time.
 MACHINES = frozenset(("qemu", "firecracker"))
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 7
+FORM = 8
 
 FIELDS = (
     "plan_sha256",
@@ -37,6 +37,7 @@ FIELDS = (
     "programs",
     "image",
     "changes",
+    "booted",
 )
 
 
@@ -51,7 +52,9 @@ class Launch:
     what is started in the box to carry another kernel, by its id 0, and `guest` the configuration of our init in it,
     from `programs` as (path, identity): another content makes another launch. `image` is the folder of the image with
     what `list_image` saw of it, None for `image: host`. `changes` are the mounts that a machine writes to, as
-    (source, number, place in the box, most MiB): what it has changed there is brought back in the end.
+    (source, number, place in the box, most MiB): what it has changed there is brought back in the end. `booted` are the
+    memory and the state of a machine that had booted, where the box goes on from them and its carrier has no path to
+    them.
     """
 
     __slots__ = (*FIELDS, "_environment")
@@ -82,6 +85,7 @@ class Launch:
     programs: tuple[tuple[str, tuple[int, ...]], ...]
     image: tuple[str, object] | None
     changes: tuple[tuple[str, int, str, int], ...]
+    booted: tuple[str, ...]
 
     def environment(self) -> dict[bytes, bytes]:
         """`env` as execve takes it, encoded once for all commands."""

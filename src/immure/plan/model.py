@@ -91,6 +91,8 @@ class Plan(Struct, frozen=True):
     guest: bytes = b""
     #: Mounts that a machine writes to: source, number, place in the box, and the most that may be written, in MiB.
     changes: tuple[tuple[str, int, str, int], ...] = ()
+    #: What a machine goes on from that is given to its carrier as descriptors.
+    booted: tuple[str, ...] = ()
     #: What the image is made of beside its operations: which folder bears the name now.
     image: object = None
     #: What the readback must show, where it is not what a process box shows.

@@ -95,9 +95,10 @@ def compile_qemu(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Plan:
         default_deny=filters.default_deny,
         # The outer box's stem has none of the machine's.
         terminals=False,
-        carrier=(machine.vmm.path, *qemu_arguments(_machine(spec, machine, accelerated=accelerated))),
+        carrier=(machine.vmm.path, *machine_words(spec, machine)),
         guest=told,
         changes=changes,
+        booted=tuple(path for path, _ in machine.booted),
         # Another file by one of these names is another thing to show.
         image=(inputs.image and inputs.image.listing, machine.kernel, machine.files),
         expects={
@@ -200,6 +201,11 @@ def outer_spec(spec: SandboxSpec) -> SandboxSpec:
         limits=Limits(memory_mib=memory, cpus=spec.limits.cpus, disk_mib=_SPACE_MIB),
         protections={"memory": "best_effort", "cpus": spec.protections.get("cpus", "required")},
     )
+
+
+def machine_words(spec: SandboxSpec, machine: MachineFacts) -> tuple[str, ...]:
+    """What QEMU is told of the spec's machine."""
+    return qemu_arguments(_machine(spec, machine, accelerated=machine.kvm.kind == "hardware"))
 
 
 def _machine(spec: SandboxSpec, found: MachineFacts, *, accelerated: bool) -> Machine:

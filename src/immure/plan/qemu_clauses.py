@@ -13,8 +13,13 @@ def qemu_clauses(
     spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
 ) -> tuple[Clause, ...]:
     """A clause for each thing that the spec asks for. `cpus` is that of the box around QEMU."""
-    by = f"QEMU {machine.vmm.version}, {_accelerated(machine)}"
+    by = f"QEMU {machine.vmm.version}, {_accelerated(machine)}{begun_from(machine)}"
     return machine_clauses(spec, keep, vmm="QEMU", by=by, memory_mib=memory_mib, cpus=cpus)
+
+
+def begun_from(machine: MachineFacts) -> str:
+    """What the machine does not begin with a boot of its own, in words."""
+    return ", from the memory of a machine that had booted and had done nothing else" if machine.booted else ""
 
 
 def machine_clauses(

@@ -31,8 +31,13 @@ def restoring_launch(launch: Launch, image: str) -> Launch:
 def copied_launch(launch: Launch) -> Launch:
     """The same box in a machine that goes on from a copy of one, which comes as descriptors.
 
-    One of Firecracker's needs nothing then of the machine that had booted, which need not be there any more.
+    It needs nothing then of the machine that had booted, which need not be there any more.
     """
+    if launch.booted:
+        other = Launch.from_tuple(launch.to_tuple())
+        other.booted = ()
+        other.programs = tuple(one for one in launch.programs if one[0] not in launch.booted)
+        return other
     wire: dict[str, Any] = msgspec.msgpack.decode(launch.wire)
     places = {MEMORY[1:], STATE[1:]}
     left_out = [op for op in wire["template"] if op.get("path") in places]

@@ -11,12 +11,10 @@ from immure.plan.launch import Launch
 from immure.runtimes.firecracker.box import BOOT_S, FirecrackerBox
 from immure.runtimes.firecracker.memory import copy_memory
 from immure.runtimes.firecracker.monitor import Monitor
+from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
 from immure.runtimes.guest.vmm import reason_on
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.spawner import Spawner
-
-#: The two files of one that has booted.
-MEMORY_FILE, STATE_FILE = "memory", "state"
 
 
 def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+#: The two files of a machine that has booted.
+MEMORY_FILE, STATE_FILE = "memory", "state"
+
 
 class MachineCopy:
     """A machine as it stood. It owns both descriptors: `state` is a file of its devices, and of its memory too where

@@ -12,25 +12,23 @@ from functools import partial
 import msgspec
 
 from immure.channel.pump import Pump
-from immure.errors import BoxLost, SetupFailed
+from immure.errors import SetupFailed
 from immure.plan.launch import Launch
-from immure.plan.machine import CONSOLE
-from immure.plan.qemu import OUTER_USER
 from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.machine import MachineBox
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.guest.outer import UnderWay, carrier_request
-from immure.runtimes.guest.vmm import at_this_moment, reason_on, this_moment
+from immure.runtimes.guest.vmm import at_this_moment, this_moment
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
+from immure.runtimes.qemu.booted import Arrival
 from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy, move_machine, wake_machine
+from immure.runtimes.qemu.saying import FAILED, REMEDY, STEP, said_by
 from immure.runtimes.qemu.vmm import Vmm
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
-_CONSOLE_BYTES = 16 * 1024
 
 
 class Migration(msgspec.Struct, frozen=True):
@@ -43,8 +41,7 @@ class Migration(msgspec.Struct, frozen=True):
 class QemuBox(MachineBox):
     """A box that QEMU carries."""
 
-    step, failed = "qemu", "the machine did not come up"
-    remedy = "see `immure doctor`; IMMURE_KERNEL names another kernel, IMMURE_QEMU another QEMU"
+    step, failed, remedy = STEP, FAILED, REMEDY
 
     def __init__(
         self,
@@ -57,12 +54,16 @@ class QemuBox(MachineBox):
     ) -> None:
         """`adopts` has the machine that this one goes on from."""
         self._origin = adopts
+        self._arrives = False
         #: What was seen of the outer box that it has moved to.
         self._moved_to: dict[str, bytes] = {}
         #: Held by whoever has the monitor: that can be one alone.
         self._copying = threading.Lock()
         first_word = this_moment if adopts is not None else partial(at_this_moment, launch.guest)
         super().__init__(spawner, launch, first_word, drive=drive, sources=sources, start_s=START_S, adopts=adopts)
+        if self._arrives:
+            arrive = Arrival(self._vmm, self._bridge.pump, launch.booted)
+            threading.Thread(target=arrive, name="immure-machine", daemon=True).start()
 
     def _start_carrier(self, launch: Launch) -> tuple[int, int]:
         start = partial(self._asked_of_outer, builtin=True)
@@ -70,9 +71,11 @@ class QemuBox(MachineBox):
         if origin is not None and origin.machine is not None:
             self._vmm = wake_machine(start, launch, origin, origin.machine)
         else:
-            self._vmm = begin_machine(start, launch)
+            self._arrives = bool(launch.booted)
+            self._vmm = begin_machine(start, launch, waits=self._arrives)
         self._carrier, self._said = self._vmm.asker, self._vmm.said
-        return self._vmm.take_channel()
+        # It is joined once there is a machine that has said hello.
+        return (-1, -1) if self._arrives else self._vmm.take_channel()
 
     def _close_own(self) -> None:
         vmm = getattr(self, "_vmm", None)
@@ -158,17 +161,7 @@ class QemuBox(MachineBox):
 
     def said(self) -> str:
         """What QEMU has said, or the kernel and our init on the console."""
-        return super().said() or self._console()
-
-    def _console(self) -> str:
-        request = carrier_request(self.launch, ("files", "read", CONSOLE, "0", str(_CONSOLE_BYTES)), OUTER_USER)
-        request.output_bytes = 2 * _CONSOLE_BYTES
-        try:
-            with UnderWay(self.outer, request, builtin=True) as reading:
-                told = bytes(reading.ended().sinks[0].data).decode(errors="replace")
-        except (BoxLost, SetupFailed):
-            return ""
-        return reason_on(told)
+        return said_by(self._said, self.outer, self.launch)
 
 
 @contextmanager
