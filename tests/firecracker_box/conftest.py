@@ -24,9 +24,9 @@ def kernel() -> Path:
     return guest_kernel()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def settings(program: Path, kernel: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What names the two, and a cache of the session's own."""
+    """What names the two, and a cache of these tests' own."""
     wanted = {
         "IMMURE_FIRECRACKER": str(program),
         "IMMURE_KERNEL": str(kernel),
@@ -48,7 +48,7 @@ def spec(settings: None, image: Path) -> dict[str, Any]:
     return {"runtime": "firecracker", "level": "L3", "image": str(image), "workdir": "/", "memory_mib": 128}
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(settings: None, image: Path) -> Iterator[Sandbox]:
     """A box for what leaves nothing behind."""
     with Sandbox(runtime="firecracker", level="L3", image=str(image), workdir="/", memory_mib=128) as box:

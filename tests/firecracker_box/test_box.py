@@ -172,7 +172,6 @@ class TestBoxes:
     @pytest.mark.parametrize(
         ("keywords", "match"),
         [
-            ({"mounts": [("/usr", "/mnt", "rw")]}, "can't write"),
             ({"network": "host", "level": "L1"}, "no network"),
             ({"memory_mib": 32}, "does not fit"),
             ({"cpus": 33}, "processors"),
