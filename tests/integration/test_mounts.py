@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -238,3 +239,21 @@ def test_a_box_can_not_tell_where_its_mounts_come_from(folder: Path) -> None:
     assert "nosuid" in lines[0]
     assert "nodev" in lines[0]
     assert "idmapped" in lines[0]
+
+
+def test_a_caller_s_umask_is_not_the_box_s(tmp_path: Path) -> None:
+    """A mount below /tmp stands on folders that are made for it."""
+    (tmp_path / "shown").mkdir(mode=0o755)
+    (tmp_path / "shown/file").write_text("content")
+    tmp_path.chmod(0o755)
+    program = (
+        "import os, sys\n"
+        "os.umask(0o077)\n"
+        "from immure import run\n"
+        "shown = run(['cat', '/tmp/made/for/it/file'], mounts=[(sys.argv[1], '/tmp/made/for/it', 'ro')])\n"
+        "print(shown.stdout.text(), shown.stderr.text())\n"
+    )
+    told = subprocess.run(
+        [sys.executable, "-c", program, tmp_path / "shown"], capture_output=True, text=True, check=True
+    )
+    assert told.stdout.split() == ["content"]

@@ -54,6 +54,9 @@ struct Spawner {
 pub fn run(engine: RawFd) -> ! {
     // SAFETY: inherited, and used by nobody else.
     let engine = unsafe { OwnedFd::from_raw_fd(engine) };
+    // Folders that mounts stand on are everybody's to enter, whatever our starter keeps for itself.
+    // SAFETY: no memory is passed.
+    unsafe { libc::umask(0o022) };
     // A copy to tell the end on, since the spawner's own goes with it.
     let Ok(told) = engine.try_clone() else {
         process::exit(1);
