@@ -238,8 +238,8 @@ def machine_by_hand(program: str, memory_mib: int, words: str = "") -> Iterator[
     from immure.host.facts import ProgramFacts
     from immure.host.machines import find_qemu
     from immure.plan.initramfs import initramfs
-    from immure.plan.machine import CONSOLE, Machine, kernel_words, qemu_arguments
-    from immure.runtimes.qemu.memory import make_memory
+    from immure.plan.qemu_arguments import CONSOLE, Machine, kernel_words, qemu_arguments
+    from immure.runtimes.guest.memory import make_memory
 
     qemu = find_qemu()
     if not isinstance(qemu, ProgramFacts):

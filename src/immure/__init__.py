@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from immure.errors import SpecError as SpecError
     from immure.errors import VmmRefused as VmmRefused
     from immure.errors import WrongState as WrongState
-    from immure.runtimes.qemu.box import Migration as Migration
+    from immure.runtimes.guest.migration import Migration as Migration
     from immure.spec.models import Level as Level
     from immure.spec.models import SandboxSpec as SandboxSpec
 
@@ -58,7 +58,7 @@ _HOMES = {
     "Pool": "immure.engine.pool",
     "PIPE": "immure.engine.stdio",
     "Level": "immure.spec.models",
-    "Migration": "immure.runtimes.qemu.box",
+    "Migration": "immure.runtimes.guest.migration",
     "Process": "immure.engine.process",
     "Result": "immure.engine.result",
     "Sandbox": "immure.engine.sandbox",

@@ -28,7 +28,7 @@ def has_hardware() -> bool:
 
 def machines() -> set[str]:
     """Those that have booted."""
-    return {one.name for one in Path(os.environ["XDG_CACHE_HOME"], "immure/machines").iterdir()}
+    return {one.name for one in Path(os.environ["XDG_CACHE_HOME"], "immure/images").glob("[!.]*.machine")}
 
 
 def said(box: Sandbox, script: str, **keywords: Any) -> str:
@@ -225,7 +225,7 @@ class TestCommandLine:
         ended = self.command("run", "--dry-run", *self.words(spec), "--", "x")
         assert "start /machine/firecracker" in ended.stdout
         assert "mknod dev/kvm c 10 232" in ended.stdout or "bind /dev/kvm on dev/kvm" in ended.stdout
-        assert not list(tmp_path.glob("immure/machines/[!.]*"))
+        assert not list(tmp_path.glob("immure/images/*.machine"))
 
     def test_doctor(self, settings: None) -> None:
         four = json.loads(self.command("doctor", "--json").stdout)["levels"]["L4"]

@@ -96,7 +96,7 @@ class TestCopies:
         with Sandbox(**spec) as box, box.snapshot() as snapshot, Sandbox.restore(snapshot) as copy:
             (vmm,) = below(copy._box.pid)
             maps = Path(f"/proc/{vmm}/maps").read_text().splitlines()
-            assert {line.split()[1] for line in maps if "memfd:immure-copied" in line} == {"rw-p"}
+            assert {line.split()[1] for line in maps if "memfd:immure-machine" in line} == {"rw-p"}
             assert not [line for line in maps if "/machine/memory" in line]
 
     def test_awaited(self, spec: dict[str, Any]) -> None:

@@ -51,7 +51,7 @@ def nothing_is_left(settings: None) -> Iterator[None]:
         assert time.monotonic() < until, firecrackers() - before
         time.sleep(0.02)
     cache = Path(os.environ["XDG_CACHE_HOME"])
-    assert not [one for one in cache.glob("immure/machines/.*") if one.is_dir()]
+    assert not list(cache.glob("immure/images/.*.part"))
 
 
 @pytest.fixture
@@ -181,7 +181,7 @@ class TestEnds:
             time.sleep(0.02)
         caller.kill()
         caller.wait()
-        assert not list((tmp_path / "cache").glob("immure/machines/[!.]*"))
+        assert not list((tmp_path / "cache").glob("immure/images/[!.]*.machine"))
 
 
 class TestMemory:

@@ -18,7 +18,7 @@ from immure.channel.blocking import ThreadDriver
 from immure.engine.machine_images import first_root, packed_folder
 from immure.engine.session import Measured
 from immure.plan.launch import Launch
-from immure.plan.machine import Machine, qemu_arguments
+from immure.plan.qemu_arguments import Machine, qemu_arguments
 from immure.runtimes.guest.box import GuestBox
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket

@@ -13,7 +13,7 @@ import pytest
 from immure import BoxLost, ExecFailed, SetupFailed
 from immure.engine.machine_images import packed_folder
 from immure.host.tree import below
-from immure.plan.machine import CONSOLE
+from immure.plan.qemu_arguments import CONSOLE
 from immure.runtimes.process.spawner import receive
 
 from .machines import (

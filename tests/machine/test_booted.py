@@ -15,7 +15,7 @@ import pytest
 
 from immure import Sandbox, SetupFailed, Snapshot, run
 from immure.engine import booted_machines
-from immure.runtimes.qemu.memory import digest_of
+from immure.runtimes.guest.memory import digest_of
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(120)]
 
@@ -36,8 +36,7 @@ def spec(image: Path) -> dict[str, Any]:
 
 def folders() -> list[Path]:
     """Machines that have booted."""
-    above = Path(os.environ["XDG_CACHE_HOME"], "immure/machines")
-    return sorted(one for one in above.glob("*") if not one.name.startswith(".")) if above.exists() else []
+    return sorted(Path(os.environ["XDG_CACHE_HOME"], "immure/images").glob("[!.]*.machine"))
 
 
 def how(box: Sandbox) -> str:
@@ -142,10 +141,10 @@ def test_a_copy_outlives_it(spec: dict[str, Any], tmp_path: Path) -> None:
 
 def test_a_caller_that_is_killed_while_one_boots(spec: dict[str, Any]) -> None:
     program = f"from immure import run\nrun(['/bin/true'], **{spec!r})"
-    above = Path(os.environ["XDG_CACHE_HOME"], "immure/machines")
+    above = Path(os.environ["XDG_CACHE_HOME"], "immure/images")
     with subprocess.Popen([sys.executable, "-c", program]) as caller:
         until = time.monotonic() + 60
-        while not (above.exists() and any(one.is_dir() for one in above.iterdir())):
+        while not list(above.glob(".*.machine.part/image")):
             assert time.monotonic() < until
             time.sleep(0.01)
         caller.send_signal(signal.SIGKILL)

@@ -5,18 +5,18 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from feeding import feed
 from immure import PIPE, AsyncSandbox, BoxLost, LevelNotReached, Migration, RuntimeUnavailable, Sandbox, SetupFailed
 from immure.engine import migration
 from immure.host.tree import below
+from immure.runtimes.guest.memory import digest_of
 from immure.runtimes.qemu import copies
-from immure.runtimes.qemu.memory import digest_of
 from immure.runtimes.qemu.vmm import Vmm
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(120)]
@@ -44,16 +44,7 @@ def test_what_runs_and_is_under_way_goes_on(box: Sandbox) -> None:
         box.start(["/bin/cat"], stdin=PIPE) as cat,
         box.start(["/bin/sh", "-c", "read line; stty size; echo $line"], pty=(90, 30)) as shell,
     ):
-
-        def write() -> None:
-            assert cat.stdin is not None
-            view = memoryview(sent)
-            while view:
-                view = view[cat.stdin.write(view[:20_000]) :]
-            cat.stdin.close()
-
-        writer = threading.Thread(target=write)
-        writer.start()
+        writer = feed(cat, sent)
         got = b""
         for _ in range(3):
             before = vmm_of(box)

@@ -8,7 +8,6 @@ import os
 import shutil
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +15,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from feeding import feed
 from immure import (
     PIPE,
     AsyncSandbox,
@@ -30,6 +30,7 @@ from immure import (
 )
 from immure.host.tree import below
 from immure.runtimes.qemu import box as qemu_box
+from immure.runtimes.qemu import copies
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(120)]
 
@@ -178,6 +179,26 @@ class TestCopies:
                 for copy in copies:
                     copy.close()
 
+    def test_a_fork_that_fails_while_the_copy_is_made(self, parent: Sandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Nobody writes to a descriptor any more whose number may be another file's."""
+        before = {one.name for one in Path("/proc/self/fd").iterdir()}
+        filled: list[int] = []
+
+        def slowly(source: int, fd: int) -> None:
+            time.sleep(0.5)
+            filled.append(os.fstat(fd).st_size)
+
+        def refused(*_: object) -> Sandbox:
+            raise RuntimeUnavailable("for a test")
+
+        with monkeypatch.context() as patch, pytest.raises(RuntimeUnavailable, match="for a test"):
+            patch.setattr(copies, "fill_and_seal", slowly)
+            patch.setattr(Sandbox, "_going_on", refused)
+            parent.fork()
+        assert filled == [128 << 20], "it was waited for"
+        assert {one.name for one in Path("/proc/self/fd").iterdir()} <= before
+        assert parent.exec(["/bin/true"]).ok
+
     def test_a_terminal_and_a_pause(self, parent: Sandbox) -> None:
         script = "read line; stty size; echo $line"
         with parent.start(["/bin/sh", "-c", script], pty=(90, 30)):
@@ -194,16 +215,7 @@ class TestCopies:
     def test_a_caller_that_writes_and_reads_all_along_loses_nothing(self, parent: Sandbox) -> None:
         sent = os.urandom(2_000_000)
         with parent.start(["/bin/cat"], stdin=PIPE) as process:
-
-            def write() -> None:
-                assert process.stdin is not None
-                view = memoryview(sent)
-                while view:
-                    view = view[process.stdin.write(view[:50_000]) :]
-                process.stdin.close()
-
-            writer = threading.Thread(target=write)
-            writer.start()
+            writer = feed(process, sent)
             got = b""
             for _ in range(4):
                 parent.snapshot().close()

@@ -7,12 +7,12 @@ import gc
 import os
 import subprocess
 import sys
-import threading
 import time
 from pathlib import Path
 
 import pytest
 
+from feeding import feed
 from immure import (
     PIPE,
     AsyncPool,
@@ -161,16 +161,7 @@ class TestCopies:
         with Sandbox(level="L3") as box:
             process = box.start(["cat"], stdin=PIPE)
             sent = os.urandom(3_000_000)
-
-            def write() -> None:
-                assert process.stdin is not None
-                view = memoryview(sent)
-                while view:
-                    view = view[process.stdin.write(view[:50_000]) :]
-                process.stdin.close()
-
-            writer = threading.Thread(target=write)
-            writer.start()
+            writer = feed(process, sent)
             got = b""
             for _ in range(4):
                 box.snapshot().close()

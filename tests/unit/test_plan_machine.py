@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from immure.plan.initramfs import initramfs
-from immure.plan.machine import Machine, kernel_words, qemu_arguments
+from immure.plan.qemu_arguments import Machine, kernel_words, qemu_arguments
 
 MACHINE = Machine(kernel="/k", initramfs="/i", image="/m")
 

@@ -22,9 +22,9 @@ from immure.host.facts import (
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import compile_filters
 from immure.plan.launching import make_launch
+from immure.plan.machine import IMAGE, KERNEL, PLACE
 from immure.plan.model import Plan
 from immure.plan.operations import Bind, Device, File
-from immure.plan.qemu import IMAGE, KERNEL, PLACE
 from immure.policy.seccomp import load_preset
 from immure.spec.models import SandboxSpec
 

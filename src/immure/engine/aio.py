@@ -26,12 +26,12 @@ from immure.engine.tracing import open_trace, wanted
 from immure.errors import BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.base import Box
+from immure.runtimes.guest.migration import Migration
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS
 from immure.runtimes.gvisor.trace.aio import AsyncTrace
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Spawner, hang_up
-from immure.runtimes.qemu.box import Migration
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 

@@ -28,9 +28,9 @@ else:
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "machine", "answers", "launching")),
-    *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config")),
-    *(f"/plan/{name}.py" for name in ("filters", "image", "root", "machine_landlock", "machine_mounts")),
+    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "qemu_arguments", "answers", "launching")),
+    *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config", "filters", "image", "root")),
+    *(f"/plan/machine{name}.py" for name in ("", "_clauses", "_landlock", "_mounts")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )

@@ -1,4 +1,5 @@
-"""Where images of machines are kept: beside the cache, in `$XDG_CACHE_HOME/immure/images`, by what they are made of.
+"""Where images, and machines that have booted, are kept: beside the cache, in `$XDG_CACHE_HOME/immure/images`, by what
+they are made of.
 
 Who makes one holds its lock, so that two callers never make the same, and so that what a caller who was killed has left
 is known by a lock that nobody holds.
@@ -19,7 +20,22 @@ from immure.engine.notices import tell
 from immure.errors import RuntimeUnavailable
 
 #: How many of a kind are kept, the newest. One of a host takes as much as that has installed.
-MOST = {"erofs": 8, "cpio": 8, "host": 2, "mounts": 8}
+MOST = {"erofs": 8, "cpio": 8, "host": 2, "mounts": 8, "machine": 8}
+
+
+def found(name: str) -> Path | None:
+    """The one of this name, if there is one. Raises RuntimeUnavailable without a place for them."""
+    place = _folder() / name
+    return place if _used(place) else None
+
+
+def forget(place: Path) -> None:
+    """It is made anew for who needs it next. Whoever has it open keeps it."""
+    if place.is_dir():
+        shutil.rmtree(place, ignore_errors=True)
+    else:
+        place.unlink(missing_ok=True)
+    _marker(place).unlink(missing_ok=True)
 
 
 def kept(name: str, make: Callable[[Path], object]) -> Path:
@@ -153,8 +169,7 @@ def _sweep(folder: Path) -> None:
     """Removes the oldest of each kind. A machine keeps what it has open."""
     for kind, most in MOST.items():
         for one in _by_age(folder.glob(f"*.{kind}"))[:-most]:
-            one.unlink(missing_ok=True)
-            _marker(one).unlink(missing_ok=True)
+            forget(one)
 
 
 def _by_age(found: Iterable[Path]) -> list[Path]:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from immure.errors import RuntimeUnavailable
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.qemu.memory import copy_parts, digest_of, sealed_copy
+from immure.runtimes.guest.memory import copy_parts, digest_of, sealed_copy
 
 STATE, MEMORY = "state", "memory"
 #: Of a state, beside the machine's memory: devices, and headers of pages.

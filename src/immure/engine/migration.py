@@ -6,7 +6,7 @@ from immure.engine.session import Measured, measure
 from immure.engine.spawners import spawner_for
 from immure.errors import RuntimeUnavailable
 from immure.runtimes.base import Box
-from immure.runtimes.qemu.box import Migration, QemuBox
+from immure.runtimes.guest.migration import Migration
 
 
 def migrate_box(box: Box) -> tuple[Migration, Measured]:
@@ -14,6 +14,9 @@ def migrate_box(box: Box) -> tuple[Migration, Measured]:
 
     Raises RuntimeUnavailable for a box that is no machine, SetupFailed where it stays, LevelNotReached and BoxLost.
     """
+    # A runtime that boxes of others don't need.
+    from immure.runtimes.qemu.box import QemuBox
+
     if not isinstance(box, QemuBox):
         raise RuntimeUnavailable(
             "this box can't be moved",

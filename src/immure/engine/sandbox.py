@@ -23,9 +23,9 @@ from immure.errors import BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.base import Box
 from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.migration import Migration
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.spawner import Spawner
-from immure.runtimes.qemu.box import Migration
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 

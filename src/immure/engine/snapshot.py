@@ -22,12 +22,10 @@ from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError
 from immure.plan.launch import FORM, Launch
 from immure.plan.restoring import copied_launch, restoring_launch
 from immure.runtimes.base import Box
-from immure.runtimes.firecracker.box import FirecrackerBox
 from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.gvisor.box import GVisorBox
 from immure.runtimes.gvisor.images import IMAGE
-from immure.runtimes.qemu.box import QemuBox
 
 _MANIFEST = "snapshot.msgpack"
 _MOST_FORKS = 1000
@@ -76,8 +74,7 @@ class Origin:
 
     def close(self) -> None:
         """Lets go of it. Boxes that were made of it go on."""
-        if self.standing.machine is not None:
-            self.standing.machine.close()
+        self.standing.close()
 
     def __enter__(self) -> Self:
         return self
@@ -192,7 +189,7 @@ class Snapshot(Origin):
 
 def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     """A snapshot of a box that is in use, which goes on. Raises RuntimeUnavailable where its kernel is this host's."""
-    if not isinstance(box, GVisorBox | QemuBox | FirecrackerBox):
+    if not isinstance(box, CarriedBox):
         raise RuntimeUnavailable(
             "this box can't be copied",
             need="a kernel of its own",
@@ -203,7 +200,7 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
     _sweep(Path(tempfile.gettempdir()))
     folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
     try:
-        found = _checkpoint(box, folder)
+        found = box.checkpoint(folder)
         manifest = _Manifest(
             form=FORM,
             name=name,
@@ -228,10 +225,6 @@ def _check_changes(launch: Launch) -> None:
             have=f"{launch.changes[0][0]}, which is written to",
             hint="mount it ro, and take files out by box.files",
         )
-
-
-def _checkpoint(box: GVisorBox | QemuBox | FirecrackerBox, folder: Path) -> Adopts:
-    return box.checkpoint(folder) if isinstance(box, GVisorBox) else box.checkpoint()
 
 
 def _launch_of(manifest: _Manifest) -> Launch:
@@ -292,10 +285,9 @@ def _sweep(above: Path) -> None:
 
 def begin_fork(box: Box, launch: Launch, name: str) -> Origin:
     """What forks go on from. A machine's copy may be under way yet: who is to go on from it can begin meanwhile."""
-    if isinstance(box, QemuBox):
-        _check_changes(launch)
-        return Origin(name, launch, box.begin_checkpoint())
-    return take_snapshot(box, launch, name)
+    _check_changes(launch)
+    soon = box.begin_checkpoint() if isinstance(box, CarriedBox) else None
+    return Origin(name, copied_launch(launch), soon) if soon is not None else take_snapshot(box, launch, name)
 
 
 def check_forks(count: int) -> None:

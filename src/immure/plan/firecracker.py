@@ -6,32 +6,24 @@ command. It takes the place of Firecracker's jailer: that needs root, and gives 
 
 from __future__ import annotations
 
-import msgspec
-
 from immure.errors import RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, MachineFacts
-from immure.plan.answers import answers_within
-from immure.plan.firecracker_clauses import firecracker_clauses
 from immure.plan.firecracker_config import MOST_PROCESSORS, Machine, configuration
-from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
-from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, File, TemplateOp
-from immure.plan.process import compile_process
-from immure.plan.qemu import (
+from immure.plan.machine import (
     FIRST_ROOT,
     IMAGE,
     KERNEL,
-    MOUNTS,
     PLACE,
+    Vmm,
     check_spec,
     checked_machine,
-    guest_of,
-    kvm_device,
-    machine_rules,
+    machine_plan,
     memory_mib,
-    outer_spec,
+    mounts_disk,
     processors,
-    shown_files,
 )
+from immure.plan.model import Inputs, Plan
+from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, File, TemplateOp
 from immure.spec.models import SandboxSpec
 
 #: In the outer box: the program, what it boots from, and what it goes on from: a machine's memory, and the rest of it.
@@ -49,46 +41,15 @@ def compile_firecracker(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> 
     _check_kvm(machine)
     _check_processors(spec)
     _check_kernel(machine)
-    keep = kept_capabilities(spec, facts)
-    outer = compile_process(outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
-    filters = box_filters(facts, inputs, keep)
-    rules = (*outer.landlock.rules, *machine_rules(kvm=True)) if outer.landlock is not None else ()
-    told, changes = guest_of(spec, facts, inputs, keep, filters.programs)
-    cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
-    return msgspec.structs.replace(
-        outer,
+    vmm = Vmm(
         runtime="firecracker",
-        template=(*outer.template, *shown_files(machine, kvm=kvm_device(facts)), *_own_files(spec, machine)),
-        landlock=msgspec.structs.replace(outer.landlock, rules=rules) if outer.landlock is not None else None,
-        report=firecracker_clauses(spec, machine, keep, memory_mib=memory_mib(spec), cpus=cpus),
-        level=spec.level,
-        default_deny=filters.default_deny,
-        # The outer box's stem has none of the machine's.
-        terminals=False,
+        name="Firecracker",
+        program=PROGRAM,
         carrier=_SERVES if machine.booted else (*_SERVES, "--config-file", CONFIG),
-        guest=told,
-        changes=changes,
-        # Another file by one of these names is another thing to show.
-        image=(inputs.image and inputs.image.listing, machine.vmm, machine.kernel, machine.booted),
-        expects={
-            "boundary": "machine",
-            "hardware": machine.kvm.kind == "hardware",
-            "program": PROGRAM,
-            "memory_mib": memory_mib(spec),
-            "around": {
-                "filters": outer.command.filters,
-                "default_deny": outer.default_deny,
-                "keep_capabilities": outer.command.keep_capabilities,
-                "user": outer.user,
-                "host_root_id": facts.host_root_id,
-                "landlock_abi": facts.landlock_abi,
-            },
-            "default_deny": filters.default_deny,
-            "landlock": None if spec.files.landlock == "off" else spec.protections.get("landlock", "best_effort"),
-            "keep_capabilities": keep,
-            **answers_within(facts, filters.programs),
-        },
+        kvm=True,
+        files=_own_files(spec, machine),
     )
+    return machine_plan(spec, facts, inputs, machine, vmm)
 
 
 def _check_kvm(machine: MachineFacts) -> None:
@@ -130,7 +91,7 @@ def configured(spec: SandboxSpec, machine: MachineFacts) -> bytes:
         initramfs=FIRST_ROOT,
         image=IMAGE,
         vsock=VSOCK,
-        mounts=MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else "",
+        mounts=mounts_disk(spec),
         memory_mib=memory_mib(spec),
         cpus=processors(spec),
         emulated=machine.kvm.kind == "emulating",
@@ -138,7 +99,7 @@ def configured(spec: SandboxSpec, machine: MachineFacts) -> bytes:
     return configuration(made)
 
 
-def _own_files(spec: SandboxSpec, machine: MachineFacts) -> list[TemplateOp]:
+def _own_files(spec: SandboxSpec, machine: MachineFacts) -> tuple[TemplateOp, ...]:
     """Firecracker itself, its configuration, and what it goes on from where it does not boot."""
     sealed = RDONLY | NOSUID | NODEV
     ops: list[TemplateOp] = [
@@ -147,7 +108,7 @@ def _own_files(spec: SandboxSpec, machine: MachineFacts) -> list[TemplateOp]:
     ]
     for place, source in zip((MEMORY, STATE), machine.booted, strict=False):
         ops += _shown(place, source[0], sealed | NOEXEC)
-    return ops
+    return tuple(ops)
 
 
 def _shown(place: str, source: str, attributes: int, mode: int = 0o444) -> list[TemplateOp]:

@@ -9,9 +9,9 @@ from pathlib import Path
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.firecracker.box import BOOT_S, FirecrackerBox
-from immure.runtimes.firecracker.memory import copy_memory
 from immure.runtimes.firecracker.monitor import Monitor
 from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
+from immure.runtimes.guest.memory import copy_pieces
 from immure.runtimes.guest.vmm import reason_on
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.spawner import Spawner
@@ -46,7 +46,8 @@ def _write(monitor: Monitor, above: Path) -> None:
     memory, state = monitor.freeze()
     (above / STATE_FILE).write_bytes(state)
     with (above / MEMORY_FILE).open("xb", buffering=0) as file:
-        copy_memory(memory, file.fileno())
+        copy_pieces(memory, file.fileno())
+        file.truncate(os.fstat(memory).st_size)
 
 
 def _explained(monitor: Monitor, error: BoxError) -> BoxError:

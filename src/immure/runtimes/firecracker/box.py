@@ -6,18 +6,19 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 
 from immure.channel.pump import Pump
 from immure.errors import BoxError
 from immure.plan.firecracker import CONFIG
 from immure.plan.launch import Launch
-from immure.runtimes.firecracker.memory import sealed_memory
 from immure.runtimes.firecracker.monitor import Monitor
 from immure.runtimes.firecracker.reach import two_of
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.machine import MachineBox
 from immure.runtimes.guest.machine_copy import MachineCopy
+from immure.runtimes.guest.memory import sealed_bytes, sealed_pieces
 from immure.runtimes.guest.vmm import at_this_moment, reason_on, this_moment
 from immure.runtimes.process.spawner import Spawner
 
@@ -62,7 +63,7 @@ class FirecrackerBox(MachineBox):
         self._carrier, self._said = self._monitor.command, self._monitor.said
         return -1, -1
 
-    def checkpoint(self) -> Adopts:
+    def checkpoint(self, above: Path) -> Adopts:
         """What who goes on from here is to know, with a copy of the machine, which goes on itself.
 
         Raises SetupFailed where Firecracker can't, BoxLost, and OSError where this host has no room.
@@ -76,8 +77,8 @@ class FirecrackerBox(MachineBox):
                 finally:
                     self._meet_again()
             try:
-                copied = MachineCopy(sealed_memory("immure-state", state), None)
-                copied.memory = sealed_memory("immure-copied", of=memory)
+                copied = MachineCopy(sealed_bytes(state), None)
+                copied.memory = sealed_pieces(memory)
             finally:
                 self._monitor.thaw()
             return Adopts(standing.last_stream, standing.commands, copied)

@@ -13,11 +13,11 @@ from collections.abc import Callable
 from immure.errors import BoxLost, SetupFailed, VmmRefused
 from immure.plan.firecracker import MEMORY, STATE
 from immure.plan.launch import Launch
-from immure.plan.qemu import OUTER_USER
+from immure.plan.machine import OUTER_USER
 from immure.runtimes.base import Commands
 from immure.runtimes.firecracker import models
-from immure.runtimes.firecracker.memory import bounded_memory, empty_memory
 from immure.runtimes.firecracker.reach import Reach
+from immure.runtimes.guest.memory import empty_memory, make_memory
 from immure.runtimes.guest.outer import attended, carrier_request
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, pair, send
@@ -54,8 +54,8 @@ class Monitor:
         self._is_copy = copied is not None
         self._console = self._target = self.said = -1
         try:
-            self._console = bounded_memory("immure-console", _CONSOLE_BYTES)
-            self._target = bounded_memory("immure-copy", self._memory_bytes)
+            self._console = make_memory(_CONSOLE_BYTES, bounded=True)
+            self._target = make_memory(self._memory_bytes, bounded=True)
             self.command = self._started(start, [self._console, self._target, *(copied or ())])
         except BaseException:
             self.close()

@@ -19,7 +19,7 @@ from immure.errors import BoxLost, ChannelError, SetupFailed
 from immure.plan.firecracker import API, VSOCK
 from immure.plan.firecracker_config import PORT
 from immure.plan.launch import Launch
-from immure.plan.qemu import OUTER_USER
+from immure.plan.machine import OUTER_USER
 from immure.runtimes.base import Commands
 from immure.runtimes.firecracker.client import Client
 from immure.runtimes.guest.connections import connect_within

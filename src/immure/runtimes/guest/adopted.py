@@ -25,6 +25,11 @@ class Adopts:
     def settle(self) -> None:
         """Waits until all of it is known. Raises what that has come to."""
 
+    def close(self) -> None:
+        """Lets go of what a machine goes on from."""
+        if self.machine is not None:
+            self.machine.close()
+
     @property
     def last_stream(self) -> int:
         """The newest one of who had it."""
@@ -60,6 +65,11 @@ class AdoptsSoon(Adopts):
         self._thread.join()
         if self._failure is not None:
             raise self._failure
+
+    def close(self) -> None:
+        """As any, once nobody writes to it any more: its descriptors' numbers may be somebody else's then."""
+        self._thread.join()
+        super().close()
 
 
 class Adopted:

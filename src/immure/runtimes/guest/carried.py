@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost, SetupFailed
@@ -121,6 +122,19 @@ class CarriedBox(GuestBox):
     def seen(self) -> dict[str, bytes]:
         """What is said within, and what is read out here."""
         raise NotImplementedError
+
+    def checkpoint(self, above: Path) -> Adopts:
+        """What who goes on from here is to know, with a copy of its kernel, which goes on itself.
+
+        `above` is a private folder for what of it is files. Raises SetupFailed where it can't be made, and BoxLost.
+        """
+        raise NotImplementedError
+
+    def begin_checkpoint(self) -> Adopts | None:
+        """The same, beside what the caller does with it, and without files; None where a copy can't be begun so. What
+        it raises comes of what it gives.
+        """
+        return None
 
     def said(self) -> str:
         """What the carrier has said, where it did not come to a box."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from errno import EOPNOTSUPP
 
 from immure.errors import ProtectionUnavailable, SetupFailed
-from immure.plan.qemu import OUTER_USER, OUTSIDE
+from immure.plan.machine import OUTER_USER, OUTSIDE
 from immure.policy.landlock import LEAST_ABI
 from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.carried import CarriedBox

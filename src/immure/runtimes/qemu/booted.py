@@ -16,11 +16,11 @@ from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
+from immure.runtimes.guest.memory import copy_parts
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
 from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy
-from immure.runtimes.qemu.memory import copy_parts
 from immure.runtimes.qemu.saying import not_up, said_by
 from immure.runtimes.qemu.vmm import Vmm
 

@@ -8,8 +8,7 @@ import time
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
-
-import msgspec
+from pathlib import Path
 
 from immure.channel.pump import Pump
 from immure.errors import SetupFailed
@@ -18,6 +17,7 @@ from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.machine import MachineBox
 from immure.runtimes.guest.machine_copy import MachineCopy
+from immure.runtimes.guest.migration import Migration
 from immure.runtimes.guest.vmm import at_this_moment, this_moment
 from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
@@ -29,13 +29,6 @@ from immure.runtimes.qemu.vmm import Vmm
 
 #: An emulated kernel takes a second, and on a busy host some more.
 START_S = 60.0
-
-
-class Migration(msgspec.Struct, frozen=True):
-    """How a machine was moved: for how long it stood still, and how long it all took, in seconds."""
-
-    downtime_s: float
-    total_s: float
 
 
 class QemuBox(MachineBox):
@@ -82,7 +75,7 @@ class QemuBox(MachineBox):
         if vmm is not None:
             vmm.close()
 
-    def checkpoint(self) -> Adopts:
+    def checkpoint(self, above: Path) -> Adopts:
         """What who goes on from here is to know, with a copy of the machine, which goes on itself.
 
         Raises SetupFailed where QEMU can't, or this host has no room, and BoxLost.

@@ -13,10 +13,10 @@ import time
 
 from immure.errors import SetupFailed
 from immure.plan.launch import Launch
-from immure.plan.machine import memory_bytes
+from immure.plan.qemu_arguments import memory_bytes
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.machine_copy import MachineCopy
-from immure.runtimes.qemu.memory import fill_and_seal, make_memory
+from immure.runtimes.guest.memory import fill_and_seal, make_memory
 from immure.runtimes.qemu.monitor import PATIENCE_S
 from immure.runtimes.qemu.vmm import STATE, Start, Vmm, migration
 

@@ -6,8 +6,8 @@ import os
 
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
-from immure.plan.machine import CONSOLE
-from immure.plan.qemu import OUTER_USER
+from immure.plan.machine import OUTER_USER
+from immure.plan.qemu_arguments import CONSOLE
 from immure.runtimes.base import Commands
 from immure.runtimes.guest.outer import UnderWay, carrier_request
 from immure.runtimes.guest.vmm import reason_on

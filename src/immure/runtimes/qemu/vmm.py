@@ -8,8 +8,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from immure.plan.launch import Launch
-from immure.plan.machine import waking_arguments
-from immure.plan.qemu import OUTER_USER
+from immure.plan.machine import OUTER_USER
+from immure.plan.qemu_arguments import waking_arguments
 from immure.runtimes.guest.outer import carrier_request
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket

@@ -8,19 +8,24 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import mmap
 import os
+from collections.abc import Callable, Iterator
 from hashlib import blake2b
 
-_SEALS = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_SIZE_SEALS = fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SEAL
+_ALL_SEALS = _SIZE_SEALS | fcntl.F_SEAL_WRITE
 #: What a checksum is made of: all of these that are not zeroes, wherever a file system sees holes.
 _PIECE_BYTES = 64 * 1024
 
 
-def make_memory(size: int) -> int:
-    """A descriptor of one that is all zeroes, and has nothing yet."""
+def make_memory(size: int, *, bounded: bool = False) -> int:
+    """A descriptor of one that is all zeroes, and has nothing yet; where it is `bounded`, of that size for good."""
     fd = os.memfd_create("immure-machine", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
     try:
         os.ftruncate(fd, size)
+        if bounded:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SIZE_SEALS)
     except BaseException:
         os.close(fd)
         raise
@@ -29,19 +34,34 @@ def make_memory(size: int) -> int:
 
 def sealed_copy(source: int) -> int:
     """A copy that nobody can change any more, whoever has it open; it can still be mapped privately."""
-    fd = make_memory(os.fstat(source).st_size)
+    return _sealed(os.fstat(source).st_size, lambda fd: copy_parts(source, fd))
+
+
+def sealed_pieces(source: int) -> int:
+    """The same of a file to which zeroes were written too: those take no room in the copy."""
+    return _sealed(os.fstat(source).st_size, lambda fd: copy_pieces(source, fd))
+
+
+def sealed_bytes(content: bytes) -> int:
+    """The same with this content."""
+    return _sealed(len(content), lambda fd: _write_at(fd, content, 0))
+
+
+def fill_and_seal(source: int, fd: int) -> None:
+    """Makes an empty one a sealed copy. Raises OSError."""
+    copy_parts(source, fd)
+    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _ALL_SEALS)
+
+
+def _sealed(size: int, fill: Callable[[int], None]) -> int:
+    fd = make_memory(size)
     try:
-        fill_and_seal(source, fd)
+        fill(fd)
+        fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _ALL_SEALS)
     except BaseException:
         os.close(fd)
         raise
     return fd
-
-
-def fill_and_seal(source: int, fd: int) -> None:
-    """The same for one that was made before."""
-    copy_parts(source, fd)
-    fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _SEALS)
 
 
 def copy_parts(source: int, target: int) -> None:
@@ -58,21 +78,46 @@ def copy_parts(source: int, target: int) -> None:
                 begin += count
 
 
+def copy_pieces(source: int, target: int) -> None:
+    """As `copy_parts`, without what is nothing but zeroes."""
+    for offset, piece in _pieces(source):
+        _write_at(target, piece, offset)
+
+
 def digest_of(source: int) -> str:
     """A checksum of what stands in a file, and where."""
     digest = blake2b(str(os.fstat(source).st_size).encode())
+    for offset, piece in _pieces(source):
+        digest.update(offset.to_bytes(8, "little") + piece)
+    return digest.hexdigest()
+
+
+def empty_memory(fd: int) -> None:
+    """Makes all of it zeroes again, which take no room. madvise(2)."""
+    with mmap.mmap(fd, os.fstat(fd).st_size) as memory:
+        memory.madvise(mmap.MADV_REMOVE)
+
+
+def _pieces(source: int) -> Iterator[tuple[int, bytes]]:
+    """What is not zeroes, and where: the same wherever a file system sees holes."""
+    end = 0
     with contextlib.suppress(EOFError):
-        end = 0
         while True:
             begin, end = _next_part(source, end)
             begin -= begin % _PIECE_BYTES
             while begin < end:
                 piece = os.pread(source, _PIECE_BYTES, begin)
                 if piece.count(0) != len(piece):
-                    digest.update(begin.to_bytes(8, "little") + piece)
+                    yield begin, piece
                 begin += _PIECE_BYTES
             end = begin
-    return digest.hexdigest()
+
+
+def _write_at(target: int, content: bytes, offset: int) -> None:
+    view = memoryview(content)
+    while view:
+        count = os.pwrite(target, view, offset)
+        view, offset = view[count:], offset + count
 
 
 def _next_part(source: int, after: int) -> tuple[int, int]:

@@ -9,35 +9,23 @@ from immure.policy.landlock import LEAST_ABI
 from immure.spec.models import Mount, SandboxSpec
 
 
-def qemu_clauses(
-    spec: SandboxSpec, machine: MachineFacts, keep: int, *, memory_mib: int, cpus: Clause
+def machine_clauses(
+    spec: SandboxSpec, machine: MachineFacts, keep: int, *, vmm: str, on_kvm: bool, memory_mib: int, cpus: Clause
 ) -> tuple[Clause, ...]:
-    """A clause for each thing that the spec asks for. `cpus` is that of the box around QEMU."""
-    by = f"QEMU {machine.vmm.version}, {_accelerated(machine)}{begun_from(machine)}"
-    return machine_clauses(spec, keep, vmm="QEMU", by=by, memory_mib=memory_mib, cpus=cpus)
+    """A clause for each thing that the spec asks for. `cpus` is that of the box around the VMM, which `vmm` names."""
+    by = f"{vmm} {machine.vmm.version}, {_accelerated(machine, on_kvm=on_kvm)}{_begun_from(machine)}"
+    return (*_walls(spec, vmm, by), *_processes(spec, keep), *_mounts(spec), *_limits(spec, memory_mib, cpus))
 
 
-def begun_from(machine: MachineFacts) -> str:
+def _begun_from(machine: MachineFacts) -> str:
     """What the machine does not begin with a boot of its own, in words."""
     return ", from the memory of a machine that had booted and had done nothing else" if machine.booted else ""
-
-
-def machine_clauses(
-    spec: SandboxSpec, keep: int, *, vmm: str, by: str, memory_mib: int, cpus: Clause
-) -> tuple[Clause, ...]:
-    """The same of any machine: `by` is what runs it, which `vmm` names."""
-    return (*_walls(spec, vmm, by), *_processes(spec, keep), *_mounts(spec), *_limits(spec, memory_mib, cpus))
 
 
 def _walls(spec: SandboxSpec, vmm: str, by: str) -> tuple[Clause, ...]:
     profile = spec.syscalls.profile
     return (
-        Clause(
-            clause="runtime",
-            wanted=spec.runtime,
-            got="exact",
-            by=by,
-        ),
+        Clause(clause="runtime", wanted=spec.runtime, got="exact", by=by),
         Clause(
             clause="syscalls.profile",
             wanted=profile if isinstance(profile, str) else "inline",
@@ -145,8 +133,9 @@ def _limits(spec: SandboxSpec, memory_mib: int, cpus: Clause) -> tuple[Clause, .
     )
 
 
-def _accelerated(machine: MachineFacts) -> str:
+def _accelerated(machine: MachineFacts, *, on_kvm: bool) -> str:
     if machine.kvm.kind == "hardware":
         return "on the processor's virtualisation"
     missing = machine.kvm.missing
-    return "emulated in software" + (f": this host has {missing.have}" if missing is not None else "")
+    how = "on KVM without the processor's help" if on_kvm else "emulated in software"
+    return how + (f": this host has {missing.have}" if missing is not None else "")
