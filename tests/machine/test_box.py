@@ -28,7 +28,7 @@ from immure import (
 )
 from immure.engine.kvm import kvm_facts
 from immure.host.tree import below
-from immure.plan import machine
+from immure.plan import qemu_arguments
 from layouts import archive, archive_of, entry, layout_of
 
 from .machines import make_image
@@ -110,7 +110,7 @@ class TestLandlock:
             assert box.exec(["/bin/sh", "-c", script]).stdout == b"moved\n"
 
     def test_a_kernel_without_it(self, spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(machine, "_KERNEL", (*machine._KERNEL, "lsm="))
+        monkeypatch.setattr(qemu_arguments, "_KERNEL", (*qemu_arguments._KERNEL, "lsm="))
         with pytest.raises(ProtectionUnavailable, match="landlock") as caught:
             run(["/bin/true"], protections={"landlock": "required"}, env={"A": "without"}, **spec)
         assert os.environ["IMMURE_KERNEL"] in (caught.value.have or "")
