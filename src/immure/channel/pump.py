@@ -92,11 +92,13 @@ class Pump:
 
     def step(self, timeout_s: float = 0) -> None:
         """Does what there is to do, after at most so long a wait for it."""
-        events = self._epoll.poll(timeout_s)
+        if timeout_s:
+            self._epoll.poll(timeout_s)
         with self.lock:
-            for fd, event in events:
-                ready = self._ready.get(fd)
-                if ready is not None:
+            # Asked under the lock, and each looked up before anything is done: a number may be somebody else's soon.
+            due = [(fd, self._ready.get(fd), event) for fd, event in self._epoll.poll(0)]
+            for fd, ready, event in due:
+                if ready is not None and self._ready.get(fd) is ready:
                     ready(event)
             for _ in range(len(self._soon)):
                 self._soon.popleft()()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack
 
+from immure.errors import BoxLost
 from immure.plan.launch import Launch
 from immure.plan.machine import OUTER_USER
 from immure.plan.qemu_arguments import waking_arguments
@@ -32,6 +34,8 @@ class Vmm:
     def __init__(self, start: Start, launch: Launch, *, memory: int, shared: bool = True, waits: bool = False) -> None:
         """One that `waits` goes on from what `wake` gives it. `memory` stays the caller's. Raises BoxLost."""
         self.shared = shared
+        # A machine may still be coming up on a thread when its box is closed.
+        self._lock = threading.Lock()
         self.channel = self.said = self.memory = -1
         arguments = waking_arguments(launch.carrier, shared=shared) if waits else launch.carrier
         request = carrier_request(launch, ("carry", *arguments), OUTER_USER)
@@ -57,15 +61,20 @@ class Vmm:
         self.monitor.ask_ahead("migrate-incoming", {"uri": f"fd:{STATE}"})
 
     def take_channel(self) -> tuple[int, int]:
-        """Descriptors to read from and to write to, which are the caller's then."""
-        receives, self.channel = self.channel, -1
-        return receives, os.dup(receives)
+        """Descriptors to read from and to write to, which are the caller's then. Raises BoxLost where it is closed."""
+        with self._lock:
+            if self.channel < 0:
+                raise BoxLost("the machine was closed", need="its channel")
+            sends = os.dup(self.channel)
+            receives, self.channel = self.channel, -1
+        return receives, sends
 
     def close(self) -> None:
         """Lets go of it. It ends with the box that it is in."""
         self.asker.close()
         self.monitor.close()
-        fds, self.channel, self.said, self.memory = (self.channel, self.said, self.memory), -1, -1, -1
+        with self._lock:
+            fds, self.channel, self.said, self.memory = (self.channel, self.said, self.memory), -1, -1, -1
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
