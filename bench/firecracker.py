@@ -1,6 +1,7 @@
 """`python -m bench.firecracker`: Firecracker through our client and jail, against the same by hand. As root.
 
-From Python to the guest's first byte: one run, samples in turn, gates. Exit status: 0, 1 a gate missed, 2 usage.
+From Python to the guest's first byte, and from a snapshot to its init's answer: one run, samples in turn, gates.
+Exit status: 0, 1 a gate missed, 2 usage.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from operator import le
 
-from bench import firecrackers, report
+from bench import firecrackers, report, restores
 from bench.build import BuildError, compile_package
 from bench.contender import Contender, count
 from bench.filters import Filters, write_filters
@@ -24,6 +25,9 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "firecracker-by-hand": firecrackers.by_hand,
     "firecracker-jailed": firecrackers.jailed,
     "firecracker-jailed-by-hand": firecrackers.jailed_by_hand,
+    "firecracker-restore": restores.restored,
+    "firecracker-restore-box": restores.restored_whole,
+    "firecracker-restore-by-hand": restores.restored_by_hand,
 }
 UNITS = {"ms": [1e6], "MB": [1e6]}
 FULL, QUICK = 60, 5
@@ -41,6 +45,13 @@ GATES = (
         "firecracker-jailed-by-hand",
         le,
         1.5,
+    ),
+    Gate(
+        "restore to the init's first answer : the API by hand",
+        "firecracker-restore",
+        "firecracker-restore-by-hand",
+        le,
+        1.3,
     ),
     Gate("memory of a machine in our jail, all its processes, in MB", "jail memory", "MB", le, 5.0),
 )

@@ -108,7 +108,7 @@ def client_subject() -> Iterator[Sampled]:
             client.set_boot_source(BootSource(guest))
             client.start()
             _hear(process)
-            return lambda: _end(process, api)
+            return lambda: end(process, api)
 
         yield Sampled(begin)
 
@@ -122,7 +122,7 @@ def by_hand_subject() -> Iterator[Sampled]:
             process = _bare(api)
             _three_puts(api, guest)
             _hear(process)
-            return lambda: _end(process, api)
+            return lambda: end(process, api)
 
         yield Sampled(begin)
 
@@ -210,7 +210,7 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
             def end() -> None:
                 # With a process namespace of its own it is no child of ours.
                 os.kill(_pid(UID), signal.SIGKILL)
-                _end(process, api)
+                end(process, api)
                 shutil.rmtree(machine)
                 _remove_cgroups("bench")
 
@@ -256,7 +256,7 @@ def _bare(api: Path) -> subprocess.Popen[bytes]:
     firecracker, _ = programs_once()
     words = [firecracker, "--api-sock", str(api), "--level", "Error"]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
-    _connected(api).close()
+    connected(api).close()
     return process
 
 
@@ -270,7 +270,8 @@ def programs_once() -> tuple[str, str]:
 _known: list[tuple[str, str]] = []
 
 
-def _connected(api: Path) -> socket.socket:
+def connected(api: Path) -> socket.socket:
+    """To who listens at a socket, once somebody does."""
     deadline = time.monotonic() + _UP_S
     while True:
         made = socket.socket(socket.AF_UNIX)
@@ -286,18 +287,24 @@ def _connected(api: Path) -> socket.socket:
 
 
 def _three_puts(api: Path, kernel: str) -> None:
-    connection = http.client.HTTPConnection("localhost")
-    connection.sock = _connected(api)
-    for path, body in (
+    put(
+        api,
         ("/machine-config", {"vcpu_count": 1, "mem_size_mib": MEMORY_MIB}),
         ("/boot-source", {"kernel_image_path": kernel}),
         ("/actions", {"action_type": "InstanceStart"}),
-    ):
-        connection.request("PUT", path, json.dumps(body))
+    )
+
+
+def put(api: Path, *calls: tuple[str, object], method: str = "PUT") -> None:
+    """Makes these calls, each a path and its body, on one connection."""
+    connection = http.client.HTTPConnection("localhost")
+    connection.sock = connected(api)
+    for path, body in calls:
+        connection.request(method, path, json.dumps(body))
         answer = connection.getresponse()
         answer.read()
         if answer.status != 204:
-            raise RuntimeError(f"PUT {path}: {answer.status}")
+            raise RuntimeError(f"{method} {path}: {answer.status}")
     connection.close()
 
 
@@ -311,7 +318,8 @@ def _hear(process: subprocess.Popen[bytes]) -> None:
         said += more
 
 
-def _end(process: subprocess.Popen[bytes], api: Path) -> None:
+def end(process: subprocess.Popen[bytes], api: Path) -> None:
+    """Ends a Firecracker, and removes its socket."""
     process.kill()
     process.communicate()
     api.unlink(missing_ok=True)

@@ -81,8 +81,8 @@ def by_hand(_: Filters) -> Contender:
 
 
 @contextmanager
-def _image() -> Iterator[dict[str, object]]:
-    """A spec with a small image."""
+def image_of_busybox() -> Iterator[str]:
+    """A folder with a small image."""
     busybox = shutil.which("busybox")
     if busybox is None:
         raise FileNotFoundError("busybox is missing; install it: apt-get install busybox-static")
@@ -92,6 +92,13 @@ def _image() -> Iterator[dict[str, object]]:
         shutil.copy(busybox, binaries / "busybox")
         for name in _TOOLS:
             (binaries / name).symlink_to("busybox")
+        yield folder
+
+
+@contextmanager
+def _image() -> Iterator[dict[str, object]]:
+    """A spec with that."""
+    with image_of_busybox() as folder:
         yield {"runtime": "qemu", "level": LEVEL, "image": folder, "workdir": "/", "memory_mib": MEMORY_MIB}
 
 

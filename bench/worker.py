@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Mapping
 from time import perf_counter_ns
 
-from bench import firecrackers, gvisor, machines, peers, subjects
+from bench import firecrackers, gvisor, machines, peers, restores, subjects
 from bench.rivals import RIVALS
 
 SUBJECTS = {
@@ -21,6 +21,7 @@ SUBJECTS = {
     **gvisor.SUBJECTS,
     **machines.SUBJECTS,
     **firecrackers.SUBJECTS,
+    **restores.SUBJECTS,
 }
 
 Once = Callable[[], Mapping[str, int] | None]

@@ -19,7 +19,7 @@ if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
 fi
 if [ ! -e "$archive" ]; then
   apt-get update -q >/dev/null
-  apt-get install -y -q --no-install-recommends linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev \
+  apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends linux-source-6.12 build-essential flex bison bc libelf-dev libssl-dev \
     xz-utils >/dev/null
 fi
 work=$(mktemp -d)

@@ -11,7 +11,7 @@ if [ ${#missing[@]} -gt 0 ]; then
     exit 1
   fi
   apt-get update -q
-  apt-get install -y -q --no-install-recommends "${missing[@]}"
+  apt-get -o DPkg::Lock::Timeout=300 install -y -q --no-install-recommends "${missing[@]}"
 fi
 if ! command -v cargo >/dev/null; then
   echo "cargo is missing: install Rust 1.91 or newer (rustup), and run this again" >&2

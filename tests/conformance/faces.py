@@ -12,15 +12,19 @@ from typing import Any, TypeVar
 from immure import AsyncSandbox, Process, Result, Sandbox
 from immure.engine.aio_process import AsyncProcess
 from runscs import runsc_of, using
+from vmm_programs import named_vmm
 
 from .hosted import HostedAsyncSandbox, HostedSandbox
 
 T = TypeVar("T")
 
-#: Boxes of the process runtime, boxes behind a channel, and boxes in a Sentry.
-EVERY = ("sync", "async", "sync guest", "async guest", "sync gvisor", "async gvisor")
-#: What each of the two plain users takes of them, who are tested side by side; anybody else takes all.
-_SHARES = {"immure-single": EVERY[2:], "immure-ranges": EVERY[:2]}
+#: Boxes of the process runtime, boxes behind a channel, boxes in a Sentry, and boxes in virtual machines.
+EVERY = (
+    *("sync", "async", "sync guest", "async guest", "sync gvisor", "async gvisor"),
+    *("sync qemu", "async qemu", "sync firecracker", "async firecracker"),
+)
+#: What each of the two plain users takes of them; anybody else takes all.
+_SHARES = {"immure-single": EVERY[2:6], "immure-ranges": EVERY[:2]}
 FACES = _SHARES.get(os.environ.get("IMMURE_TEST_USER", ""), EVERY)
 #: Each version of runsc has one of the two.
 _RUNSC = {"sync gvisor": "newest", "async gvisor": "debian"}
@@ -32,12 +36,16 @@ def has_sentry(face: str) -> bool:
     return face in _RUNSC
 
 
-_SANDBOXES: dict[str, type[Sandbox]] = {"sync": Sandbox, "sync guest": HostedSandbox, "sync gvisor": Sandbox}
-_ASYNC: dict[str, type[AsyncSandbox]] = {
-    "async": AsyncSandbox,
-    "async guest": HostedAsyncSandbox,
-    "async gvisor": AsyncSandbox,
-}
+def is_machine(face: str) -> bool:
+    return face.endswith(("qemu", "firecracker"))
+
+
+def has_kernel(face: str) -> bool:
+    """Whether the box has one of its own, whose processes nobody sees from without."""
+    return has_sentry(face) or is_machine(face)
+
+
+_HOSTED: dict[str, type[Sandbox | AsyncSandbox]] = {"sync guest": HostedSandbox, "async guest": HostedAsyncSandbox}
 
 
 class Loop:
@@ -180,22 +188,26 @@ class BlockingBox:
 @contextmanager
 def blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
     """A box of one of the FACES."""
-    if face in _RUNSC:
+    if has_kernel(face):
         keywords.setdefault("level", "L3")
+    if has_sentry(face):
         with using(runsc_of(_RUNSC[face])):
             yield from _blocking(face, **keywords)
+    elif is_machine(face):
+        with named_vmm(face.split()[1]):
+            yield from _blocking(face, runtime=face.split()[1], **keywords)
     else:
         yield from _blocking(face, **keywords)
 
 
 def _blocking(face: str, **keywords: Any) -> Iterator[BlockingBox]:
-    if face in _SANDBOXES:
-        with _SANDBOXES[face](**keywords) as box:
+    if face.startswith("sync"):
+        with _HOSTED.get(face, Sandbox)(**keywords) as box:
             yield BlockingBox(face, box, None)
         return
     loop = Loop()
     try:
-        box = BlockingBox(face, loop.do(_ASYNC[face](**keywords).open()), loop)
+        box = BlockingBox(face, loop.do(_HOSTED.get(face, AsyncSandbox)(**keywords).open()), loop)
         try:
             yield box
         finally:

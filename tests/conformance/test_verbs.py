@@ -15,7 +15,7 @@ import pytest
 from immure import PIPE, BoxError, BoxLost, ExecFailed, RuntimeUnavailable, SpecError, run
 from immure.engine.log import Logs
 
-from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingProcess, blocking, has_sentry
+from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingProcess, blocking, has_kernel
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(30)]
 
@@ -43,8 +43,8 @@ def open_files() -> int:
 
 
 def is_at_rest(box: BlockingBox) -> bool:
-    """Whether nothing computes in it. A Sentry has work of its own now and then, and none all the time."""
-    for _ in range(20 if has_sentry(box.face) else 1):
+    """Whether nothing computes in it. A kernel has work of its own now and then, and none all the time."""
+    for _ in range(20 if has_kernel(box.face) else 1):
         before = box.box.stats().cpu_ms
         time.sleep(0.1)
         if box.box.stats().cpu_ms == before:
@@ -148,7 +148,7 @@ class TestStart:
         process = box.start(sh("for i in 1 2 3; do echo $i; sleep 0.1; done; echo err >&2; exit 4"))
         assert process.readline() == b"1\n"
         # It is there while the command runs.
-        assert has_sentry(box.face) or box.box.stats().processes > 0
+        assert has_kernel(box.face) or box.box.stats().processes > 0
         assert process.read() == b"2\n3\n"
         result = process.wait()
         # What was asked for is the reader's; the rest is collected.
@@ -350,7 +350,7 @@ class TestTerminals:
 
 class TestStats:
     def test_what_runs_is_counted(self, box: BlockingBox) -> None:
-        if has_sentry(box.face):
+        if has_kernel(box.face):
             stats = box.box.stats()
             assert (stats.processes, stats.threads) == (None, None)
             assert stats.resident_bytes > 1 << 20

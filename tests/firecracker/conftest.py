@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from vmm_programs import binaries
+
 from . import guests
-from .vmms import Vmm, binaries
+from .vmms import Vmm
 
 
 @pytest.fixture(scope="session")

@@ -2,28 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import time
 from pathlib import Path
 from types import TracebackType
 
-import pytest
-
 from immure.runtimes.firecracker.client import Client, at
 
 SOON_S = 20.0
-
-
-def binaries() -> Path:
-    """Where tools/install_firecracker.sh has put them."""
-    tool = Path(__file__).parents[2] / "tools/install_firecracker.sh"
-    place = Path(subprocess.run([tool, "--place"], capture_output=True, text=True, check=True).stdout.strip())
-    if not (place / "firecracker").exists() or not (place / "jailer").exists():
-        pytest.skip("no Firecracker: tools/install_firecracker.sh")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("host: no /dev/kvm that this user may open")
-    return place
 
 
 def until(what: str, true: object, within_s: float = SOON_S) -> None:

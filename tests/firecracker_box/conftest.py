@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from firecracker.vmms import binaries
 from immure import Sandbox
-from machine.machines import guest_kernel, make_image, needs
+from machine.machines import make_image, needs
+from vmm_programs import binaries, guest_kernel
 
 
 @pytest.fixture(scope="session")

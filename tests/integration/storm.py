@@ -6,7 +6,6 @@ what is left behind there is this storm's. Prints a JSON object.
 
 from __future__ import annotations
 
-import asyncio
 import ctypes
 import json
 import os
@@ -14,24 +13,26 @@ import random
 import select
 import signal
 import sys
-import threading
 import time
 from pathlib import Path
 from typing import Any
 
-from immure import PIPE, AsyncSandbox, BoxLost, ImmureError, Pool, Sandbox, run
+from immure import BoxLost, ImmureError, Sandbox, run
 from immure.engine import spawners
 from immure.engine.prepare import host_facts, prepare
 from immure.spec.keywords import spec_from_keywords
+from integration import callers, machine_callers
 from integration.processes import Process, adopt_orphans, descendants, eventually
 
 #: What the boxes are of.
-LEVEL = os.environ.get("STORM_LEVEL", "L2")
-LIMITS = {"pids": 64, "memory_mib": 128} if LEVEL == "L2" else {"memory_mib": 256}
+SPEC: dict[str, Any] = json.loads(os.environ.get("STORM_SPEC", '{"level": "L2"}'))
+MACHINES = "runtime" in SPEC
+KINDS = machine_callers.KINDS if MACHINES else callers.KINDS
+LIMITS = {"pids": 64, "memory_mib": 128} if SPEC["level"] == "L2" else {"memory_mib": 256}
+#: In so many seconds most boxes run, whose moment is not known to come sooner.
+LATEST_S = 0.04 if SPEC["level"] == "L2" else 0.3
 _OFD_SETLK = 37
 _PR_SET_PDEATHSIG = 1
-#: What the workload does: says that it runs, leaves a child outside of its group, and goes on.
-WORKLOAD = ["sh", "-c", "setsid sleep 1000 & echo > /work/$0; while :; do :; done"]
 
 
 class Storm:
@@ -74,9 +75,9 @@ class Storm:
         """Some kills come while the box is made, most while its command runs. True where it was seen to run."""
         if self.dice.random() < 0.7:
             eventually(sign.exists, step=0.001)
-            time.sleep(self.dice.uniform(0, 0.01))
+            time.sleep(self.dice.uniform(0, 0.3 if MACHINES else 0.01))
         else:
-            time.sleep(self.dice.uniform(0, 0.04 if LEVEL == "L2" else 0.3))
+            time.sleep(self.dice.uniform(0, LATEST_S))
         return sign.exists()
 
     def await_end(self, number: int, pid: int, reader: int, victim: str) -> None:
@@ -97,62 +98,15 @@ class Storm:
             self.stuck.append(f"round {number}: {remains()}")
 
 
-def by_run(argv: list[str], keywords: dict[str, Any]) -> None:
-    run(argv, **keywords)
-
-
-def by_exec(argv: list[str], keywords: dict[str, Any]) -> None:
-    """With files written beside it."""
-    with Sandbox(**keywords) as box:
-        threading.Thread(target=write_on, args=(box,), daemon=True).start()
-        box.exec(argv)
-
-
-def write_on(box: Sandbox) -> None:
-    try:
-        while True:
-            box.files.write("/tmp/a", bytes(1 << 20))
-            box.files.read("/tmp/a")
-    except ImmureError:
-        pass
-
-
-def by_start(argv: list[str], keywords: dict[str, Any]) -> None:
-    with Sandbox(**keywords) as box, box.start(argv, stdin=PIPE) as process:
-        assert process.stdout.read() == b""
-        process.wait()
-
-
-def at_a_terminal(argv: list[str], keywords: dict[str, Any]) -> None:
-    with Sandbox(**keywords) as box, box.start(argv, pty=True) as process:
-        process.wait()
-
-
-def from_a_pool(argv: list[str], keywords: dict[str, Any]) -> None:
-    with Pool(size=2, **keywords) as pool, pool.claim() as box:
-        box.start(argv).wait()
-
-
-def awaited(argv: list[str], keywords: dict[str, Any]) -> None:
-    async def main() -> None:
-        async with AsyncSandbox(**keywords) as box:
-            await asyncio.gather(box.exec(argv), box.exec(["sleep", "1000"]))
-
-    asyncio.run(main())
-
-
-KINDS = (by_run, by_exec, by_start, at_a_terminal, from_a_pool, awaited)
-
-
 def caller(number: int, writer: int, folder: Path) -> None:
     """Makes boxes of several kinds; says which spawner it has, and afterwards whether the error was a clear one."""
     try:
-        keywords: dict[str, Any] = {"mounts": [(folder, "/work", "rw")], "level": LEVEL}
-        if number % 4 == 0 and host_facts().cgroups:
-            keywords |= LIMITS
+        limits = LIMITS if number % 4 == 0 and host_facts().cgroups else {}
+        mounts = {} if MACHINES else {"mounts": [(folder, "/work", "rw")]}
+        keywords: dict[str, Any] = {**SPEC, **limits, **mounts}
         spawner = spawners.spawner_for(prepare(spec_from_keywords(keywords), base=folder))
         os.write(writer, spawner.pid.to_bytes(4, "little"))
-        KINDS[number % len(KINDS)]([*WORKLOAD, str(number)], keywords)
+        KINDS[number % len(KINDS)](keywords, folder / str(number))
         said = "the command ended by itself"
     except BoxLost as error:
         said = "clear" if "spawner" in str(error) or "box" in str(error) else f"unclear: {error}"
@@ -162,7 +116,7 @@ def caller(number: int, writer: int, folder: Path) -> None:
         said = repr(error)
     try:
         # And the same process can go on.
-        said = said if run(["true"], level=LEVEL).ok else "the next run failed"
+        said = said if run(["true"], **SPEC).ok else "the next run failed"
     except BaseException as error:
         said = f"the next run: {error!r}"
     os.write(writer, said.encode())
@@ -212,6 +166,17 @@ def cgroups_of(pids: set[int]) -> list[str]:
     return [str(path) for path in found if int(path.name.split("-")[1]) in pids]
 
 
+def tidied(folder: Path) -> int:
+    """Makes one of each kind of thing. 0 where that works."""
+    limits = LIMITS if host_facts().cgroups else {}
+    with Sandbox(**{**SPEC, **limits}) as box:
+        ok = box.exec(["true"]).ok
+        if MACHINES:
+            with box.snapshot() as taken:
+                taken.save(folder / "last")
+    return 0 if ok else 1
+
+
 def mounts() -> set[str]:
     """Mount points with their file system, without the numbers that differ."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -231,7 +196,7 @@ def main(folder: Path, rounds: int, seconds: float) -> None:
     # What only the next spawner can tidy, it has tidied by now.
     pid = os.fork()
     if pid == 0:
-        os._exit(0 if run(["true"], **(LIMITS if host_facts().cgroups else {})).ok else 1)
+        os._exit(tidied(folder))
     last = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     eventually(lambda: not remains())
     report = {

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from .machines import guest_kernel, make_image, needs_qemu
+from vmm_programs import guest_kernel
+
+from .machines import make_image, needs_qemu
 
 
 @pytest.fixture(scope="session")

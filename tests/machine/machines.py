@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
@@ -37,16 +36,6 @@ PRIVATE = {
 }
 
 
-def guest_kernel() -> Path:
-    """Where tools/build_guest_kernel.sh has put it."""
-    tool = Path(__file__).parents[2] / "tools/build_guest_kernel.sh"
-    place = subprocess.run([tool, "--place"], capture_output=True, text=True, check=True).stdout.strip()
-    kernel = Path(place, "vmlinux")
-    if not kernel.exists():
-        pytest.skip("no guest kernel: tools/build_guest_kernel.sh")
-    return kernel
-
-
 def needs_qemu() -> None:
     needs(QEMU)
 
@@ -64,7 +53,22 @@ def make_image(folder: Path) -> Path:
     for name in ("bin", "etc", "usr/bin"):
         (folder / name).mkdir(parents=True)
     shutil.copy(str(shutil.which("busybox")), folder / "bin/busybox")
-    for name in ("sh", "cat", "true", "ls", "id", "sleep", "touch", "date", "hostname", "stty", "kill", "ip", "od"):
+    for name in (
+        "sh",
+        "cat",
+        "true",
+        "ls",
+        "id",
+        "sleep",
+        "touch",
+        "date",
+        "hostname",
+        "stty",
+        "kill",
+        "ip",
+        "od",
+        "setsid",
+    ):
         (folder / "bin" / name).symlink_to("busybox")
     (folder / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
     return folder

@@ -14,11 +14,12 @@ from pathlib import Path
 import pytest
 
 from immure import Sandbox
-from machine.machines import guest_kernel, needs_qemu
+from machine.machines import needs_qemu
 from security.attempt import ATTEMPTS, Attempt
 from security.attempts import SUBJECTS
 from security.machine_image import PYTHON, make_python_image
 from security.report import Report
+from vmm_programs import guest_kernel
 
 pytestmark = pytest.mark.rootless
 

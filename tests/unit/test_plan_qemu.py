@@ -141,6 +141,7 @@ class TestOuter:
     def test_processors(self) -> None:
         plan = compiled(spec_of(limits={"cpus": 2.5}), make_facts(cgroups=V1))
         assert argument(plan, "-smp") == "3"
+        assert argument(compiled(spec_of()), "-smp") == "1,maxcpus=2"
         assert "cpu" in {limit.controller for limit in plan.cgroup}
         with pytest.raises(ProtectionUnavailable, match="cpus"):
             compiled(spec_of(limits={"cpus": 2.5}), plain_facts())

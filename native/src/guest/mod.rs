@@ -31,18 +31,21 @@ pub enum Way {
     Listener(OwnedFd),
 }
 
-/// Serves the host on these descriptors, which may be one. `end` is the end of this process.
+/// Serves the host on these descriptors. `end` is the end of this process.
 pub fn run(input: RawFd, output: RawFd, end: fn(i32) -> !) -> ! {
     begin(end, || {
         let [input, output] = settle_in([input, output])?;
-        Ok(Guest::new(Wire::new(input, output).at("stream", "")?, None))
+        Ok(Guest::new(Wire::new(input, Some(output)).at("stream", "")?, None))
     })
 }
 
 /// Serves a machine's host, as its first process.
 pub fn serve_machine(way: Way, end: fn(i32) -> !) -> ! {
     match way {
-        Way::Stream(stream) => run(stream.as_raw_fd(), stream.as_raw_fd(), end),
+        Way::Stream(stream) => begin(end, || {
+            let [stream] = settle_in([stream.as_raw_fd()])?;
+            Ok(Guest::new(Wire::new(stream, None).at("stream", "")?, None))
+        }),
         Way::Listener(listener) => begin(end, || {
             let [listener] = settle_in([listener.as_raw_fd()])?;
             let wire = accept(&listener)?;
@@ -53,9 +56,8 @@ pub fn serve_machine(way: Way, end: fn(i32) -> !) -> ! {
 
 /// The next channel to the host.
 fn accept(listener: &OwnedFd) -> Outcome<Wire> {
-    let input = vsock::accept_host(listener.as_raw_fd()).at("stream", "")?;
-    let output = fd::dup_high(input.as_raw_fd()).at("stream", "")?;
-    Wire::new(input, output).at("stream", "")
+    let stream = vsock::accept_host(listener.as_raw_fd()).at("stream", "")?;
+    Wire::new(stream, None).at("stream", "")
 }
 
 fn begin(end: fn(i32) -> !, make: impl FnOnce() -> Outcome<Guest>) -> ! {

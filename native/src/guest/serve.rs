@@ -47,6 +47,7 @@ pub struct Guest {
 /// What a descriptor that is waited for stands for.
 #[derive(Clone, Copy)]
 enum Place {
+    /// The way from the host, which may be the way there, too.
     Host,
     Unsent,
     Signals,
@@ -105,6 +106,10 @@ impl Guest {
                 match place {
                     // It was told to say nothing more, and what is ready stays so.
                     Place::Signals | Place::Input(_) | Place::Output(..) if self.is_parked() => {}
+                    // There is room again.
+                    Place::Host if seen.revents == libc::POLLOUT => {}
+                    // Its end, where nothing that it says is waited for.
+                    Place::Host if seen.revents & libc::POLLIN == 0 => return Ok(Served::Left),
                     Place::Host => match self.wire.receive(&mut buffer) {
                         Ok(None) => {}
                         Ok(Some(data)) if !data.is_empty() => {
@@ -200,11 +205,20 @@ impl Guest {
         if !parked {
             add(Place::Signals, signals, libc::POLLIN);
         }
-        if self.wire.hears() {
-            add(Place::Host, &self.wire.input, libc::POLLIN);
+        // Without anything to send or to hear, whether the host is gone.
+        let hears = if self.wire.hears() { libc::POLLIN } else { 0 };
+        let sends = if self.wire.waits_to_send() { libc::POLLOUT } else { 0 };
+        match &self.wire.output {
+            Some(output) => {
+                if hears != 0 {
+                    add(Place::Host, &self.wire.input, hears);
+                }
+                add(Place::Unsent, output, sends);
+            }
+            // Once: of virtio's port, the second look of one call may take what came since the first, and whoever waits
+            // for that is not woken.
+            None => add(Place::Host, &self.wire.input, hears | sends),
         }
-        // Without anything to send, whether the host is gone.
-        add(Place::Unsent, &self.wire.output, if self.wire.waits_to_send() { libc::POLLOUT } else { 0 });
         for one in self.streams.iter().filter(|_| !parked) {
             if let Some(input) = &one.input {
                 add(Place::Input(one.id), &input.fd, if input.waits() { libc::POLLOUT } else { 0 });

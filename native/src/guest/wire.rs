@@ -12,7 +12,8 @@ pub const READ_BYTES: usize = 64 * 1024;
 
 pub struct Wire {
     pub input: OwnedFd,
-    pub output: OwnedFd,
+    /// None where it goes out by the input's descriptor.
+    pub output: Option<OwnedFd>,
     unsent: Vec<u8>,
     sent: usize,
 }
@@ -22,10 +23,15 @@ pub fn raw(fd: &OwnedFd) -> RawFd {
 }
 
 impl Wire {
-    pub fn new(input: OwnedFd, output: OwnedFd) -> Sys<Wire> {
-        fd::set_nonblocking(raw(&input))?;
-        fd::set_nonblocking(raw(&output))?;
+    pub fn new(input: OwnedFd, output: Option<OwnedFd>) -> Sys<Wire> {
+        for one in [Some(&input), output.as_ref()].into_iter().flatten() {
+            fd::set_nonblocking(raw(one))?;
+        }
         Ok(Wire { input, output, unsent: Vec::new(), sent: 0 })
+    }
+
+    fn way_out(&self) -> RawFd {
+        raw(self.output.as_ref().unwrap_or(&self.input))
     }
 
     pub fn send(&mut self, frame: &Frame) {
@@ -47,7 +53,7 @@ impl Wire {
     /// As much as goes.
     pub fn flush(&mut self) -> Sys<()> {
         while self.waits_to_send() {
-            match fd::write(raw(&self.output), &self.unsent[self.sent..]) {
+            match fd::write(self.way_out(), &self.unsent[self.sent..]) {
                 Ok(count) => self.sent += count,
                 Err(libc::EAGAIN) => break,
                 Err(errno) => return Err(errno),
@@ -81,7 +87,7 @@ impl Wire {
     pub fn last_word(&mut self, frame: &Frame, timeout_ms: i32) {
         self.send(frame);
         while self.flush().is_ok() && self.waits_to_send() {
-            let mut watch = [libc::pollfd { fd: raw(&self.output), events: libc::POLLOUT, revents: 0 }];
+            let mut watch = [libc::pollfd { fd: self.way_out(), events: libc::POLLOUT, revents: 0 }];
             if fd::poll(&mut watch, timeout_ms) != Ok(1) {
                 return;
             }

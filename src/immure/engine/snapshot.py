@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import stat
 import tempfile
-import time
 import weakref
 from hashlib import blake2b
 from pathlib import Path
@@ -17,6 +14,7 @@ import msgspec
 from msgspec import Struct
 
 from immure.engine.cache import is_current
+from immure.engine.held_folders import let_go, make_held
 from immure.engine.machine_files import read_machine, write_machine
 from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError
 from immure.plan.launch import FORM, Launch
@@ -31,9 +29,8 @@ _MANIFEST = "snapshot.msgpack"
 _MOST_FORKS = 1000
 #: Lines of /proc/cpuinfo.
 _PROCESSOR = ("vendor_id", "cpu family", "model", "stepping", "flags")
-_PREFIX = "immure-snapshot-"
-#: One that is being made is not held yet.
-_YOUNG_S = 600.0
+#: Of folders of snapshots, and of those that are not saved whole yet.
+_PREFIX, _SAVING = "immure-snapshot-", ".immure-saving-"
 
 
 class _Manifest(Struct, frozen=True, forbid_unknown_fields=True):
@@ -94,13 +91,14 @@ class Snapshot(Origin):
     path: Path
 
     def __init__(
-        self, folder: Path, manifest: _Manifest, *, temporary: bool, machine: MachineCopy | None = None
+        self, folder: Path, manifest: _Manifest, *, held: int | None = None, machine: MachineCopy | None = None
     ) -> None:
+        """`held` is what holds the folder of one that is not saved yet, and its own then."""
         super().__init__(manifest.name, _launch_of(manifest), Adopts(manifest.last_stream, manifest.commands, machine))
         self.path = folder
         self._manifest = manifest
         self._machine = machine
-        self._remove = weakref.finalize(self, _remove, folder, _hold(folder), os.getpid()) if temporary else None
+        self._remove = None if held is None else weakref.finalize(self, let_go, folder, held, os.getpid())
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
@@ -118,7 +116,7 @@ class Snapshot(Origin):
             raise SpecError(
                 f"{folder} is no snapshot", path="path", need="a folder that `save` has written", have=str(error)
             ) from error
-        return cls(folder, manifest, temporary=False, machine=machine)
+        return cls(folder, manifest, machine=machine)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Keeps it in a folder that must not be there. Raises SpecError, and SetupFailed where there is no room."""
@@ -126,30 +124,14 @@ class Snapshot(Origin):
         if os.path.lexists(target):
             raise SpecError("the target is there already", path=str(target), need="a name that is free")
         self._check_open()
-        if self._machine is not None:
-            self._write(target, self._machine)
-        elif self._remove is None:
-            shutil.copytree(self.path, target)
-        else:
-            detached = self._remove.detach()
-            self._remove = None
-            shutil.move(self.path, target)
-            self.path = target
-            if detached is not None:
-                os.close(detached[2][1])
-
-    def _write(self, target: Path, machine: MachineCopy) -> None:
-        """Under a name of its own until it is whole."""
-        folder = target.with_name(f".{target.name}.{os.getpid()}")
         try:
-            folder.mkdir(mode=0o700)
-            manifest = msgspec.structs.replace(self._manifest, checksum=write_machine(folder, machine))
-            (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
-            folder.rename(target)
-        except BaseException as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            if not isinstance(error, OSError):
-                raise
+            folder, held = make_held(target.parent, _SAVING)
+            try:
+                self._write(folder)
+                folder.rename(target)
+            finally:
+                let_go(folder, held, os.getpid())
+        except OSError as error:
             raise SetupFailed(
                 f"the snapshot can't be saved in {target}",
                 step="save",
@@ -161,6 +143,17 @@ class Snapshot(Origin):
             self._remove()
             self._remove = None
         self.path = target
+
+    def _write(self, folder: Path) -> None:
+        """All of it, under a name that it has until it is whole."""
+        manifest = self._manifest
+        if self._machine is not None:
+            manifest = msgspec.structs.replace(manifest, checksum=write_machine(folder, self._machine))
+        else:
+            # What is to be removed here afterwards need not be copied.
+            take = shutil.copy2 if self._remove is None else _linked
+            shutil.copytree(self.path / IMAGE, folder / IMAGE, copy_function=take)
+        (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
 
     def close(self) -> None:
         """Removes it, unless it was saved. Boxes that were made of it go on."""
@@ -197,8 +190,7 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
             hint='level="L3"',
         )
     _check_changes(launch)
-    _sweep(Path(tempfile.gettempdir()))
-    folder = Path(tempfile.mkdtemp(prefix=_PREFIX))
+    folder, held = make_held(Path(tempfile.gettempdir()), _PREFIX)
     try:
         found = box.checkpoint(folder)
         manifest = _Manifest(
@@ -210,9 +202,9 @@ def take_snapshot(box: Box, launch: Launch, name: str) -> Snapshot:
             commands=found.commands,
         )
         (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
-        return Snapshot(folder, manifest, temporary=True, machine=found.machine)
+        return Snapshot(folder, manifest, held=held, machine=found.machine)
     except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
+        let_go(folder, held, os.getpid())
         raise
 
 
@@ -245,42 +237,12 @@ def _kind_of_host(launch: Launch) -> str:
     return f"{kind}/{blake2b(' '.join(known).encode(), digest_size=8).hexdigest()}"
 
 
-def _hold(folder: Path) -> int:
-    """A lock that says that somebody needs the folder; it goes with its holder, however that ends."""
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    fcntl.flock(held, fcntl.LOCK_SH)
-    return held
-
-
-def _remove(folder: Path, held: int, owner: int) -> None:
-    if os.getpid() == owner:
-        shutil.rmtree(folder, ignore_errors=True)
-    # In a forked child the parent's is not touched.
-    os.close(held)
-
-
-def _sweep(above: Path) -> None:
-    """Removes what callers have left that were killed: of this user, and held by nobody."""
-    for folder in above.glob(f"{_PREFIX}*"):
-        try:
-            found = folder.lstat()
-            if (
-                found.st_uid != os.geteuid()
-                or not stat.S_ISDIR(found.st_mode)
-                or time.time() - found.st_mtime < _YOUNG_S
-            ):
-                continue
-            held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(folder, ignore_errors=True)
-        except BlockingIOError:
-            # Somebody has it.
-            pass
-        finally:
-            os.close(held)
+def _linked(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:
+        # Another file system, or one without.
+        shutil.copy2(source, target)
 
 
 def begin_fork(box: Box, launch: Launch, name: str) -> Origin:

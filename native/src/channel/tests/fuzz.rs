@@ -88,7 +88,7 @@ fn frames_by_chance() {
 fn guest() -> (Guest, Vec<std::os::fd::OwnedFd>) {
     let pipe = || fd::pipe().expect("a pipe");
     let ((input, host), (answers, output)) = (pipe(), pipe());
-    let mut guest = Guest::new(Wire::new(input, output).expect("a wire"), None);
+    let mut guest = Guest::new(Wire::new(input, Some(output)).expect("a wire"), None);
     let mut others = vec![host, answers];
     for id in 1..4 {
         let ((reader, writer), (theirs, ours)) = (pipe(), pipe());

@@ -1,0 +1,164 @@
+"""Machines of Firecracker's that go on from a snapshot, up to the first answer of the guest's init: boxes, and by hand.
+
+Both boot the same kernel, init and image once, and go on from there.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from bench.contender import Contender, python_worker
+from bench.filters import Filters
+from bench.firecrackers import Sampled, connected, end, programs, put
+from bench.machines import LEVEL, MEMORY_MIB, choose_kernel, image_of_busybox
+
+#: As plan/firecracker_config.py has it.
+PORT = 1
+_BOOT_S, _ANSWER_S = 180.0, 30.0
+#: One try. A guest that wakes up cuts what was connected to it a moment before.
+_TRY_S = 0.4
+
+
+def restored(_: Filters) -> Contender:
+    return _contender("restore", "a box that goes on from a snapshot, to its init's answer", "FirecrackerBox(…)")
+
+
+def restored_whole(_: Filters) -> Contender:
+    return _contender("restore-box", "the same, measured from inside", "Sandbox.restore(snapshot)")
+
+
+def restored_by_hand(_: Filters) -> Contender:
+    return _contender("restore-by-hand", "Firecracker by hand, to its init's answer", "PUT /snapshot/load, CONNECT 1")
+
+
+def _contender(name: str, title: str, command: str) -> Contender:
+    return Contender(f"firecracker-{name}", title, command, python_worker(f"firecracker-{name}"))
+
+
+@contextmanager
+def _spec() -> Iterator[dict[str, object]]:
+    choose_kernel()
+    os.environ.setdefault("IMMURE_FIRECRACKER", programs()[0])
+    with image_of_busybox() as image:
+        spec: dict[str, object] = {"runtime": "firecracker", "level": LEVEL, "image": image, "workdir": "/"}
+        yield {**spec, "memory_mib": MEMORY_MIB}
+
+
+@contextmanager
+def whole_subject() -> Iterator[Sampled]:
+    from immure import Sandbox
+
+    with _spec() as spec, Sandbox(**spec) as box, box.snapshot() as snapshot:  # type: ignore[arg-type]
+        yield Sampled(lambda: Sandbox.restore(snapshot).close)
+
+
+@contextmanager
+def answer_subject() -> Iterator[Sampled]:
+    from immure import Sandbox
+    from immure.engine.spawners import spawner_for
+    from immure.runtimes.guest.box import GuestBox
+    from immure.runtimes.guest.carried import CarriedBox
+    from immure.runtimes.registry import open_box
+
+    with _spec() as spec, Sandbox(**spec) as box, box.snapshot() as snapshot:  # type: ignore[arg-type]
+
+        def begin() -> Callable[[], None]:
+            launch = snapshot.launch()
+            made = open_box(spawner_for(launch), launch, adopts=snapshot.standing)
+            assert isinstance(made, CarriedBox)
+            made._outer_ready()
+            GuestBox.ready(made)
+            return made.close
+
+        yield Sampled(begin)
+
+
+@contextmanager
+def by_hand_subject() -> Iterator[Sampled]:
+    from immure.engine.kvm import kvm_facts
+    from immure.engine.machine_images import first_root, packed_folder
+    from immure.plan.firecracker_config import Machine, configuration
+
+    firecracker, _ = programs()
+    with tempfile.TemporaryDirectory(prefix="immure-bench-") as name, image_of_busybox() as image:
+        folder = Path(name)
+        api, vsock, config = folder / "api", folder / "vsock", folder / "config"
+        machine = Machine(
+            choose_kernel(),
+            str(first_root()),
+            str(packed_folder(image)),
+            str(vsock),
+            MEMORY_MIB,
+            emulated=kvm_facts().kind == "emulating",
+        )
+        config.write_bytes(configuration(machine))
+        words = [firecracker, "--api-sock", str(api), "--level", "Error"]
+
+        def started(*more: str) -> subprocess.Popen[bytes]:
+            return subprocess.Popen([*words, *more], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+        process = started("--config-file", str(config))
+        try:
+            _answer(vsock, _BOOT_S).close()
+            files = {"snapshot_path": str(folder / "state"), "mem_file_path": str(folder / "memory")}
+            put(api, ("/vm", {"state": "Paused"}), method="PATCH")
+            put(api, ("/snapshot/create", files))
+        finally:
+            end(process, api)
+            vsock.unlink(missing_ok=True)
+        backend = {"backend_type": "File", "backend_path": files["mem_file_path"]}
+        load = {"snapshot_path": files["snapshot_path"], "mem_backend": backend, "resume_vm": True}
+
+        def begin() -> Callable[[], None]:
+            process = started()
+            put(api, ("/snapshot/load", load))
+            connection = _answer(vsock, _ANSWER_S)
+
+            def over() -> None:
+                connection.close()
+                end(process, api)
+                vsock.unlink()
+
+            return over
+
+        yield Sampled(begin)
+
+
+def _answer(vsock: Path, within_s: float) -> socket.socket:
+    """A connection to the guest's init that has answered."""
+    from immure.channel import frames
+    from immure.channel.host import hello_of_guest, own_hello
+
+    hello, pong = hello_of_guest(), frames.encode(frames.Pong(1))
+    asked = own_hello() + frames.encode(frames.Ping(1))
+    deadline = time.monotonic() + within_s
+    while time.monotonic() < deadline:
+        connection = connected(vsock)
+        connection.settimeout(_TRY_S)
+        try:
+            connection.sendall(b"CONNECT %d\n" % PORT)
+            stream = connection.makefile("rb")
+            if stream.readline().startswith(b"OK ") and stream.read(len(hello)) == hello:
+                connection.sendall(asked)
+                if stream.read(len(pong)) == pong:
+                    return connection
+        except OSError:
+            # Cut, or not answered in time.
+            pass
+        connection.close()
+        time.sleep(0.002)
+    raise RuntimeError("the guest does not answer")
+
+
+SUBJECTS = {
+    "firecracker-restore": answer_subject,
+    "firecracker-restore-box": whole_subject,
+    "firecracker-restore-by-hand": by_hand_subject,
+}
