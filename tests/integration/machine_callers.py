@@ -10,12 +10,18 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from immure import PIPE, AsyncSandbox, Pool, Sandbox, Snapshot
+from immure import PIPE, AsyncSandbox, Pool, Process, Sandbox, Snapshot
 
 from .callers import write_on
 
 #: Says that it runs, leaves a child outside of its group, and goes on.
 WORKLOAD = ["sh", "-c", "setsid sleep 1000 & echo runs; while :; do :; done"]
+
+
+def signed(process: Process, sign: Path) -> None:
+    """Of one that has ended `wait` says why."""
+    if process.stdout.readline():
+        sign.touch()
 
 
 def by_exec(keywords: dict[str, Any], sign: Path) -> None:
@@ -28,23 +34,20 @@ def by_exec(keywords: dict[str, Any], sign: Path) -> None:
 
 def by_start(keywords: dict[str, Any], sign: Path) -> None:
     with Sandbox(**keywords) as box, box.start(WORKLOAD, stdin=PIPE) as process:
-        assert process.stdout.readline() == b"runs\n"
-        sign.touch()
+        signed(process, sign)
         process.wait()
 
 
 def at_a_terminal(keywords: dict[str, Any], sign: Path) -> None:
     with Sandbox(**keywords) as box, box.start(WORKLOAD, pty=True) as process:
-        assert process.stdout.readline() == b"runs\r\n"
-        sign.touch()
+        signed(process, sign)
         process.wait()
 
 
 def from_a_pool(keywords: dict[str, Any], sign: Path) -> None:
     with Pool(size=2, **keywords) as pool, pool.claim() as box:
         process = box.start(WORKLOAD)
-        assert process.stdout.readline() == b"runs\n"
-        sign.touch()
+        signed(process, sign)
         process.wait()
 
 
@@ -52,8 +55,8 @@ def awaited(keywords: dict[str, Any], sign: Path) -> None:
     async def main() -> None:
         async with AsyncSandbox(**keywords) as box:
             process = await box.start(WORKLOAD)
-            assert await process.stdout.readline() == b"runs\n"
-            sign.touch()
+            if await process.stdout.readline():
+                sign.touch()
             await asyncio.gather(process.wait(), box.exec(["sleep", "1000"]))
 
     asyncio.run(main())

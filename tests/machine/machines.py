@@ -28,6 +28,8 @@ QEMU = "qemu-system-x86_64"
 #: In the box that QEMU is in.
 KERNEL, INITRAMFS, IMAGE = "/opt/kernel", "/opt/initramfs", "/opt/image"
 START_S = 60.0
+#: Of a busybox, in an image.
+TOOLS = "sh cat true ls id sleep touch date hostname stty kill ip od setsid"
 PRIVATE = {
     "op": "private",
     "options": "size=16m,mode=0755",
@@ -53,22 +55,7 @@ def make_image(folder: Path) -> Path:
     for name in ("bin", "etc", "usr/bin"):
         (folder / name).mkdir(parents=True)
     shutil.copy(str(shutil.which("busybox")), folder / "bin/busybox")
-    for name in (
-        "sh",
-        "cat",
-        "true",
-        "ls",
-        "id",
-        "sleep",
-        "touch",
-        "date",
-        "hostname",
-        "stty",
-        "kill",
-        "ip",
-        "od",
-        "setsid",
-    ):
+    for name in TOOLS.split():
         (folder / "bin" / name).symlink_to("busybox")
     (folder / "etc/passwd").write_text("root:x:0:0::/:/bin/sh\n")
     return folder

@@ -77,8 +77,8 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
 
 
 def _processors(machine: Machine) -> str:
-    """Where QEMU emulates a machine's only processor, that has room for another beside it: before 8.0 the barriers of one
-    that stays alone are left out, though its devices run on threads of their own: each could miss the other's word.
+    """Where QEMU emulates a machine's only processor, that has room for another beside it: before 8.0 the barriers of
+    one that stays alone are left out, though its devices have threads of their own: each could miss the other's word.
     """
     return "1,maxcpus=2" if machine.cpus == 1 and machine.accelerator == "tcg" else str(machine.cpus)
 
