@@ -203,6 +203,21 @@ def test_a_guest_that_gives_up_later(guest: FakeGuest) -> None:
             box.exec(["true"])
 
 
+@pytest.mark.timeout(8)
+def test_one_that_ends_while_it_is_to_say_nothing(guest: FakeGuest) -> None:
+    """Its caller is told at once, and does not wait for the rest of the time that a guest has for that."""
+
+    def part() -> None:
+        guest.answer_hello()
+        guest.hear_until(frames.Park)
+        guest.close()
+
+    with playing(part), FakeSandbox(guest) as box:
+        box._box.ready()
+        with pytest.raises(BoxLost, match="ended"), box._box.parked():
+            pytest.fail("it is not parked")
+
+
 def test_another_version_is_named(guest: FakeGuest) -> None:
     with FakeSandbox(guest) as box:
         guest.say(frames.Hello("immure", 2, 1, 1, 1))

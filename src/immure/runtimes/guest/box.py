@@ -232,9 +232,10 @@ class GuestBox:
             self._check_open()
             bridge.park()
         try:
-            if not bridge.parked.wait(_PARKING_S) or not self.alive():
+            if not bridge.parked.wait(_PARKING_S):
                 raise BoxLost("the box does not answer", need=f"a pause within {_PARKING_S:g} s")
             with bridge.pump.lock:
+                self._check_open()
                 found = Adopts(bridge.host.last_stream, bridge.under_way())
             yield found
         finally:

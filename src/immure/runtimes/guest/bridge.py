@@ -51,7 +51,7 @@ class Bridge:
         self._relays: dict[int, Relay] = {}
         #: What was under way in a guest that somebody else had before.
         self.adopted: list[Adopted] = []
-        #: Set while the guest says nothing more.
+        #: Set while the guest says nothing more, and once there is none.
         self.parked = threading.Event()
         #: The last pause that everything has come to rest for.
         self.paused = 0
@@ -172,6 +172,8 @@ class Bridge:
         while self._relays:
             _, relay = self._relays.popitem()
             relay.close()
+        # Nobody is to wait for a guest that is gone.
+        self.parked.set()
 
 
 def _given_up(step: str, thing: str, errno: int) -> BoxLost:
