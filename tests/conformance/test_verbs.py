@@ -52,11 +52,15 @@ def is_at_rest(box: BlockingBox) -> bool:
     return False
 
 
+#: A kernel of the box's own shows its threads, too: PF_KTHREAD. proc_pid_stat(5).
+IS_USERS = "not int(open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[6]) & 0x200000"
+
+
 def names(box: BlockingBox) -> list[str]:
     """Processes of the box beside its first, the one that looks, and the one that started that."""
     program = (
         "import os; ours = {1, os.getpid(), os.getppid()}\n"
-        "print(*[p for p in os.listdir('/proc') if p.isdigit() and int(p) not in ours])"
+        f"print(*[p for p in os.listdir('/proc') if p.isdigit() and int(p) not in ours and {IS_USERS}])"
     )
     deadline = time.monotonic() + 5
     while True:
