@@ -108,7 +108,7 @@ def client_subject() -> Iterator[Sampled]:
             client.set_boot_source(BootSource(guest))
             client.start()
             _hear(process)
-            return lambda: end(process, api)
+            return lambda: end_vmm(process, api)
 
         yield Sampled(begin)
 
@@ -122,7 +122,7 @@ def by_hand_subject() -> Iterator[Sampled]:
             process = _bare(api)
             _three_puts(api, guest)
             _hear(process)
-            return lambda: end(process, api)
+            return lambda: end_vmm(process, api)
 
         yield Sampled(begin)
 
@@ -210,7 +210,7 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
             def end() -> None:
                 # With a process namespace of its own it is no child of ours.
                 os.kill(_pid(UID), signal.SIGKILL)
-                end(process, api)
+                end_vmm(process, api)
                 shutil.rmtree(machine)
                 _remove_cgroups("bench")
 
@@ -318,7 +318,7 @@ def _hear(process: subprocess.Popen[bytes]) -> None:
         said += more
 
 
-def end(process: subprocess.Popen[bytes], api: Path) -> None:
+def end_vmm(process: subprocess.Popen[bytes], api: Path) -> None:
     """Ends a Firecracker, and removes its socket."""
     process.kill()
     process.communicate()

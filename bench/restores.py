@@ -16,14 +16,14 @@ from pathlib import Path
 
 from bench.contender import Contender, python_worker
 from bench.filters import Filters
-from bench.firecrackers import Sampled, connected, end, programs, put
+from bench.firecrackers import Sampled, connected, end_vmm, programs, put
 from bench.machines import LEVEL, MEMORY_MIB, choose_kernel, image_of_busybox
 
 #: As plan/firecracker_config.py has it.
 PORT = 1
 _BOOT_S, _ANSWER_S = 180.0, 30.0
-#: One try. A guest that wakes up cuts what was connected to it a moment before.
-_TRY_S = 0.4
+#: The first try, and what the next is longer. A guest that wakes up cuts what was connected to it a moment before.
+_TRY_S, _LONGER = 0.2, 1.5
 
 
 def restored(_: Filters) -> Contender:
@@ -111,7 +111,7 @@ def by_hand_subject() -> Iterator[Sampled]:
             put(api, ("/vm", {"state": "Paused"}), method="PATCH")
             put(api, ("/snapshot/create", files))
         finally:
-            end(process, api)
+            end_vmm(process, api)
             vsock.unlink(missing_ok=True)
         backend = {"backend_type": "File", "backend_path": files["mem_file_path"]}
         load = {"snapshot_path": files["snapshot_path"], "mem_backend": backend, "resume_vm": True}
@@ -123,7 +123,7 @@ def by_hand_subject() -> Iterator[Sampled]:
 
             def over() -> None:
                 connection.close()
-                end(process, api)
+                end_vmm(process, api)
                 vsock.unlink()
 
             return over
@@ -138,10 +138,10 @@ def _answer(vsock: Path, within_s: float) -> socket.socket:
 
     hello, pong = hello_of_guest(), frames.encode(frames.Pong(1))
     asked = own_hello() + frames.encode(frames.Ping(1))
-    deadline = time.monotonic() + within_s
+    deadline, patience = time.monotonic() + within_s, _TRY_S
     while time.monotonic() < deadline:
         connection = connected(vsock)
-        connection.settimeout(_TRY_S)
+        connection.settimeout(patience)
         try:
             connection.sendall(b"CONNECT %d\n" % PORT)
             stream = connection.makefile("rb")
@@ -149,8 +149,10 @@ def _answer(vsock: Path, within_s: float) -> socket.socket:
                 connection.sendall(asked)
                 if stream.read(len(pong)) == pong:
                     return connection
+        except TimeoutError:
+            patience *= _LONGER
         except OSError:
-            # Cut, or not answered in time.
+            # Cut.
             pass
         connection.close()
         time.sleep(0.002)

@@ -8,7 +8,7 @@ import os
 import select
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from immure.channel.frames import FromGuest
 from immure.channel.host import Host
@@ -24,6 +24,12 @@ _READ_BYTES = 256 * 1024
 
 #: Called with what is ready of a descriptor.
 Ready = Callable[[int], None]
+
+
+def close_all(fds: Iterable[int]) -> None:
+    """Closes them, whoever had them."""
+    for fd in fds:
+        os.close(fd)
 
 
 class Pump:
@@ -78,13 +84,14 @@ class Pump:
                 self._take(heard)
             self.flush()
 
-    def leave(self) -> None:
-        """Closes its descriptors, and what is said waits for others: nothing may be under way."""
+    def leave(self) -> tuple[int, ...]:
+        """Gives up its descriptors, which are the caller's then. Nothing may be under way: what is said waits."""
         with self.lock:
-            for fd in {self._receives, self._sends} - {-1}:
+            left = tuple({self._receives, self._sends} - {-1})
+            for fd in left:
                 self.unwatch(fd)
-                os.close(fd)
             self._receives = self._sends = -1
+            return left
 
     def fileno(self) -> int:
         """Readable when there is something to do."""
@@ -179,7 +186,7 @@ class Pump:
         if self.is_over:
             return
         self.is_over = True
-        self.leave()
+        close_all(self.leave())
         self._soon.clear()
         self._waiting.clear()
         self._lost(why)

@@ -28,10 +28,12 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:
         try:
             outer.ready()
             outer.release()
-            # It greets, and is left alone again.
+            # It greets, and hears no more. Who goes on from here has it cut this connection first, and those before.
             connection, _ = monitor.reach.guest(time.monotonic() + BOOT_S)
-            os.close(connection)
-            _write(monitor, above)
+            try:
+                _write(monitor, above)
+            finally:
+                os.close(connection)
         except BoxLost as error:
             raise _explained(monitor, error) from error
         finally:

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from immure.channel.pump import Pump
+from immure.channel.pump import Pump, close_all
 from immure.errors import BoxError
 from immure.plan.firecracker import CONFIG
 from immure.plan.launch import Launch
@@ -70,12 +70,16 @@ class FirecrackerBox(MachineBox):
         """
         with self._copying:
             with self.parked() as standing:
-                # Firecracker cuts all connections of a machine that it copies.
-                self._bridge.pump.leave()
+                # The guest's kernel cuts all connections of a machine that was copied, some time after it has gone on.
+                # This one stays until then, so that our init does not take one before that it would lose.
+                before = self._bridge.pump.leave()
                 try:
-                    memory, state = self._monitor.freeze()
+                    try:
+                        memory, state = self._monitor.freeze()
+                    finally:
+                        self._meet_again()
                 finally:
-                    self._meet_again()
+                    close_all(before)
             try:
                 copied = MachineCopy(sealed_bytes(state), None)
                 copied.memory = sealed_pieces(memory)

@@ -1,36 +1,26 @@
-"""What Firecracker and its guest are reached by: two sockets in the outer box.
-
-Source: Firecracker, docs/vsock.md: `CONNECT PORT` is answered by `OK NUMBER` where somebody in the guest listens, and
-by the connection's end where nobody does.
-"""
+"""What Firecracker and its guest are reached by: two sockets in the outer box."""
 
 from __future__ import annotations
 
 import os
-import re
 import socket
 import time
 from collections.abc import Callable
 
-from immure.channel import frames
-from immure.channel.host import own_hello
-from immure.channel.limits import GUEST_FRAME_BYTES
-from immure.errors import BoxLost, ChannelError, SetupFailed
+from immure.errors import BoxLost, SetupFailed
 from immure.plan.firecracker import API, VSOCK
-from immure.plan.firecracker_config import PORT
 from immure.plan.launch import Launch
 from immure.plan.machine import OUTER_USER
 from immure.runtimes.base import Commands
 from immure.runtimes.firecracker.client import Client
+from immure.runtimes.firecracker.tries import Try, first_answered
 from immure.runtimes.guest.connections import connect_within
 
-#: One try, from the first to the last: one that falls into a restore is never answered, and a busy guest is slow.
-_TRY_S, _LONGEST_TRY_S = 0.4, 8.0
-#: Between two of them.
+#: Between two looks whether somebody listens.
 _SOON_S, _LATER_S = 0.002, 0.1
-_ANSWER = re.compile(rb"OK \d{1,10}\n")
-_ANSWER_BYTES = 16
-_NUMBER = 1
+#: Between two tries to be answered by the guest: it may be slow, or not be up yet.
+_NEXT_S, _LATEST_S = 0.1, 0.4
+_MOST_TRIES = 6
 
 
 class Reach:
@@ -45,16 +35,27 @@ class Reach:
         return Client(lambda _: self._connected(API, until))
 
     def guest(self, until: float) -> tuple[int, bytes]:
-        """A connection to our init in the guest, and its greeting, which is answered. Raises BoxLost."""
-        patience = _TRY_S
-        while True:
-            connection = self._connected(VSOCK, until)
-            greeting = _tried(connection, min(patience, max(0.001, until - time.monotonic())))
-            if greeting is not None:
-                return connection.detach(), greeting
-            connection.close()
-            patience = min(patience * 1.5, _LONGEST_TRY_S)
-            self._wait(_LATER_S, until)
+        """A connection to our init in the guest, and its greeting, which is answered. Raises BoxLost.
+
+        A guest that wakes up cuts its connections, and not at once, and whom it has cut is never told. So there is
+        another try beside those before, and the first to be answered is taken.
+        """
+        tries: list[Try] = []
+        pause = _NEXT_S
+        try:
+            while True:
+                tries.append(Try(self._connected(VSOCK, until)))
+                if len(tries) > _MOST_TRIES:
+                    tries.pop(0).close()
+                answered = first_answered(tries, time.monotonic() + pause)
+                if answered is not None:
+                    tries.remove(answered)
+                    return answered.taken()
+                pause = min(pause * 1.5, _LATEST_S)
+                self._check(until)
+        finally:
+            for one in tries:
+                one.close()
 
     def _connected(self, path: str, until: float) -> socket.socket:
         """A connection to whoever listens at a path, once somebody does."""
@@ -67,65 +68,14 @@ class Reach:
                 pause = min(2 * pause, _LATER_S)
 
     def _wait(self, pause: float, until: float) -> None:
+        self._check(until)
+        time.sleep(pause)
+
+    def _check(self, until: float) -> None:
         if self._ended():
             raise BoxLost("the machine has ended", need="a machine that runs", have="Firecracker has ended")
         if time.monotonic() > until:
             raise BoxLost("the machine does not answer", need="an init that greets", have="none in time")
-        time.sleep(pause)
-
-
-def _tried(connection: socket.socket, patience: float) -> bytes | None:
-    """The greeting of who is there, in a connection that stands; None where it is cut, or nobody speaks in time.
-
-    A guest that wakes up cuts its connections, and not at once: one that was made meanwhile may be among them. Once it
-    answers what was said after its greeting, that is over. Raises ChannelError.
-    """
-    until = time.monotonic() + patience
-    connection.settimeout(patience)
-    try:
-        connection.sendall(b"CONNECT %d\n" % PORT)
-        if not _ANSWER.fullmatch(_line(connection)):
-            return None
-        greeting = _frame(connection, until)
-        connection.sendall(own_hello() + frames.encode(frames.Ping(_NUMBER)))
-        if not isinstance(frames.decode(greeting), frames.Hello):
-            raise ChannelError("order", need="a hello first", have="something else")
-        if frames.decode(_frame(connection, until)) != frames.Pong(_NUMBER):
-            raise ChannelError("order", need="an answer to the first ping", have="something else")
-    except OSError:
-        # Reset, at its end, or not answered in time.
-        return None
-    return len(greeting).to_bytes(4, "little") + greeting
-
-
-def _frame(connection: socket.socket, until: float) -> bytes:
-    """The next one, and not a byte more. Raises OSError, and ChannelError for one that is too long."""
-    length = int.from_bytes(_exactly(connection, 4, until), "little")
-    if not 0 < length <= GUEST_FRAME_BYTES:
-        raise ChannelError("length", need=f"1 to {GUEST_FRAME_BYTES}", have=str(length))
-    return _exactly(connection, length, until)
-
-
-def _exactly(connection: socket.socket, count: int, until: float) -> bytes:
-    data = b""
-    while len(data) < count:
-        connection.settimeout(max(0.001, until - time.monotonic()))
-        more = connection.recv(count - len(data))
-        if not more:
-            raise ConnectionResetError
-        data += more
-    return data
-
-
-def _line(connection: socket.socket) -> bytes:
-    """To its end, and not a byte more."""
-    line = b""
-    while len(line) < _ANSWER_BYTES and not line.endswith(b"\n"):
-        byte = connection.recv(1)
-        if not byte:
-            break
-        line += byte
-    return line
 
 
 def two_of(connection: int) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
-from immure.channel.pump import Pump
+from immure.channel.pump import Pump, close_all
 from immure.errors import SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopts, AdoptsSoon
@@ -132,7 +132,7 @@ class QemuBox(MachineBox):
 
     def _take_over(self, outer: Box, vmm: Vmm, items: dict[str, bytes]) -> None:
         with self._bridge.pump.lock:
-            self._bridge.pump.leave()
+            close_all(self._bridge.pump.leave())
             self._bridge.pump.join(*vmm.take_channel())
         old, self.outer = self.outer, outer
         self._vmm.close()
