@@ -12,7 +12,7 @@ from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument, prepare_call
 from immure.engine.deadlines import watch_over
-from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
+from immure.engine.face import LOOK_S, BoxFace
 from immure.engine.log import Record
 from immure.engine.migration import migrate_box
 from immure.engine.process_face import hear_start
@@ -208,7 +208,7 @@ class AsyncSandbox(BoxFace):
         """As `Sandbox.pause`."""
         self._pause(True)
         try:
-            async with asyncio.timeout(PAUSING_S):
+            async with asyncio.timeout(self._pausing_s()):
                 while self._moving():
                     await asyncio.sleep(LOOK_S)
         except TimeoutError:

@@ -20,7 +20,7 @@ from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
 from immure.host.tree import below, used
-from immure.plan.launch import Launch
+from immure.plan.launch import MACHINES, Launch
 from immure.runtimes.base import Box, Commands
 from immure.runtimes.guest.box import GuestBox
 from immure.runtimes.process.attend import Attendance, Stdio
@@ -35,8 +35,9 @@ State = Literal["created", "starting", "ready", "paused", "failed", "stopped", "
 
 #: The kernel's (uid_t) -1.
 _NO_USER = 0xFFFF_FFFF
-#: How long a pause may take to come to rest, and how often to look.
-PAUSING_S, LOOK_S = 2.0, 0.001
+#: How long a pause may take to come to rest, in a virtual machine, whose processor may be emulated, and how often to
+#: look.
+PAUSING_S, MACHINE_PAUSING_S, LOOK_S = 2.0, 20.0, 0.001
 _MOST_LOG_MIB = 1 << 20
 
 
@@ -249,6 +250,10 @@ class BoxFace:
             )
         self._stem.pause(paused)
         self.paused = paused
+
+    def _pausing_s(self) -> float:
+        """How long everything has to stop."""
+        return MACHINE_PAUSING_S if self._launch.runtime in MACHINES else PAUSING_S
 
     def _moving(self) -> int:
         """How much of a box that is to be paused runs yet."""

@@ -9,7 +9,7 @@ from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Self
 
 from immure.engine.command import Argument, prepare_call
-from immure.engine.face import LOOK_S, PAUSING_S, BoxFace
+from immure.engine.face import LOOK_S, BoxFace
 from immure.engine.files import Files
 from immure.engine.migration import migrate_box
 from immure.engine.process import Process
@@ -184,10 +184,10 @@ class Sandbox(BoxFace):
 
         Time goes on: a command's timeout ends it all the same. What runs sees nothing of it but a signal to go on
         (SIGCONT) at its end. Raises RuntimeUnavailable for a box without a pid namespace, BoxError where something does
-        not stop within 2 s, and BoxLost.
+        not stop within 2 s (20 s in a virtual machine), and BoxLost.
         """
         self._pause(True)
-        until = monotonic() + PAUSING_S
+        until = monotonic() + self._pausing_s()
         while self._moving():
             if monotonic() > until:
                 raise self._not_at_rest()
