@@ -29,6 +29,8 @@ SPEC: dict[str, Any] = json.loads(os.environ.get("STORM_SPEC", '{"level": "L2"}'
 MACHINES = "runtime" in SPEC
 KINDS = machine_callers.KINDS if MACHINES else callers.KINDS
 LIMITS = {"pids": 64, "memory_mib": 128} if SPEC["level"] == "L2" else {"memory_mib": 256}
+#: A guest whose kernel is interpreted takes so long to run a command.
+PATIENCE_S = 60.0 if MACHINES else 10.0
 #: In so many seconds most boxes run, whose moment is not known to come sooner.
 LATEST_S = 0.04 if SPEC["level"] == "L2" else 0.3
 _OFD_SETLK = 37
@@ -74,7 +76,7 @@ class Storm:
     def await_moment(self, sign: Path) -> bool:
         """Some kills come while the box is made, most while its command runs. True where it was seen to run."""
         if self.dice.random() < 0.7:
-            eventually(sign.exists, step=0.001)
+            eventually(sign.exists, within=PATIENCE_S, step=0.001)
             time.sleep(self.dice.uniform(0, 0.3 if MACHINES else 0.01))
         else:
             time.sleep(self.dice.uniform(0, LATEST_S))
@@ -84,7 +86,7 @@ class Storm:
         if not select.select([reader], [], [], 0.5)[0] and victim == "spawner":
             # Killed before it was asked for the box: the caller has gone on with another one.
             self.spawners |= kill_spawners_of(pid)
-        if not select.select([reader], [], [], 10)[0]:
+        if not select.select([reader], [], [], PATIENCE_S)[0]:
             self.stuck.append(f"round {number}: the caller says nothing after its {victim} was killed")
             os.kill(pid, signal.SIGKILL)
         said = b""
