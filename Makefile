@@ -13,7 +13,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	tools/install_test_packages.sh
-	PYTHON=$(PYTHON) tools/run_tests.sh
+	PYTHON=$(PYTHON) tools/run_all_tests.sh
 	tools/test_as_plain_user.sh
 
 check: $(STAMP)
