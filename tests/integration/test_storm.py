@@ -20,7 +20,7 @@ from vmm_programs import binaries, guest_kernel
 
 pytestmark = [pytest.mark.root, pytest.mark.slow, pytest.mark.timeout(600)]
 
-ROUNDS = {"L2": 500, "L3": 200, "qemu": 200, "firecracker": 16}
+ROUNDS = {"L2": 500, "L3": 200, "qemu": 200, "firecracker": 10}
 #: At most.
 SECONDS = {"L2": 170, "L3": 170, "qemu": 400, "firecracker": 400}
 
