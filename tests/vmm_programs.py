@@ -30,11 +30,11 @@ def guest_kernel() -> Path:
 
 def binaries() -> Path:
     """Where Firecracker and its jailer are."""
+    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
+        pytest.skip("host: no /dev/kvm that this user may open")
     place = _place("install_firecracker.sh")
     if not (place / "firecracker").exists() or not (place / "jailer").exists():
         pytest.skip("no Firecracker: tools/install_firecracker.sh")
-    if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        pytest.skip("host: no /dev/kvm that this user may open")
     return place
 
 
