@@ -51,24 +51,25 @@ def write_guest(folder: Path) -> Path:
 
 
 def client(_: Filters) -> Contender:
-    return _contender("client", "Firecracker through our client", "Client(at(SOCKET)).start()")
+    return contender("client", "Firecracker through our client", "Client(at(SOCKET)).start()")
 
 
 def by_hand(_: Filters) -> Contender:
-    return _contender("by-hand", "Firecracker by hand", "http.client, three PUTs")
+    return contender("by-hand", "Firecracker by hand", "http.client, three PUTs")
 
 
 def jailed(_: Filters) -> Contender:
-    return _contender("jailed", "Firecracker in our jail", "Jailed(…).client.start()")
+    return contender("jailed", "Firecracker in our jail", "Jailed(…).client.start()")
 
 
 def jailed_by_hand(_: Filters) -> Contender:
-    return _contender(
+    return contender(
         "jailed-by-hand", "Firecracker in its jailer, by hand", "unshare --net jailer --new-pid-ns …, three PUTs"
     )
 
 
-def _contender(name: str, title: str, command: str) -> Contender:
+def contender(name: str, title: str, command: str) -> Contender:
+    """One of Firecracker's, whose subject has that name."""
     return Contender(f"firecracker-{name}", title, command, python_worker(f"firecracker-{name}"))
 
 

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.contender import Contender, python_worker
+from bench.contender import Contender
 from bench.filters import Filters
-from bench.firecrackers import Sampled, connected, end_vmm, programs, put
+from bench.firecrackers import Sampled, connected, contender, end_vmm, programs, put
 from bench.machines import LEVEL, MEMORY_MIB, choose_kernel, image_of_busybox
 
 #: As plan/firecracker_config.py has it.
@@ -27,19 +27,15 @@ _TRY_S, _LONGER = 0.2, 1.5
 
 
 def restored(_: Filters) -> Contender:
-    return _contender("restore", "a box that goes on from a snapshot, to its init's answer", "FirecrackerBox(…)")
+    return contender("restore", "a box that goes on from a snapshot, to its init's answer", "FirecrackerBox(…)")
 
 
 def restored_whole(_: Filters) -> Contender:
-    return _contender("restore-box", "the same, measured from inside", "Sandbox.restore(snapshot)")
+    return contender("restore-box", "the same, measured from inside", "Sandbox.restore(snapshot)")
 
 
 def restored_by_hand(_: Filters) -> Contender:
-    return _contender("restore-by-hand", "Firecracker by hand, to its init's answer", "PUT /snapshot/load, CONNECT 1")
-
-
-def _contender(name: str, title: str, command: str) -> Contender:
-    return Contender(f"firecracker-{name}", title, command, python_worker(f"firecracker-{name}"))
+    return contender("restore-by-hand", "Firecracker by hand, to its init's answer", "PUT /snapshot/load, CONNECT 1")
 
 
 @contextmanager

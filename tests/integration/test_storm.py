@@ -1,5 +1,5 @@
-"""500 kills of callers and spawners at random moments leave nothing, 200 where boxes have a Sentry, and 200 where they
-are virtual machines.
+"""500 kills of callers and spawners at random moments leave nothing, 200 where boxes have a Sentry, 200 where they are
+machines of QEMU's, and 10 where of Firecracker's, which are slow.
 """
 
 from __future__ import annotations

@@ -37,15 +37,16 @@ def _held(folder: Path) -> int | None:
         return None
     # Who removes it has it locked until then.
     fcntl.flock(fd, fcntl.LOCK_SH)
-    if _is_at(fd, folder):
+    if is_at(fd, folder):
         return fd
     os.close(fd)
     return None
 
 
-def _is_at(fd: int, folder: Path) -> bool:
+def is_at(fd: int, path: Path) -> bool:
+    """Whether what is open there is what has that name: who had its lock before may have removed it."""
     try:
-        return os.path.samestat(os.fstat(fd), folder.lstat())
+        return os.path.samestat(os.fstat(fd), path.lstat())
     except FileNotFoundError:
         return False
 

@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from immure.engine import cache
+from immure.engine.held_folders import is_at
 from immure.engine.notices import tell
 from immure.errors import RuntimeUnavailable
 
@@ -120,7 +121,7 @@ def _locked(folder: Path, name: str) -> Generator[None]:
             if not _try(fd):
                 tell(f"waiting for another process that makes {folder / name}")
                 fcntl.flock(fd, fcntl.LOCK_EX)
-            if _is_at(fd, lock):
+            if is_at(fd, lock):
                 try:
                     yield
                 finally:
@@ -138,14 +139,6 @@ def _try(fd: int) -> bool:
     return True
 
 
-def _is_at(fd: int, path: Path) -> bool:
-    """Who had the lock before may have removed its file."""
-    try:
-        return os.path.samestat(os.fstat(fd), path.stat())
-    except FileNotFoundError:
-        return False
-
-
 def _clear(folder: Path) -> None:
     """Removes what callers who were killed have left."""
     for lock in folder.glob(".*.lock"):
@@ -154,7 +147,7 @@ def _clear(folder: Path) -> None:
         except FileNotFoundError:
             continue
         try:
-            if _try(fd) and _is_at(fd, lock):
+            if _try(fd) and is_at(fd, lock):
                 _remove(lock.with_suffix(".part"))
                 lock.unlink(missing_ok=True)
         finally:
