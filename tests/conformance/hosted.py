@@ -84,7 +84,8 @@ def begin_face(
     face: Sandbox, *, preset: str | None = None, name: str = "immure", log_mib: float = 1, **keywords: Any
 ) -> None:
     """What a `Sandbox` is before it has a box."""
-    BoxFace.__init__(face, prepare_call(None, preset, keywords, name), name, log_mib=log_mib)
+    BoxFace.__init__(face, name, log_mib=log_mib)
+    face._launch = prepare_call(None, preset, keywords, name)
     face._closing = threading.Lock()
 
 
@@ -115,6 +116,7 @@ class HostedAsyncSandbox(AsyncSandbox):
         self._keywords = keywords
 
     async def open(self) -> HostedAsyncSandbox:
+        self._launch = self._prepare()
         outer = await asyncio.to_thread(outer_box, **self._keywords)
         try:
             self._measured = outer._measured

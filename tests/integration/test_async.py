@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import importlib
 import os
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-from immure import PIPE, AsyncSandbox, BoxLost, Sandbox
+from immure import PIPE, AsyncSandbox, BoxError, BoxLost, Sandbox, SpecError
+from immure.engine.command import prepare_call
 from immure.engine.spawners import close_all
+from immure.plan.launch import Launch
 
 from .processes import descendants, eventually, running
 
@@ -190,3 +193,32 @@ def test_several_tasks_may_read_write_and_close_at_once() -> None:
         await asyncio.gather(*(box.close() for _ in range(5)))
 
     asyncio.run(main())
+
+
+def test_a_loop_goes_on_while_a_box_is_prepared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first machine of its kind is packed and booted then, which takes seconds."""
+    goes_on = threading.Event()
+
+    def slowly(*call: Any) -> Launch:
+        # Only the loop sets it.
+        assert goes_on.wait(10)
+        return prepare_call(*call)
+
+    monkeypatch.setattr("immure.engine.aio.prepare_call", slowly)
+
+    async def main() -> None:
+        asyncio.get_running_loop().call_later(0.1, goes_on.set)
+        async with AsyncSandbox() as box:
+            assert (await box.exec(["true"])).ok
+
+    asyncio.run(main())
+
+
+def test_what_is_wrong_with_a_box_is_told_when_it_is_made() -> None:
+    with pytest.raises(SpecError, match="memory_mib"):
+        asyncio.run(AsyncSandbox(memory_mib=-1).open())
+
+
+def test_a_box_that_is_not_made_yet_says_so() -> None:
+    with pytest.raises(BoxError, match="not made yet"):
+        asyncio.run(AsyncSandbox().exec(["true"]))

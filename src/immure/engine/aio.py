@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
+from functools import partial
 from time import perf_counter_ns
 from typing import Any, Self
 
@@ -23,7 +24,7 @@ from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
 from immure.engine.tracing import open_trace, wanted
-from immure.errors import BoxLost
+from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.base import Box
 from immure.runtimes.guest.migration import Migration
@@ -41,8 +42,8 @@ _CLOSING_S = 10.0
 class AsyncSandbox(BoxFace):
     """A box that stays until it is closed, for many commands. An asynchronous context manager, or awaited.
 
-    Its keywords are those of `Sandbox`. Cancelling a task ends the command that it waits for. It works with asyncio's
-    loops and uvloop's, in the loop in which it was made.
+    Its keywords are those of `Sandbox`; what is wrong with them is told when it is made. Cancelling a task ends the
+    command that it waits for. It works with asyncio's loops and uvloop's, in the loop in which it was made.
     """
 
     _box: Box
@@ -57,24 +58,26 @@ class AsyncSandbox(BoxFace):
         log_mib: float = 1,
         **keywords: Any,
     ) -> None:
-        self._begin(prepare_call(spec, preset, keywords, name), name, log_mib)
+        self._begin(partial(prepare_call, spec, preset, keywords, name), name, log_mib)
 
     @classmethod
     def restore(cls, snapshot: Snapshot, *, log_mib: float = 1) -> Self:
         """As `Sandbox.restore`. It is made by `async with` or `await`, like any."""
         box = cls.__new__(cls)
-        box._begin(snapshot.launch(), snapshot.name, log_mib)
+        box._begin(snapshot.launch, snapshot.name, log_mib)
         box._restored = snapshot
         return box
 
-    def _begin(self, launch: Launch, name: str, log_mib: float) -> None:
-        super().__init__(launch, name, log_mib=log_mib)
+    def _begin(self, prepare: Callable[[], Launch], name: str, log_mib: float) -> None:
+        super().__init__(name, log_mib=log_mib)
+        self._prepare = prepare
         self._closing = asyncio.Lock()
 
     async def open(self) -> AsyncSandbox:
         """Makes the box. Raises as `Sandbox` does. `async with` and `await` do this."""
         self._starting = True
-        spawner = await asyncio.to_thread(spawner_for, self._launch)
+        # On a thread: a first machine of its kind is packed and booted for this.
+        spawner = await asyncio.to_thread(self._begin_spawner)
         try:
             self._box, self._measured = await self._make(spawner)
         except BoxLost:
@@ -85,6 +88,10 @@ class AsyncSandbox(BoxFace):
             self._box, self._measured = await self._make(spawner)
         self._stem = self._box
         return self
+
+    def _begin_spawner(self) -> Spawner:
+        self._launch = self._prepare()
+        return spawner_for(self._launch)
 
     @property
     def processes(self) -> tuple[AsyncProcess, ...]:
@@ -285,6 +292,12 @@ class AsyncSandbox(BoxFace):
             pass
         finally:
             box.close()
+
+    def _check_usable(self) -> None:
+        self._check_owner()
+        if not hasattr(self, "_stem"):
+            raise BoxError("the box is not made yet", need="one that was opened", hint="async with, await or open() it")
+        super()._check_usable()
 
     def __await__(self) -> Generator[Any, Any, AsyncSandbox]:
         return self.open().__await__()

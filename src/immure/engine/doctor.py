@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from immure.engine.kvm import kvm_facts
-from immure.engine.machines import missing_for_machines
+from immure.engine.machines import missing_for_machines, usual_vmm
 from immure.engine.prepare import host_facts
 from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, KvmFacts, Missing
 from immure.host.runsc import find_runsc
@@ -36,13 +36,13 @@ def diagnose() -> Diagnosis:
     runsc = find_runsc()
     kernel = (runsc,) if isinstance(runsc, Missing) else ()
     kvm = kvm_facts()
-    hardware = (kvm.missing,) if kvm.missing is not None else ()
+    hardware, vmm = (kvm.missing,) if kvm.missing is not None else (), usual_vmm()
     return Diagnosis(
         levels={
             "L1": _state(first, "process"),
             "L2": _state(second, "process"),
             "L3": _state((*_missing_for_l3(facts), *kernel), "gvisor"),
-            "L4": _state((*second, *hardware, *missing_for_machines()), "qemu"),
+            "L4": _state((*second, *hardware, *missing_for_machines(vmm)), vmm),
         },
         facts=facts,
         kvm=kvm,

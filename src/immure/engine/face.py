@@ -50,16 +50,16 @@ class BoxFace:
     paused: bool
     #: What its commands did and wrote, for who follows it; `logs` gives what is kept of it.
     log: Log
+    _launch: Launch
     _stem: Commands
     _measured: Measured
 
-    def __init__(self, launch: Launch, name: str, *, log_mib: float = 1) -> None:
+    def __init__(self, name: str, *, log_mib: float = 1) -> None:
         if not 0 <= log_mib <= _MOST_LOG_MIB:
             raise SpecError("no such size of a log", path="log_mib", need=f"0 to {_MOST_LOG_MIB}", have=str(log_mib))
         self.id = secrets.token_hex(6)
         self.name = name
         self._owner = os.getpid()
-        self._launch = launch
         self._oom_kills = 0
         self._starting = self._killed = False
         #: What it goes on from.

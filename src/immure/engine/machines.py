@@ -17,6 +17,7 @@ from immure.host.identity import identity_of
 from immure.host.kernel_modules import modules_of
 from immure.host.machines import find_firecracker, find_kernel, find_qemu
 from immure.plan.compile import runtime_of
+from immure.plan.firecracker import BUILT_IN, GET_BUILT_IN
 from immure.plan.model import Inputs
 from immure.spec.models import SandboxSpec
 
@@ -24,12 +25,36 @@ from immure.spec.models import SandboxSpec
 BOOTS_EACH = "IMMURE_BOOT_EACH"
 
 
-def missing_for_machines() -> tuple[Missing, ...]:
-    """What this host lacks for any machine, whoever runs its kernel."""
-    found = [one for one in (find_qemu(), find_kernel()) if isinstance(one, Missing)]
+def usual_vmm() -> str:
+    """The runtime of a machine for which nobody has named one: QEMU; Firecracker where that alone is here."""
+    lacks_qemu = isinstance(find_qemu(), Missing)
+    return "firecracker" if lacks_qemu and isinstance(find_firecracker(), ProgramFacts) else "qemu"
+
+
+def missing_for_machines(runtime: str) -> tuple[Missing, ...]:
+    """What this host lacks for any machine of a runtime, whoever runs its kernel."""
+    vmm, kernel = find_firecracker() if runtime == "firecracker" else find_qemu(), find_kernel()
+    found = [one for one in (vmm, kernel) if isinstance(one, Missing)]
+    if runtime == "firecracker" and isinstance(kernel, ProgramFacts):
+        found += _missing_for_firecracker(kernel)
     if shutil.which(PACKER) is None:
         found.append(Missing(need=f"{PACKER}, by which images are packed", have="none on PATH", command=GET_PACKER))
     return tuple(found)
+
+
+def _missing_for_firecracker(kernel: ProgramFacts) -> list[Missing]:
+    try:
+        modules = modules_of(kernel.path)
+    except (OSError, ValueError) as error:
+        return [_no_kernel(kernel, error)]
+    if isinstance(modules, Missing):
+        return [modules]
+    have = f"{kernel.path}, whose drivers are modules"
+    return [Missing(need=BUILT_IN, have=have, command=GET_BUILT_IN)] if modules else []
+
+
+def _no_kernel(kernel: ProgramFacts, error: Exception) -> Missing:
+    return Missing(need="a kernel for guests, with its modules", have=f"{kernel.path}: {error}")
 
 
 def look_at_machine(
@@ -49,7 +74,7 @@ def look_at_machine(
         modules = modules_of(kernel.path)
         first = first_root(modules) if not isinstance(modules, Missing) else None
     except (OSError, ValueError) as error:
-        return Missing(need="a kernel for guests, with its modules", have=f"{kernel.path}: {error}")
+        return _no_kernel(kernel, error)
     if first is None or isinstance(modules, Missing):
         assert isinstance(modules, Missing)
         return modules

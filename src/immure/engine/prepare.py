@@ -70,6 +70,7 @@ def prepare(spec: SandboxSpec, *, base: Path, hostname: str = "immure", learning
 
     Raises SpecError, ProtectionUnavailable or RuntimeUnavailable.
     """
+    spec = _with_runtime(spec)
     sources, profile = look_at_sources(spec, base), _profile_text(spec, base)
     image, runsc, kvm = look_at_image(spec, base), _runsc(spec), _kvm(spec)
     machine = _machine(spec, image, sources, kvm)
@@ -114,7 +115,17 @@ def _made_ready(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> Inputs:
 
 def plan_of(spec: SandboxSpec, *, base: Path, hostname: str = "immure") -> Plan:
     """The plan alone, for `--dry-run`."""
+    spec = _with_runtime(spec)
     return compile_plan(spec, host_facts(), read_inputs(spec, base=base, hostname=hostname))
+
+
+def _with_runtime(spec: SandboxSpec) -> SandboxSpec:
+    """With a runtime where which one it is depends on what this host has."""
+    if spec.runtime != "auto" or runtime_of(spec) not in MACHINES:
+        return spec
+    from immure.engine.machines import usual_vmm
+
+    return msgspec.structs.replace(spec, runtime=usual_vmm())
 
 
 def read_inputs(spec: SandboxSpec, *, base: Path, hostname: str) -> Inputs:

@@ -75,7 +75,8 @@ class Sandbox(BoxFace):
         restored: Origin | None = None,
     ) -> None:
         """Makes the box. `sources` are descriptors of the mounts' sources, where not their paths are to be opened."""
-        super().__init__(launch, name, log_mib=log_mib)
+        super().__init__(name, log_mib=log_mib)
+        self._launch = launch
         self._closing = threading.Lock()
         self._restored = restored
         adopts = restored.standing if restored is not None else None

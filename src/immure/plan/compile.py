@@ -20,7 +20,7 @@ _COMPILERS = {
 
 
 def runtime_of(spec: SandboxSpec) -> str:
-    """The runtime that was asked for, or the cheapest that reaches the level."""
+    """The runtime that was asked for, or the usual one of the level."""
     if spec.runtime != "auto":
         return spec.runtime
     return {Level.L3: "gvisor", Level.L4: "qemu"}.get(spec.level, "process")

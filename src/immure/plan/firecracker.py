@@ -30,6 +30,9 @@ from immure.spec.models import SandboxSpec
 PROGRAM, CONFIG, MEMORY, STATE = (f"{PLACE}/{name}" for name in ("firecracker", "config", "memory", "state"))
 #: Its sockets there.
 API, VSOCK = "/tmp/api", "/tmp/vsock"
+#: What its kernels are to be.
+BUILT_IN = "a kernel with its drivers built in, without ACPI"
+GET_BUILT_IN = "name another one by IMMURE_KERNEL, or use runtime: qemu"
 #: It says on its console what is wrong, and nothing else.
 _SERVES = (PROGRAM, "--level", "Error", "--api-sock", API)
 
@@ -68,9 +71,9 @@ def _check_kernel(machine: MachineFacts) -> None:
     if machine.modular:
         raise RuntimeUnavailable(
             "this kernel can't be booted by Firecracker",
-            need="one with its drivers built in, without ACPI",
+            need=BUILT_IN,
             have=f"{machine.kernel.path}, whose drivers are modules",
-            hint="name another one by IMMURE_KERNEL, or use runtime: qemu",
+            hint=GET_BUILT_IN,
         )
 
 

@@ -22,7 +22,8 @@ class KeptBox(BoxFace):
     """A box that a keeper holds. Its commands are between us and the box."""
 
     def __init__(self, joined: Joined) -> None:
-        super().__init__(joined.stem.launch, joined.name)
+        super().__init__(joined.name)
+        self._launch = joined.stem.launch
         self.joined = joined
         self.id, self.paused = joined.id, joined.paused
         self._stem, self._measured = joined.stem, joined.measured
