@@ -190,6 +190,15 @@ def test_memory_is_bounded(jailed: Make) -> None:
         Path(one, name) for one in machine._claim.record.cgroups for name in ("memory.max", "memory.limit_in_bytes")
     ]
     assert [int(path.read_text()) for path in found if path.exists()] == [96 << 20]
+    assert machine.bounds() == (96 << 20, 64)
+
+
+def test_what_nothing_bounds_is_not_said_to_be(jailed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a host whose cgroups this user can't write."""
+    monkeypatch.setattr("immure.runtimes.firecracker.jailer.find_parents", lambda: ())
+    machine = jailed()
+    machine.limit_memory(32)
+    assert machine.bounds() == (None, None)
 
 
 def test_it_ends_with_its_owner(place: Path, vmms: Path, kernels: Path) -> None:

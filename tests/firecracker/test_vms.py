@@ -108,6 +108,7 @@ def test_the_rest_of_a_machine_s_life(
     daemon.console_has("one", HELLO)
     assert daemon.curl("PATCH", "/vms/one/drives/disk", {"drive_id": "disk", "path_on_host": str(other)}).status == 204
     seen = daemon.curl("GET", "/vms/one").body
+    assert seen["bounds"] == {"memory_bytes": (48 + 64) << 20, "processes": 64}
     assert seen["machine_config"]["mem_size_mib"] == 48
     assert seen["drives"][0]["path_on_host"] == str(other)
     monkeypatch.chdir(Path(seen["vsock"]["uds_path"]).parent)

@@ -149,6 +149,14 @@ class ErrorDocument(Struct, frozen=True, rename={"schema_": "schema"}):
     schema_: Literal["immure.error/v1"] = "immure.error/v1"
 
 
+class Bounds(Struct, frozen=True):
+    """What the host's kernel bounds a machine's VMM to, read back from its cgroups. None where this host has none."""
+
+    #: The guest's and 64 MiB.
+    memory_bytes: int | None
+    processes: int | None
+
+
 class Vm(Struct, frozen=True):
     """A machine as it is."""
 
@@ -159,6 +167,8 @@ class Vm(Struct, frozen=True):
     #: The user of this host that its VMM is, and nobody else.
     user: int | None
     pid: int | None
+    #: None once its VMM has ended.
+    bounds: Bounds | None
     #: Where a snapshot's machine was configured, this is empty.
     machine_config: models.MachineConfiguration | None
     boot_source: models.BootSource | None

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from immure.daemon.bodies import SnapshotLoadBody, Vm, VmState, VsockBody
+from immure.daemon.bodies import Bounds, SnapshotLoadBody, Vm, VmState, VsockBody
 from immure.errors import BoxLost, SetupFailed, SpecError, WrongState
 from immure.runtimes.firecracker import models, taps
 from immure.runtimes.firecracker.console import Console
@@ -226,6 +226,7 @@ class Machine:
             status=status,
             user=jailed.uid if status is None else None,
             pid=jailed.pid if status is None else None,
+            bounds=Bounds(*jailed.bounds()) if status is None else None,
             machine_config=machine if isinstance(machine, models.MachineConfiguration) else None,
             boot_source=source if isinstance(source, models.BootSource) else None,
             drives=tuple(drives),

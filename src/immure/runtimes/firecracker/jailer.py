@@ -34,6 +34,8 @@ _UP_S, _END_S, _STEP_S = 20.0, 20.0, 0.001
 #: What a VMM may have beside its guest's memory: its own pages, and cache of what it reads and writes.
 _BESIDE_MIB = 64
 _PROCESSES = 64
+#: Of cgroup v2 and v1.
+_MEMORY = ("memory.max", "memory.limit_in_bytes")
 #: Waits to be let go, starts what follows, and ends when that does or the pipe does.
 _SHELL: Final = """
 read -r _ || exit 125
@@ -156,8 +158,16 @@ class Jailed:
     def limit_memory(self, guest_mib: int) -> None:
         """Bounds its memory by its guest's and what a VMM has beside. Without a memory controller nothing happens."""
         for cgroup in self._claim.record.cgroups:
-            for name in ("memory.max", "memory.limit_in_bytes"):
+            for name in _MEMORY:
                 _set(cgroup, name, (guest_mib + _BESIDE_MIB) << 20)
+
+    def bounds(self) -> tuple[int | None, int | None]:
+        """How many bytes of memory and processes it may have, as its cgroups say; None where none bounds it."""
+        return self._bound(*_MEMORY), self._bound("pids.max")
+
+    def _bound(self, *names: str) -> int | None:
+        found = [_get(cgroup, name) for cgroup in self._claim.record.cgroups for name in names]
+        return min((bound for bound in found if bound is not None), default=None)
 
     def lost(self, what: str) -> BoxLost:
         """An error with its status and its last words."""
@@ -305,6 +315,15 @@ def _opened_in(root: int, path: str) -> Generator[int]:
     finally:
         for fd in held:
             os.close(fd)
+
+
+def _get(cgroup: str, name: str) -> int | None:
+    """A bound of a cgroup that may be another controller's; None where it has none."""
+    try:
+        found = (Path(cgroup) / name).read_text().strip()
+    except FileNotFoundError:
+        return None
+    return int(found) if found.isdigit() else None
 
 
 def _set(cgroup: str, name: str, value: int) -> None:
