@@ -22,7 +22,9 @@ from immure import PIPE, BoxLost, ExecFailed, Sandbox
 from immure.channel.blocking import ThreadDriver
 from immure.errors import SetupFailed
 from immure.host.tree import below
+from immure.plan.filters import compile_filters
 from immure.plan.launch import Launch
+from immure.policy.seccomp import parse_profile
 from immure.runtimes.guest.box import GuestBox
 
 from .guests import NOWHERE, PRIVATE, eventually, face_of
@@ -237,6 +239,64 @@ class TestCommands:
         assert process.stdout.read() == every
 
 
+def filters_of(status: Path) -> int:
+    return next(int(line.split()[1]) for line in status.read_text().splitlines() if line.startswith("Seccomp_filters:"))
+
+
+class TestFilters:
+    """Those that commands inherit are a thread's: it starts every command, and the guest itself is not under them."""
+
+    @pytest.fixture(params=[1, 0], ids=["inherited", "installed by each"])
+    def inherited(self, request: pytest.FixtureRequest) -> int:
+        return request.param
+
+    @pytest.fixture
+    def guest(self, inherited: int) -> Iterator[tuple[Sandbox, GuestBox]]:
+        with outer_box() as outer:
+            stage = stage_of(outer._launch)
+            assert (len(stage["filters"]), stage["inherited_filters"]) == (1, 1)
+            told = configuration({**stage, "inherited_filters": inherited})
+            box = guest_box(outer, outer._launch, ThreadDriver, told)
+            box.ready()
+            yield outer, box
+            box.close()
+
+    def test_commands_have_them_either_way(self, guest: tuple[Sandbox, GuestBox], inherited: int) -> None:
+        outer, box = guest
+        face = face_of(outer, box)
+        threads = sorted(filters_of(one / "status") for one in Path(f"/proc/{box.pid}/task").iterdir())
+        # The outer box's own, and one more.
+        assert threads == [1, 2][: 1 + inherited]
+        for _ in range(2):
+            told = face.exec(["/bin/sh", "-c", "grep Seccomp_filters: /proc/self/status"]).stdout
+            assert told == b"Seccomp_filters:\t2\n"
+
+    def test_what_they_end_ends_alone(self, inherited: int) -> None:
+        deadly = compile_filters(
+            parse_profile(
+                msgspec.json.encode(
+                    {
+                        "defaultAction": "SCMP_ACT_ALLOW",
+                        "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_KILL_PROCESS"}],
+                    }
+                ),
+                source="deadly",
+            ),
+            arch=os.uname().machine,
+            kernel=(6, 1),
+            keep=0,
+        )
+        with outer_box() as outer:
+            stage = {**stage_of(outer._launch), "filters": deadly.programs, "inherited_filters": inherited}
+            box = guest_box(outer, outer._launch, ThreadDriver, configuration(stage))
+            box.ready()
+            face = face_of(outer, box)
+            for _ in range(3):
+                assert face.exec(["mkdir", "/tmp/a"]).exit.signal == signal.SIGSYS
+                assert face.exec(["true"]).ok
+            box.close()
+
+
 class TestEnds:
     def test_with_the_channel_ends_everything(self) -> None:
         with outer_box() as outer:
@@ -384,7 +444,7 @@ class TestWithoutPrivileges:
         [
             ({"known_capabilities": 1 << 21}, "capabilities"),
             ({"securebits": 0xC3}, "capabilities"),
-            ({"inherited_filters": 1}, "seccomp"),
+            ({"filters": [bytes(8)], "inherited_filters": 1}, "seccomp"),
             ({"listener_flags": 8}, "seccomp"),
             ({"surprise": 1}, "plan"),
             ({"umask": None}, "plan"),

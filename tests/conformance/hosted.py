@@ -32,7 +32,7 @@ PLACE = "/opt/immure-init"
 def stage_of(launch: Launch) -> dict[str, Any]:
     """The last stage of a plan, without what takes privileges that the box has given up around the guest."""
     stage = msgspec.msgpack.decode(launch.wire)["command"]
-    return {**stage, "inherited_filters": 0, "known_capabilities": 0, "keep_capabilities": 0, "securebits": 0}
+    return {**stage, "known_capabilities": 0, "keep_capabilities": 0, "securebits": 0}
 
 
 def configuration(stage: dict[str, Any], landlock: dict[str, Any] | None = None, *, drop_groups: bool = False) -> bytes:

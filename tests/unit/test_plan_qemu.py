@@ -25,7 +25,7 @@ from immure.plan.launching import make_launch
 from immure.plan.machine import IMAGE, KERNEL, PLACE
 from immure.plan.model import Plan
 from immure.plan.operations import Bind, Device, File
-from immure.policy.seccomp import load_preset
+from immure.policy.seccomp import load_preset, parse_profile
 from immure.spec.models import SandboxSpec
 
 SLOW = KvmFacts("emulating", 790, Missing(need="hardware virtualisation", have="an emulator"))
@@ -155,10 +155,24 @@ class TestWithin:
         told = guest(compiled(spec_of()))
         assert told["drop_groups"]
         assert told["command"]["filters"]
-        assert told["command"]["inherited_filters"] == 0
         assert {op["op"] for op in told["root"]} == {"private", "hostname"}
         assert "moment" not in told, "that is each box's own"
         assert not compiled(spec_of()).terminals
+
+    @pytest.mark.parametrize(("arg", "inherited"), [(0x540E, 0), (0x5412, 1)], ids=["TIOCSCTTY", "TIOCSTI"])
+    def test_commands_inherit_a_filter_that_gives_them_terminals(self, arg: int, inherited: int) -> None:
+        """It comes before the terminal then."""
+        refused = {
+            "names": ["ioctl"],
+            "action": "SCMP_ACT_ERRNO",
+            "args": [{"index": 1, "value": arg, "op": "SCMP_CMP_EQ"}],
+        }
+        profile = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [refused]}
+        parsed = parse_profile(msgspec.json.encode(profile), source="ours")
+        filters = compile_filters(parsed, arch="x86_64", kernel=(6, 12), keep=0)
+        assert (filters.inherited, filters.inherited_within) == (1, inherited)
+        told = guest(compiled(spec_of(level="L0"), filters=filters))
+        assert told["command"]["inherited_filters"] == inherited
 
     def test_a_tmpfs(self) -> None:
         told = guest(compiled(spec_of(files={"mounts": [{"tmpfs": "/tmp/own", "size_mib": 2}]})))

@@ -1,41 +1,40 @@
 //! What the kernel says of this process and its box.
 
 use super::Item;
-use crate::sys::{fd, process, Sys};
+use crate::sys::{fd, process, security, Sys};
 use std::os::fd::AsRawFd;
 
-/// Names, files, and how much of each is told.
-pub const FILES: [(&str, &str, usize); 5] = [
-    ("status", "/proc/self/status", 8 * 1024),
-    ("uid_map", "/proc/self/uid_map", 4 * 1024),
-    ("gid_map", "/proc/self/gid_map", 4 * 1024),
-    ("proc_version", "/proc/version", 2 * 1024),
-    ("mountinfo", "/proc/self/mountinfo", 32 * 1024),
-];
-/// Of what is no file's content.
+/// Of each item.
 pub const MOST_BYTES: usize = 8 * 1024;
+#[cfg(test)]
+pub const MOST: usize = 5;
 
 pub fn read() -> Vec<Item> {
     let mut items = Vec::new();
-    for (name, path, most) in FILES {
-        put(&mut items, name, read_at_most(path, most));
-    }
+    let status = read_at_most("/proc/self/status", MOST_BYTES);
+    let said = |name: &[u8]| {
+        status.as_ref().is_ok_and(|text| text.split(|&byte| byte == b'\n').any(|line| line.starts_with(name)))
+    };
     // Not every kernel has them in its status.
-    put(
-        &mut items,
-        "no_new_privs",
-        process::prctl(libc::PR_GET_NO_NEW_PRIVS, 0).map(|set| set.to_string().into()),
-    );
-    put(&mut items, "ambient", ambient().map(|set| format!("{set:016x}").into()));
+    if !said(b"NoNewPrivs:") {
+        let set = process::prctl(libc::PR_GET_NO_NEW_PRIVS, 0);
+        put(&mut items, "no_new_privs", set.map(|set| set.to_string().into()));
+    }
+    if !said(b"CapAmb:") {
+        put(&mut items, "ambient", ambient().map(|set| format!("{set:016x}").into()));
+    }
+    put(&mut items, "status", status);
     put(&mut items, "uname", process::uname().map(|parts| parts.join(&0)));
     put(&mut items, "interfaces", read_at_most("/proc/self/net/dev", MOST_BYTES).map(|text| names(&text)));
     items
 }
 
-/// The ambient capabilities as a set of bits. prctl(2); EINVAL where the kernel has none.
+/// The ambient capabilities as a set of bits. prctl(2); EINVAL where the kernel has none. Those that are not inheritable
+/// can't be (capabilities(7)), and where it is not said which are, all are asked for.
 fn ambient() -> Sys<u64> {
+    let asked = security::inheritable().unwrap_or(u64::MAX) | 1;
     let mut set = 0;
-    for number in 0..64 {
+    for number in (0..64).filter(|number| asked >> number & 1 != 0) {
         match process::ambient(number) {
             Ok(raised) => set |= u64::from(raised) << number,
             Err(libc::EINVAL) if number > 0 => break,

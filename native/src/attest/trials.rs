@@ -1,6 +1,6 @@
 //! What a command may do, tried. Nothing stays of it, whatever succeeds.
 
-use crate::sys::{self, fd, mount, namespace, process, socket, trace, Sys};
+use crate::sys::{self, fd, namespace, process, socket, Sys};
 use std::os::fd::AsRawFd;
 
 /// No number of any kernel's: x86-64 has some hundreds, and those of x32 begin at 2^30.
@@ -33,7 +33,7 @@ impl Paths {
 type Trial = fn(&Paths) -> Sys<()>;
 
 /// What a box refuses, each beside what differs in that alone and is allowed, where there is such a thing: the control.
-pub const TRIALS: [(&str, Trial); 18] = [
+pub const TRIALS: [(&str, Trial); 14] = [
     ("attempt/unknown_call", |_| call_nothing()),
     ("attempt/setuid_mode", |_| fd::chmod_at(libc::AT_FDCWD, "", libc::S_ISUID)),
     ("attempt/outside_file", |paths| open(&paths.outside, libc::O_RDONLY)),
@@ -47,13 +47,9 @@ pub const TRIALS: [(&str, Trial); 18] = [
     ("control/uncovered", |_| open(UNCOVERED, libc::O_PATH)),
     ("attempt/network", |_| connect(ELSEWHERE)),
     ("control/network", |_| connect(HERE)),
-    ("attempt/raw_socket", |_| socket::ip(libc::SOCK_RAW, libc::IPPROTO_ICMP).map(drop)),
-    ("control/raw_socket", |_| socket::ip(libc::SOCK_DGRAM, 0).map(drop)),
-    ("attempt/mount", |_| mount_and_undo()),
     // That there is a child, as for all of these.
     ("control/user_namespace", |_| Ok(())),
-    // The last two are not undone: whoever has tried them ends, and lets go of that process.
-    ("attempt/first_process", |_| trace::seize_gently(1)),
+    // The last one is not undone: whoever has tried it ends.
     ("attempt/user_namespace", |_| namespace::unshare(libc::CLONE_NEWUSER)),
 ];
 
@@ -104,11 +100,4 @@ fn open(path: &[u8], flags: i32) -> Sys<()> {
 fn connect(address: [u8; 4]) -> Sys<()> {
     let socket = socket::ip(libc::SOCK_DGRAM, 0)?;
     socket::connect(socket.as_raw_fd(), address, DISCARD)
-}
-
-fn mount_and_undo() -> Sys<()> {
-    mount::mount_new("tmpfs", "/tmp", 0, "")?;
-    // Who may mount may unmount.
-    let _ = mount::detach("/tmp");
-    Ok(())
 }

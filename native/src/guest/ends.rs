@@ -14,17 +14,22 @@ pub struct Ends {
 }
 
 impl Ends {
-    /// `owner` is who is to own them, so that the command can open them anew, as /dev/stdout.
-    pub fn open(flags: u16, columns: u16, rows: u16, owner: (u32, u32)) -> Sys<Ends> {
+    /// `owner` is who is to own them, so that the command can open them anew, as /dev/stdout; `own` is who we are.
+    pub fn open(flags: u16, columns: u16, rows: u16, owner: (u32, u32), own: u32) -> Sys<Ends> {
         let ends = match flags & TERMINAL {
             0 => pipes(flags & NO_INPUT == 0)?,
             _ => a_terminal(columns, rows)?,
         };
         for fd in ends.theirs.iter() {
-            give_to(fd, owner, flags & TERMINAL != 0)?;
+            match flags & TERMINAL {
+                0 if owner.0 == own => {}
+                0 => fd::chown(fd.as_raw_fd(), owner.0, owner.1)?,
+                _ => give_terminal_to(fd, owner)?,
+            }
         }
         let mut ours = ends.input.iter().chain(ends.outputs.iter().map(|(_, fd)| fd));
-        ours.try_for_each(|fd| fd::set_nonblocking(fd.as_raw_fd()))?;
+        // They have no other flags.
+        ours.try_for_each(|fd| fd::set_flags(fd.as_raw_fd(), libc::O_NONBLOCK))?;
         Ok(ends)
     }
 
@@ -62,15 +67,12 @@ fn a_terminal(columns: u16, rows: u16) -> Sys<Ends> {
     Ok(Ends { input: Some(typed), outputs: vec![(Output::Stdout, ours)], theirs: vec![theirs] })
 }
 
-fn give_to(fd: &OwnedFd, (uid, gid): (u32, u32), terminal: bool) -> Sys<()> {
-    let found = fd::stat(fd.as_raw_fd())?;
+fn give_terminal_to(fd: &OwnedFd, (uid, gid): (u32, u32)) -> Sys<()> {
     // A group that is another one matters only where it is asked for by somebody else.
-    if found.st_uid == uid {
+    if fd::stat(fd.as_raw_fd())?.st_uid == uid {
         return Ok(());
     }
-    if terminal {
-        // As a devpts of ours makes them; gVisor's are 0600. While it is still ours, or it would take CAP_FOWNER.
-        fd::chmod(fd.as_raw_fd(), TERMINAL_MODE)?;
-    }
+    // As a devpts of ours makes them; gVisor's are 0600. While it is still ours, or it would take CAP_FOWNER.
+    fd::chmod(fd.as_raw_fd(), TERMINAL_MODE)?;
     fd::chown(fd.as_raw_fd(), uid, gid)
 }

@@ -4,6 +4,7 @@
 mod ends;
 mod everything;
 mod furnish;
+mod hand;
 mod ids;
 mod requests;
 pub mod serve;
@@ -13,9 +14,10 @@ pub mod wire;
 use crate::channel::frame::Frame;
 use crate::channel::STREAMS;
 use crate::fault::{At, Fault, Outcome};
-use crate::init::{command, landlock, root, starter::Starter};
+use crate::init::{command, landlock, root};
 use crate::plan::{CommandStage, GuestPlan};
 use crate::sys::{fd, process, vsock};
+use hand::Hand;
 use serve::Guest;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use wire::Wire;
@@ -117,11 +119,11 @@ fn take_descriptors(stage: &mut CommandStage) -> Outcome<()> {
 }
 
 /// Makes what is missing of the box, applies what commands inherit, as a stem does, and says how Landlock answered.
-fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock::Sentinel>)> {
+fn apply(plan: &'static GuestPlan) -> Outcome<(Hand, Option<landlock::Sentinel>)> {
     let stage = &plan.command;
-    if stage.inherited_filters != 0 || stage.listener_flags != 0 {
-        // This process makes more calls than a stem, and has nobody to pass a listener to.
-        return Err(Fault::new("seccomp", "guest", libc::EINVAL));
+    if stage.listener_flags != 0 {
+        // There is nobody to pass one to.
+        return Err(Fault::new("seccomp", "listener", libc::EINVAL));
     }
     if plan.drop_groups && plan.own_ids.is_some() {
         return Err(Fault::new("identity", "groups", libc::EINVAL));
@@ -144,5 +146,5 @@ fn apply(plan: &'static GuestPlan) -> Outcome<(Starter<'static>, Option<landlock
         None => None,
     };
     crate::init::hide_from_box()?;
-    Ok((Starter::new(stage)?, sentinel))
+    Ok((Hand::new(stage)?, sentinel))
 }

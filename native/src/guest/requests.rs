@@ -110,8 +110,8 @@ impl Guest {
         let mut plan: GuestPlan = read(configuration)?;
         super::take_descriptors(&mut plan.command)?;
         // As long as this process lives.
-        let (starter, sentinel) = super::apply(Box::leak(Box::new(plan)))?;
-        self.starter = Some(starter);
+        let (hand, sentinel) = super::apply(Box::leak(Box::new(plan)))?;
+        self.hand = Some(hand);
         self.state = State::Ready;
         let (sentinel_before, sentinel_after) = sentinel.map(|it| (it.before, it.after)).unzip();
         self.wire.send(&Frame::Configured { sentinel_before, sentinel_after });
@@ -193,10 +193,10 @@ impl Guest {
 
     fn start(&mut self, asked: &Asked, command: &Command) -> Sys<()> {
         let &Asked { id, flags, size: (columns, rows) } = asked;
-        let mut ends = Ends::open(flags, columns, rows, (command.uid, command.gid))?;
         let slot = self.free_slot();
-        let starter = self.starter.as_mut().ok_or(libc::EINVAL)?;
-        let null = starter.null().map_err(|fault| fault.errno)?;
+        let hand = self.hand.as_mut().ok_or(libc::EINVAL)?;
+        let mut ends = Ends::open(flags, columns, rows, (command.uid, command.gid), hand.own_id())?;
+        let null = hand.starter().null().map_err(|fault| fault.errno)?;
         let manner = Manner {
             stdio: ends.stdio(null),
             terminal: flags & TERMINAL != 0,
@@ -204,8 +204,8 @@ impl Guest {
             witness: None,
             asker: None,
         };
-        let pid = starter.start(command, manner, slot)?;
-        if flags & TELL != 0 && starter.word(slot).errno == 0 {
+        let pid = hand.start(command, manner, slot)?;
+        if flags & TELL != 0 && hand.starter().word(slot).errno == 0 {
             self.wire.send(&Frame::Started { stream: Count(id) });
         }
         let outputs = ends.theirs.len().min(2);
@@ -236,7 +236,7 @@ impl Guest {
             terminal: asked.flags & TERMINAL != 0,
             told: false,
         };
-        stream.end(exit, &mut self.wire);
+        stream.end(exit, &mut self.wire, &mut []);
         self.wire.send(&Frame::OutputEnd { stream: Count(asked.id), output: Output::Stdout });
         if !stream.terminal {
             self.wire.send(&Frame::OutputEnd { stream: Count(asked.id), output: Output::Stderr });

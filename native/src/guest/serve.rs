@@ -1,5 +1,6 @@
 //! Waiting for everybody at once: the host, the commands' pipes, and the end of processes.
 
+use super::hand::Hand;
 use super::requests::broken;
 use super::stream::{Exit, Stream};
 use super::wire::{raw, Wire, READ_BYTES};
@@ -8,7 +9,6 @@ use crate::channel::frame::{decode, Frame, Output};
 use crate::channel::{self, Splitter, CHUNK_BYTES};
 use crate::fault::{At, Fault, Outcome};
 use crate::init::start::micros;
-use crate::init::starter::Starter;
 use crate::sys::{fd, process};
 use std::os::fd::{AsRawFd, OwnedFd};
 
@@ -34,7 +34,7 @@ pub struct Guest {
     /// Where another channel comes from, if one may take this one's place.
     listener: Option<OwnedFd>,
     pub state: State,
-    pub starter: Option<Starter<'static>>,
+    pub hand: Option<Hand>,
     /// By their ids.
     pub streams: Vec<Stream>,
     pub last_stream: u32,
@@ -69,7 +69,7 @@ impl Guest {
             wire,
             listener,
             state: State::New,
-            starter: None,
+            hand: None,
             streams: Vec::new(),
             last_stream: 0,
             window_bytes: 0,
@@ -128,7 +128,7 @@ impl Guest {
                         if asked && std::process::id() != 1 {
                             return Ok(Served::Left);
                         }
-                        self.reap()?;
+                        self.reap(&mut buffer)?;
                     }
                     Place::Input(id) => self.with(id, |one, wire| one.feed(wire, seen.revents & GONE != 0)),
                     Place::Output(id, which) => {
@@ -243,15 +243,15 @@ impl Guest {
         Ok(())
     }
 
-    fn reap(&mut self) -> Outcome<()> {
+    fn reap(&mut self, buffer: &mut [u8]) -> Outcome<()> {
         while let Some((pid, status, usage)) = process::wait(-1, libc::WNOHANG).at("wait", "")? {
             let is_it = |one: &&mut Stream| one.running.as_ref().is_some_and(|running| running.pid == pid);
             let Some(one) = self.streams.iter_mut().find(is_it) else {
                 continue;
             };
             let slot = one.running.as_ref().map(|running| running.slot).unwrap_or(0);
-            let starter = self.starter.as_ref().ok_or_else(|| Fault::new("wait", "starter", libc::EINVAL))?;
-            let word = starter.word(slot);
+            let hand = self.hand.as_ref().ok_or_else(|| Fault::new("wait", "hand", libc::EINVAL))?;
+            let word = hand.starter().word(slot);
             let exit = Exit {
                 status,
                 errno: word.errno,
@@ -259,7 +259,7 @@ impl Guest {
                 cpu_us: micros(usage.ru_utime) + micros(usage.ru_stime),
                 memory_peak_kib: usage.ru_maxrss as u64,
             };
-            one.end(exit, &mut self.wire);
+            one.end(exit, &mut self.wire, buffer);
         }
         Ok(())
     }

@@ -49,22 +49,25 @@ pub struct Exit {
 
 impl Stream {
     /// Tells the command's end. What is in its pipes was written before; what its orphans will write later was not.
-    pub fn end(&mut self, exit: Exit, wire: &mut Wire) {
-        let mut draining = 0;
+    pub fn end(&mut self, exit: Exit, wire: &mut Wire, buffer: &mut [u8]) {
+        // With what was held for it, so that its pipes may be at their end.
+        self.running = None;
+        let (mut draining, mut ended) = (0, Vec::new());
         for pipe in &mut self.outputs {
-            let count = match self.terminal {
-                true => TERMINAL_BYTES,
-                false => fd::unread(pipe.fd.as_raw_fd()).unwrap_or(0),
-            };
-            pipe.owed = (count > 0).then_some(count);
-            draining |= if count > 0 { pipe.which as u16 } else { 0 };
+            match self.terminal {
+                true => pipe.owed = Some(TERMINAL_BYTES),
+                false if pipe.send_rest(self.id, wire, buffer) => ended.push(pipe.which),
+                false => {}
+            }
+            draining |= if pipe.owed.is_some() { pipe.which as u16 } else { 0 };
         }
         let (stream, errno, step) = (Count(self.id), exit.errno as u16, exit.step as u16);
         let Exit { status, cpu_us, memory_peak_kib, .. } = exit;
         wire.send(&Frame::Exited { stream, status, errno, step, cpu_us, memory_peak_kib, draining });
         self.told = true;
-        // With what was held for it.
-        self.running = None;
+        for which in ended {
+            self.end_output(which, wire);
+        }
     }
 
     pub fn is_over(&self) -> bool {
@@ -99,9 +102,7 @@ impl Stream {
             // A terminal's end is an error.
             Ok(0) | Err(_) => self.end_output(which, wire),
             Ok(count) => {
-                pipe.credit -= count as u32;
-                let data = Chunk(&buffer[..count]);
-                wire.send(&Frame::OutputData { stream: Count(self.id), output: which, data });
+                pipe.send(self.id, &buffer[..count], wire);
                 pipe.sent(self.id, count, wire);
             }
         }
@@ -207,6 +208,30 @@ impl Input {
 impl Pipe {
     pub fn new(which: Output, fd: OwnedFd, credit: u32) -> Pipe {
         Pipe { which, fd, credit, owed: None }
+    }
+
+    /// Sends what is in it at its command's end, as far as the host has room; what it has not is owed. True where that
+    /// was its own end, too.
+    fn send_rest(&mut self, id: u32, wire: &mut Wire, buffer: &mut [u8]) -> bool {
+        loop {
+            let most = CHUNK_BYTES.min(self.credit as usize);
+            if most == 0 || !wire.has_room() {
+                break;
+            }
+            match fd::read(self.fd.as_raw_fd(), &mut buffer[..most]) {
+                Err(libc::EAGAIN) => return false,
+                Ok(0) | Err(_) => return true,
+                Ok(count) => self.send(id, &buffer[..count], wire),
+            }
+        }
+        let left = fd::unread(self.fd.as_raw_fd()).unwrap_or(0);
+        self.owed = (left > 0).then_some(left);
+        false
+    }
+
+    fn send(&mut self, id: u32, data: &[u8], wire: &mut Wire) {
+        self.credit -= data.len() as u32;
+        wire.send(&Frame::OutputData { stream: Count(id), output: self.which, data: Chunk(data) });
     }
 
     /// Says so once all is sent that was there at the command's end.

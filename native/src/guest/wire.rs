@@ -9,6 +9,7 @@ const FULL_BYTES: usize = 256 * 1024;
 /// Nor is the host heard while as much does: whoever sends and never reads gets no answers.
 const FLOODED_BYTES: usize = 1 << 20;
 pub const READ_BYTES: usize = 64 * 1024;
+const PAGE_BYTES: usize = 4096;
 
 pub struct Wire {
     pub input: OwnedFd,
@@ -74,7 +75,13 @@ impl Wire {
             match fd::read(raw(&self.input), &mut buffer[length..]) {
                 // After something else the end comes again.
                 Ok(0) => return Ok(Some(&buffer[..length])),
-                Ok(count) => length += count,
+                Ok(count) => {
+                    length += count;
+                    if count % PAGE_BYTES != 0 {
+                        // There was no more, or it is there to be waited for.
+                        break;
+                    }
+                }
                 Err(libc::EAGAIN) => break,
                 Err(errno) if length == 0 => return Err(errno),
                 Err(_) => break,

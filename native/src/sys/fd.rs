@@ -216,8 +216,13 @@ pub fn occupy(number: RawFd) -> Sys<()> {
 pub fn set_nonblocking(fd: RawFd) -> Sys<()> {
     // SAFETY: no memory is passed.
     let flags = check(unsafe { libc::fcntl(fd, libc::F_GETFL) } as i64)? as i32;
+    set_flags(fd, flags | libc::O_NONBLOCK)
+}
+
+/// Those that are not of how it was opened.
+pub fn set_flags(fd: RawFd, flags: i32) -> Sys<()> {
     // SAFETY: no memory is passed.
-    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags | libc::O_NONBLOCK) } as i64).map(drop)
+    check(unsafe { libc::fcntl(fd, libc::F_SETFL, flags) } as i64).map(drop)
 }
 
 /// The end to read and the end to write.

@@ -43,11 +43,23 @@ pub fn make_inheritable(keep: u64) -> Sys<()> {
     })
 }
 
-fn change_capabilities(change: impl Fn(usize, &mut CapData)) -> Sys<()> {
+/// The inheritable set.
+pub fn inheritable() -> Sys<u64> {
+    let [low, high] = capabilities()?;
+    Ok(u64::from(low.inheritable) | u64::from(high.inheritable) << 32)
+}
+
+fn capabilities() -> Sys<[CapData; 2]> {
     let header = CapHeader { version: 0x2008_0522, pid: 0 };
     let mut data = [CapData { effective: 0, permitted: 0, inheritable: 0 }; 2];
     // SAFETY: `data` is valid for writing.
     check(unsafe { libc::syscall(libc::SYS_capget, &header, data.as_mut_ptr()) })?;
+    Ok(data)
+}
+
+fn change_capabilities(change: impl Fn(usize, &mut CapData)) -> Sys<()> {
+    let header = CapHeader { version: 0x2008_0522, pid: 0 };
+    let mut data = capabilities()?;
     for (place, half) in data.iter_mut().enumerate() {
         change(place, half);
     }

@@ -20,7 +20,7 @@ from immure.policy.seccomp.formats import to_oci
 SHIPPED_SINCE = (5, 13)
 """Since this kernel, the first with Landlock, no preset has a rule that looks at the kernel's version."""
 
-_FORM = 3
+_FORM = 4
 
 
 class Shipped(msgspec.Struct, frozen=True):

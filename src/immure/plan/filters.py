@@ -33,10 +33,11 @@ _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
     *("execve", "exit", "exit_group", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64", "read"),
     *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setresgid", "setresuid", "setsid"),
-    "wait4",
+    *("wait4", "write"),
 )
-#: What the stem calls to start, watch and end commands, and a command's process before its execve, with the arguments
-#: that matter. `native/src/init/start.rs` and `command.rs` make these calls; an ABI lacks some of the names.
+#: What the stem, and a guest's hand, call to start, watch and end commands, and a command's process before its execve,
+#: with the arguments that matter. `native/src/init/start.rs`, `command.rs` and `native/src/guest/hand.rs` make these
+#: calls; an ABI lacks some of the names.
 _STEM_CALLS: _Calls = (
     *((name, ()) for name in _PLAIN_CALLS),
     ("clone", (_CLONE_VFORK,)),
@@ -44,11 +45,11 @@ _STEM_CALLS: _Calls = (
     *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_CAP_AMBIENT)),
 )
 _O_RDWR, _O_NOCTTY, _O_CLOEXEC = 0o2, 0o400, 0o2000000
-_TIOCSPTLCK, _TIOCGPTN = 0x40045431, 0x80045430
-#: And to make a terminal: `native/src/sys/terminal.rs`.
+_TIOCSPTLCK, _TIOCGPTN, _TIOCSCTTY = 0x40045431, 0x80045430, 0x540E
+#: And to make a terminal, and make it a command's own: `native/src/sys/terminal.rs`, `native/src/init/command.rs`.
 _TERMINAL_CALLS: _Calls = (
     ("openat", (None, None, _O_RDWR | _O_NOCTTY | _O_CLOEXEC)),
-    *(("ioctl", (None, request)) for request in (_TIOCSPTLCK, _TIOCGPTN)),
+    *(("ioctl", (None, request)) for request in (_TIOCSPTLCK, _TIOCGPTN, _TIOCSCTTY)),
 )
 
 
@@ -66,6 +67,11 @@ class BoxFilters(Struct, frozen=True):
     terminals: bool = True
     listener_flags: int = 0
     decides: bytes | None = None
+
+    @property
+    def inherited_within(self) -> int:
+        """How many of them what starts commands in a machine can bear, which gives them terminals as well."""
+        return self.inherited if self.terminals else 0
 
 
 def compile_filters(profile: Profile, *, arch: str, kernel: tuple[int, int], keep: int) -> BoxFilters:

@@ -17,6 +17,7 @@ from immure.errors import RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, MachineFacts, Missing
 from immure.plan.answers import answers_within
 from immure.plan.checks import check_hardware
+from immure.plan.filters import BoxFilters
 from immure.plan.image import make_image
 from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
 from immure.plan.machine_clauses import machine_clauses
@@ -95,7 +96,7 @@ def machine_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: M
     outer = compile_process(_outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
     filters = box_filters(facts, inputs, keep)
     rules = (*outer.landlock.rules, *_rules(kvm=vmm.kvm)) if outer.landlock is not None else ()
-    told, changes = _guest(spec, facts, inputs, keep, filters.programs)
+    told, changes = _guest(spec, facts, inputs, keep, filters)
     cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
     return msgspec.structs.replace(
         outer,
@@ -243,7 +244,7 @@ def _rules(*, kvm: bool) -> list[LandlockRule]:
 
 
 def _guest(
-    spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: tuple[bytes, ...]
+    spec: SandboxSpec, facts: HostFacts, inputs: Inputs, keep: int, filters: BoxFilters
 ) -> tuple[bytes, tuple[tuple[str, int, str, int], ...]]:
     """What our init in the machine is told, but for the moment at which it wakes up; and the mounts written to."""
     image = make_image(facts, inputs.image, user=spec.processes.user, network="none", hostname=inputs.hostname)
@@ -255,8 +256,8 @@ def _guest(
         keep_capabilities=keep,
         securebits=capabilities.securebits(keep),
         umask=0o022,
-        filters=filters,
-        inherited_filters=0,
+        filters=filters.programs,
+        inherited_filters=filters.inherited_within,
     )
     root = show_sources((op for op in within if _is_guest_s(op)), inputs.sources)
     # What is packed is the same for all boxes.
