@@ -33,13 +33,19 @@ def _cgroups() -> set[Path]:
     return {path for parent in find_parents() for path in Path(parent.path).glob("vmm-immure-*")}
 
 
-_BEFORE = _cgroups()
+def _taps() -> set[Path]:
+    return set(Path("/sys/class/net").glob("ivm*"))
+
+
+_BEFORE = _cgroups() | _taps()
 
 
 def left(vmms: Path) -> list[str]:
-    """What there is of machines whose place this is, and cgroups whose user nobody has."""
+    """What there is of machines whose place this is, and cgroups and TAP devices whose user nobody has."""
     folders = [str(path) for path in vmms.iterdir() if path.name != "lock"] if vmms.exists() else []
-    return folders + [str(path) for path in _cgroups() - _BEFORE if _is_nobodys(int(path.name.rpartition("-")[2]))]
+    users = {path: int(path.name.rpartition("-")[2]) for path in _cgroups() - _BEFORE}
+    users |= {path: FIRST_UID + int(path.name[3:].partition("n")[0]) for path in _taps() - _BEFORE}
+    return folders + [str(path) for path, uid in users.items() if _is_nobodys(uid)]
 
 
 def _is_nobodys(uid: int) -> bool:

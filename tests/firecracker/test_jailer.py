@@ -16,7 +16,7 @@ import pytest
 
 from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError, VmmRefused
 from immure.runtimes.firecracker import claims, programs
-from immure.runtimes.firecracker.claims import sweep
+from immure.runtimes.firecracker.claims import FIRST_UID, sweep
 from immure.runtimes.firecracker.client import at
 from immure.runtimes.firecracker.jailer import Jailed
 from immure.runtimes.firecracker.models import BootSource, Drive
@@ -199,6 +199,36 @@ def test_what_nothing_bounds_is_not_said_to_be(jailed: Make, monkeypatch: pytest
     machine = jailed()
     machine.limit_memory(32)
     assert machine.bounds() == (None, None)
+
+
+def test_a_tap_that_was_made_goes_when_its_owner_is_killed(place: Path, vmms: Path) -> None:
+    code = """
+        print(jailed.make_tap(), flush=True)
+        time.sleep(600)
+    """
+    with jails.owner(place, vmms, code) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        uid = int(process.stdout.readline().split()[0])
+        device = Path("/sys/class/net", process.stdout.readline().strip())
+        assert int((device / "owner").read_text()) == uid
+        process.kill()
+    until("end of the VMM", lambda: not jails.running(uid))
+    assert sweep(str(vmms)) == 1
+    assert not device.exists()
+
+
+def test_a_device_of_its_name_that_is_somebody_else_s_stays(jailed: Make) -> None:
+    machine = jailed(own_network=False)
+    taken = f"ivm{machine.uid - FIRST_UID}n0"
+    subprocess.run(["ip", "tuntap", "add", "dev", taken, "mode", "tap"], check=True)
+    try:
+        with pytest.raises(SetupFailed, match=taken):
+            machine.make_tap()
+        machine.close()
+        assert Path("/sys/class/net", taken).exists(), "it is not this machine's"
+    finally:
+        subprocess.run(["ip", "link", "delete", taken], check=True)
 
 
 def test_it_ends_with_its_owner(place: Path, vmms: Path, kernels: Path) -> None:

@@ -366,6 +366,31 @@ def test_ids_of_path_and_body(daemon: Daemon) -> None:
     assert (said.status, said.error["need"]) == (400, "eth1")
 
 
+def test_a_tap_that_is_made(daemon: Daemon, kernels: Path) -> None:
+    """It is the machine's user's, and goes with the machine."""
+    assert daemon.curl("PUT", "/vms/one", SIZE).status == 201
+    assert daemon.curl("PUT", "/vms/one/boot-source", {"kernel_image_path": str(kernels / "counts")}).status == 204
+    for name in ("eth0", "eth1", "eth0"):
+        assert daemon.curl("PUT", f"/vms/one/networks/{name}", {"iface_id": name}).status == 204
+    seen = daemon.curl("GET", "/vms/one").body
+    names = {one["iface_id"]: one["host_dev_name"] for one in seen["networks"]}
+    assert set(names) == {"eth0", "eth1"}
+    assert len(set(names.values())) == 2
+    # What GET gives can be said again.
+    assert daemon.curl("PUT", "/vms/one/networks/eth0", seen["networks"][0]).status == 204
+    devices = [Path("/sys/class/net", name) for name in names.values()]
+    assert [int((one / "owner").read_text()) for one in devices] == [seen["user"]] * 2
+    assert daemon.curl("PUT", "/vms/one/actions", {"action_type": "InstanceStart"}).status == 204
+    daemon.console_has("one", HELLO)
+    busy = subprocess.run(["ip", "link", "show", "up", names["eth0"]], capture_output=True, text=True, check=True)
+    assert busy.stdout == "", "it is nobody's to bring up but the caller's"
+    late = daemon.curl("PUT", "/vms/one/networks/eth2", {"iface_id": "eth2"})
+    assert late.status == 409
+    assert len(daemon.curl("GET", "/vms/one").body["networks"]) == 2
+    assert daemon.curl("DELETE", "/vms/one").status == 204
+    assert [one for one in devices if one.exists()] == []
+
+
 def test_taps_that_are_not_the_caller_s(daemon: Daemon, kernels: Path, tap: str) -> None:
     daemon.curl("PUT", "/vms/one", SIZE)
 

@@ -51,6 +51,22 @@ class MachineBody(Struct, frozen=True, forbid_unknown_fields=True):
         )
 
 
+class NetworkBody(Struct, frozen=True, forbid_unknown_fields=True):
+    """A network device of the guest, on a TAP device of this host; without a name, one is made for it."""
+
+    iface_id: models.Id
+    host_dev_name: models.DeviceName | None = None
+    guest_mac: models.Mac | None = None
+    rx_rate_limiter: models.RateLimiter | None = None
+    tx_rate_limiter: models.RateLimiter | None = None
+
+    def on(self, device: str) -> models.NetworkInterface:
+        """As Firecracker takes it."""
+        return models.NetworkInterface(
+            self.iface_id, device, self.guest_mac, self.rx_rate_limiter, self.tx_rate_limiter
+        )
+
+
 class MachinePatch(Struct, frozen=True, forbid_unknown_fields=True):
     """Either `state`, of a machine that has started, or what is to change of one that has not."""
 

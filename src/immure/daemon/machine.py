@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from immure.daemon.bodies import Bounds, SnapshotLoadBody, Vm, VmState, VsockBody
+from immure.daemon.bodies import Bounds, NetworkBody, SnapshotLoadBody, Vm, VmState, VsockBody
 from immure.errors import BoxLost, SetupFailed, SpecError, WrongState
 from immure.runtimes.firecracker import models, taps
 from immure.runtimes.firecracker.console import Console
@@ -38,6 +38,8 @@ class Machine:
         self._jailed: Jailed | None = None
         self._metrics: Console | None = None
         self._parts: dict[str, Part] = {}
+        #: Names of TAP devices that were made, by those of network devices.
+        self._own_taps: dict[str, str] = {}
         self._last: Vm | None = None
 
     @property
@@ -75,13 +77,26 @@ class Machine:
     def configure(self, part: Part) -> None:
         """Says one part of its configuration, or says it anew."""
         self._alive(f"configuring {self.vm_id}")
-        if isinstance(part, models.NetworkInterface):
-            self._known().client.check("PUT /network-interfaces")
-            owner = self._tap_owner(part.host_dev_name)
-            self._to_host_network()
-            self._lend(part.host_dev_name, owner)
         self._say(part)
         self._parts[_key(part)] = part
+
+    def set_network(self, body: NetworkBody) -> None:
+        """Gives it a network device on a TAP device of the caller's, or on one that is made for this device."""
+        self._alive(f"configuring {self.vm_id}").client.check("PUT /network-interfaces")
+        if body.host_dev_name is not None:
+            owner = self._tap_owner(body.host_dev_name)
+            self._to_host_network()
+            self._lend(body.host_dev_name, owner)
+            self.configure(body.on(body.host_dev_name))
+            return
+        self._to_host_network()
+        self.configure(body.on(self._own_tap(body.iface_id)))
+
+    def _own_tap(self, iface_id: str) -> str:
+        """The one that was made for a network device, or is made now."""
+        if iface_id not in self._own_taps:
+            self._own_taps[iface_id] = self._known().make_tap()
+        return self._own_taps[iface_id]
 
     def update(self, update: models.MachineUpdate) -> None:
         """Changes some of its size, before it starts."""

@@ -126,11 +126,13 @@ class Vms(Controller):
         responses=_PROBLEMS,
         sync_to_thread=True,
     )
-    def set_network(self, state: State, vm_id: str, iface_id: str, data: models.NetworkInterface) -> None:
-        """Gives the guest a network device on a TAP device that exists and belongs to the caller."""
+    def set_network(self, state: State, vm_id: str, iface_id: str, data: bodies.NetworkBody) -> None:
+        """Gives the guest a network device on a TAP device that exists and belongs to the caller, or on one that is
+        made for it where none is named.
+        """
         _same("iface_id", iface_id, data.iface_id)
         with machines_of(state).one(vm_id) as machine:
-            machine.configure(data)
+            machine.set_network(data)
 
     @patch(
         "/{vm_id:str}/networks/{iface_id:str}",

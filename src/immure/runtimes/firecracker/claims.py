@@ -48,7 +48,9 @@ class Record(Struct, frozen=True):
     """What was made, or is about to be, outside the folder."""
 
     cgroups: tuple[str, ...] = ()
+    #: Lent, and made for it.
     taps: tuple[Loan, ...] = ()
+    made_taps: tuple[str, ...] = ()
 
 
 class Claim:
@@ -110,6 +112,8 @@ def _undo(folder: Path, uid: int, record: Record) -> None:
     _end_all(uid)
     for loan in record.taps:
         _return(loan, uid)
+    for name in record.made_taps:
+        _remove_tap(name, uid)
     for cgroup in record.cgroups:
         _remove_cgroup(cgroup)
     shutil.rmtree(folder, ignore_errors=True)
@@ -130,6 +134,15 @@ def _return(loan: Loan, uid: int) -> None:
             errno=error.errno or 0,
             need=f"user {loan.owner} to have it again",
             have=error.strerror,
+        ) from error
+
+
+def _remove_tap(name: str, uid: int) -> None:
+    try:
+        taps.remove(name, uid)
+    except OSError as error:
+        raise SetupFailed(
+            f"the TAP device {name} can't be removed", step="tap", errno=error.errno or 0, have=error.strerror
         ) from error
 
 

@@ -22,7 +22,7 @@ from immure.errors import BoxLost, ImmureError, SetupFailed
 from immure.host.cgroups import find_parents
 from immure.host.tree import below
 from immure.runtimes.firecracker import bringing, system, taps
-from immure.runtimes.firecracker.claims import Claim, Loan, runs_as
+from immure.runtimes.firecracker.claims import FIRST_UID, Claim, Loan, runs_as
 from immure.runtimes.firecracker.client import Client
 from immure.runtimes.firecracker.console import Console
 from immure.runtimes.firecracker.programs import Programs
@@ -144,9 +144,27 @@ class Jailed:
         if owner != taps.NOBODY:
             taps.lend(name, self.uid)
 
+    def make_tap(self) -> str:
+        """Makes a TAP device that is the machine's user's, down, until `close`. Gives its name. Raises SetupFailed."""
+        made = self._claim.record.made_taps
+        name = f"ivm{self.uid - FIRST_UID}n{len(made)}"
+        self._claim.write(made_taps=(*made, name))
+        try:
+            taps.make(name, self.uid)
+        except OSError as error:
+            raise SetupFailed(
+                f"the TAP device {name} can't be made",
+                step="tap",
+                errno=error.errno or 0,
+                need="/dev/net/tun, and a name that is free",
+                have=error.strerror,
+            ) from error
+        return name
+
     def has_tap(self, name: str) -> bool:
-        """Whether it was lent this one."""
-        return any(loan.name == name for loan in self._claim.record.taps)
+        """Whether it was lent this one, or it was made for it."""
+        record = self._claim.record
+        return name in record.made_taps or any(loan.name == name for loan in record.taps)
 
     def confinement(self) -> Confinement:
         """What confines it, read from the host. Raises BoxLost where it has ended."""

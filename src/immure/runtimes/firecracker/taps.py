@@ -1,16 +1,21 @@
-"""TAP devices of this host: whose one is, and lending it to a user. Linux, Documentation/networking/tuntap.rst."""
+"""TAP devices of this host: whose one is, lending it to a user, and ones of our own making.
+
+Source: Linux, Documentation/networking/tuntap.rst.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import os
 import struct
+from collections.abc import Generator
+from contextlib import contextmanager
 
 from immure.errors import SpecError
 
 _TUN = "/dev/net/tun"
-_TUNSETIFF, _TUNSETOWNER = 0x400454CA, 0x400454CC
-_IFF_TAP, _IFF_NO_PI, _IFF_MULTI_QUEUE = 0x2, 0x1000, 0x100
+_TUNSETIFF, _TUNSETPERSIST, _TUNSETOWNER = 0x400454CA, 0x400454CB, 0x400454CC
+_IFF_TAP, _IFF_NO_PI, _IFF_MULTI_QUEUE, _IFF_TUN_EXCL = 0x2, 0x1000, 0x100, 0x8000
 #: An owner that was never set: whoever may open /dev/net/tun can have it.
 NOBODY = -1
 
@@ -56,11 +61,31 @@ def lend(name: str, uid: int) -> None:
     if flags is None:
         return
     # What it is attached with has to agree with what it was made with.
-    wanted = _IFF_TAP | _IFF_NO_PI | (flags & _IFF_MULTI_QUEUE)
+    with _attached(name, flags & _IFF_MULTI_QUEUE) as fd:
+        fcntl.ioctl(fd, _TUNSETOWNER, uid)
+
+
+def make(name: str, uid: int) -> None:
+    """Makes one that is a user's, and down. Raises OSError, also where there is a device of that name."""
+    with _attached(name, _IFF_TUN_EXCL) as fd:
+        fcntl.ioctl(fd, _TUNSETOWNER, uid)
+        fcntl.ioctl(fd, _TUNSETPERSIST, 1)
+
+
+def remove(name: str, uid: int) -> None:
+    """Removes one that was made for a user. Nothing happens to what is gone, or somebody else's. Raises OSError."""
+    if owner(name) != uid:
+        return
+    with _attached(name, 0) as fd:
+        fcntl.ioctl(fd, _TUNSETPERSIST, 0)
+
+
+@contextmanager
+def _attached(name: str, flags: int) -> Generator[int]:
     fd = os.open(_TUN, os.O_RDWR | os.O_CLOEXEC)
     try:
-        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), wanted))
-        fcntl.ioctl(fd, _TUNSETOWNER, uid)
+        fcntl.ioctl(fd, _TUNSETIFF, struct.pack("16sH22x", name.encode(), _IFF_TAP | _IFF_NO_PI | flags))
+        yield fd
     finally:
         os.close(fd)
 
