@@ -87,11 +87,12 @@ COSTS = (
     Cost(f"idle box, PSS, mean of {MANY}", "MiB", 1, None, f"idle-l2-{MANY}", MANY_IDLE, claim="+20-50 MB"),
     Cost("getppid", "ns", 1e-3, *_within("getppid_x1000"), claim=CPU),
     Cost("open, read, close of a small file", "µs", 1e-6, *_within("open_read_close_x1000"), claim=CPU),
+    Cost("a round trip by TCP, over loopback", "µs", 1e-6, *_within("round_trip_x1000"), claim="+0.5-1 ms"),
     Cost("vfork, execve and wait of true, within", "ms", 1e-9, *_within("spawn_x1000")),
     Cost("python3 -SI -c pass", "ms", 1e-6, *_within("python"), claim=CPU),
     Cost("a loop of arithmetic", "ms", 1e-6, *_within("cpu_loop"), claim=CPU),
 )
-NO_NETWORK = "network latency: not measured, since a box has no network; claimed: +0.5-1 ms"
+NO_NETWORK = "network latency beyond loopback: not measured, since a box has no other network"
 
 
 def main() -> int:

@@ -5,9 +5,13 @@
  * Each call is made for a fixed time, since one kernel may need a hundred times as long as another; the loop of
  * arithmetic is of a fixed length. */
 #define _GNU_SOURCE
+#include <arpa/inet.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <stdint.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -52,6 +56,40 @@ static int spawn(const char *file)
     return pid < 0 || waitpid(pid, &status, 0) < 0 || status != 0;
 }
 
+static int echoing = -1;
+
+/* A connection over loopback to a child that says everything again. It ends with this process. */
+static int begin_echo(void)
+{
+    struct sockaddr_in at = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t length = sizeof at;
+    int one = 1, listener = socket(AF_INET, SOCK_STREAM, 0);
+    char byte;
+
+    if (listener < 0 || bind(listener, (struct sockaddr *)&at, sizeof at) || listen(listener, 1) ||
+        getsockname(listener, (struct sockaddr *)&at, &length))
+        return 1;
+    if (fork() == 0) {
+        int fd = accept(listener, NULL, NULL);
+        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+        while (read(fd, &byte, 1) == 1 && write(fd, &byte, 1) == 1)
+            ;
+        _exit(0);
+    }
+    close(listener);
+    echoing = socket(AF_INET, SOCK_STREAM, 0);
+    return connect(echoing, (struct sockaddr *)&at, sizeof at) ||
+           setsockopt(echoing, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+}
+
+static int round_trip(const char *file)
+{
+    char byte = 1;
+
+    (void)file;
+    return write(echoing, &byte, 1) != 1 || read(echoing, &byte, 1) != 1;
+}
+
 static int time_call(const char *name, int batch, int (*call)(const char *), const char *file)
 {
     uint64_t count = 0, began = now_ns(), passed = 0;
@@ -86,8 +124,9 @@ int main(int argc, char **argv)
         return USAGE;
     }
     if (time_call("getppid", MANY, get_parent, argv[1]) || time_call("open_read_close", MANY, read_file, argv[1]) ||
-        time_call("spawn", FEW, spawn, argv[1])) {
-        fprintf(stderr, "inside: a call failed; can %s be read, and /bin/true be executed?\n", argv[1]);
+        time_call("spawn", FEW, spawn, argv[1]) || begin_echo() ||
+        time_call("round_trip", MANY, round_trip, argv[1])) {
+        fprintf(stderr, "inside: a call failed; is there %s, /bin/true and a loopback device?\n", argv[1]);
         return FAULT;
     }
     time_loop();

@@ -95,4 +95,4 @@ def test_costs_are_told_with_their_ratios_and_the_claim() -> None:
     assert rows["python3 -SI -c pass"]["l3_to_l2"] is None
     table = sentry.cost_table(list(rows.values()))
     assert "getppid, ns" in table
-    assert "network latency: not measured" in table
+    assert "network latency beyond loopback: not measured" in table
