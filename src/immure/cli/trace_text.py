@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import signal
-import socket
 import time
 from collections.abc import Mapping
 from typing import Any, cast
@@ -13,6 +12,7 @@ from typing import Any, cast
 import msgspec
 
 from immure.cli.execute import printable
+from immure.runtimes.gvisor.trace.addresses import address_text
 from immure.runtimes.gvisor.trace.events import DROPPED, TraceEvent
 from immure.runtimes.gvisor.trace.intake import TraceCounts
 from immure.runtimes.gvisor.trace.wire import Value
@@ -141,19 +141,7 @@ def _bytes(value: bytes) -> str:
 
 
 def _address(value: bytes) -> str:
-    """A socket's address as the kernel has it: `struct sockaddr` of any family."""
-    family = int.from_bytes(value[:2], "little")
-    if family == socket.AF_UNIX:
-        path = value[2:]
-        name = (
-            path[:1].replace(b"\0", b"@") + path[1:].partition(b"\0")[0]
-            if path[:1] == b"\0"
-            else path.partition(b"\0")[0]
-        )
-        return "unix:" + _quoted(name.decode(errors="surrogateescape"))
-    port = int.from_bytes(value[2:4], "big")
-    if family == socket.AF_INET and len(value) >= 8:
-        return f"{socket.inet_ntop(family, value[4:8])}:{port}"
-    if family == socket.AF_INET6 and len(value) >= 24:
-        return f"[{socket.inet_ntop(family, value[8:24])}]:{port}"
-    return _bytes(value)
+    text = address_text(value)
+    if text.startswith("unix:"):
+        return "unix:" + _quoted(text.removeprefix("unix:"))
+    return text if ":" in text else _bytes(value)

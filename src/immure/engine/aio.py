@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable, Generator, Mapping, Sequence
 from functools import partial
 from time import perf_counter_ns
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
+
+import msgspec
 
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
@@ -35,6 +37,9 @@ from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Spawner, hang_up
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
+
+if TYPE_CHECKING:
+    from immure.engine.denial_watch import DenialWatch
 
 _CLOSING_S = 10.0
 
@@ -124,9 +129,30 @@ class AsyncSandbox(BoxFace):
         user: int | None = None,
         timeout_s: float | None = None,
         output_mib: float | None = None,
+        denials: bool = False,
     ) -> Result:
         """Runs one command in the box and waits for it. As `Sandbox.exec`."""
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
+        if denials:
+            return await self._watched(request, stdin)
+        return await self._run(request, stdin)
+
+    async def _watched(self, request: Request, stdin: bytes | None) -> Result:
+        from immure.engine.denial_watch import DenialWatch
+
+        opening = asyncio.ensure_future(asyncio.to_thread(DenialWatch, self._box, self.level.awarded))
+        try:
+            watch = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            opening.add_done_callback(_close)
+            raise
+        try:
+            result = await self._run(request, stdin)
+            return msgspec.structs.replace(result, denials=await asyncio.to_thread(watch.finish))
+        finally:
+            await asyncio.shield(asyncio.to_thread(watch.close))
+
+    async def _run(self, request: Request, stdin: bytes | None) -> Result:
         began = perf_counter_ns()
         record = self.log.begin(request.argv)
         try:
@@ -308,6 +334,11 @@ class AsyncSandbox(BoxFace):
     async def __aexit__(self, *_: object) -> None:
         # A cancelled task's box goes too, and is waited for.
         await asyncio.shield(self.close())
+
+
+def _close(opened: asyncio.Future[DenialWatch]) -> None:
+    if not opened.cancelled() and opened.exception() is None:
+        opened.result().close()
 
 
 def _forget(taken: asyncio.Future[Snapshot]) -> None:

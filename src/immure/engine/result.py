@@ -69,7 +69,12 @@ class Truncated(Struct, frozen=True):
 
 
 class Denial(Struct, frozen=True):
-    """Something that a protection refused. None are collected in this version."""
+    """Something that a protection refused, and how often.
+
+    `code` is `IMM-FS-…`, `IMM-NET-…` or `IMM-SYS-…` with the call's name, `layer` what refused it (`sentry`), `target`
+    the path or address as the command said it, empty where that is not told, `rule` the error and what it came of, and
+    `fix` the smallest change of a spec that lets it through. What a command says is its own: nothing in it is escaped.
+    """
 
     code: str
     layer: str

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Self
 
+import msgspec
+
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, BoxFace
 from immure.engine.files import Files
@@ -25,6 +27,7 @@ from immure.runtimes.base import Box
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.migration import Migration
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
+from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Spawner
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
@@ -103,6 +106,7 @@ class Sandbox(BoxFace):
         user: int | None = None,
         timeout_s: float | None = None,
         output_mib: float | None = None,
+        denials: bool = False,
     ) -> Result:
         """Runs one command in the box and waits for it. Threads may call it at once.
 
@@ -110,10 +114,28 @@ class Sandbox(BoxFace):
         the box, its group too), `timeout_s` in seconds and `output_mib` of both streams together stand in for those of
         the box; without any, 16 MiB of output are kept, and a command that writes more is ended.
 
+        `denials=True` has the box's Sentry tell what it refuses meanwhile, which takes tens of milliseconds and is the
+        box's one trace for so long: `Result.denials`. Raises RuntimeUnavailable below L3.
+
         That it fails is no error: look at `Result.exit`. Raises SpecError for bad input, ExecFailed where it can't be
         started, BoxError where the box is paused, and BoxLost where it is gone.
         """
         request = self.request(argv, env, workdir, user, timeout_s, output_mib)
+        if denials:
+            return self._watched(request, stdin)
+        return self._run(request, stdin)
+
+    def _watched(self, request: Request, stdin: bytes | None) -> Result:
+        from immure.engine.denial_watch import DenialWatch
+
+        watch = DenialWatch(self._box, self.level.awarded)
+        try:
+            result = self._run(request, stdin)
+            return msgspec.structs.replace(result, denials=watch.finish())
+        finally:
+            watch.close()
+
+    def _run(self, request: Request, stdin: bytes | None) -> Result:
         began = perf_counter_ns()
         record = self.log.begin(request.argv)
         try:

@@ -61,12 +61,11 @@ def check_traceable(runtime: str, level: str) -> None:
 
 def begin_session(box: Box, level: str, wanted: Wanted) -> SentrySession:
     """A session that has not begun. Raises RuntimeUnavailable, SpecError and BoxError."""
-    check_traceable(box.launch.runtime, level)
+    offer = offer_of(box, level)
     from immure.runtimes.gvisor.box import GVisorBox
     from immure.runtimes.gvisor.session import SentrySession
 
     assert isinstance(box, GVisorBox)
-    offer = _offer(box)
     if wanted.points is None:
         points = default_points(offer)
     else:
@@ -76,6 +75,15 @@ def begin_session(box: Box, level: str, wanted: Wanted) -> SentrySession:
     if context is None:
         context = tuple(field for field in DEFAULT_CONTEXT if field in offered)
     return SentrySession(box, points, offer, context=context, optional=wanted.optional)
+
+
+def offer_of(box: Box, level: str) -> Offer:
+    """What the Sentry of a box can report. Raises RuntimeUnavailable for a box without one."""
+    check_traceable(box.launch.runtime, level)
+    from immure.runtimes.gvisor.box import GVisorBox
+
+    assert isinstance(box, GVisorBox)
+    return _offer(box)
 
 
 def open_trace(box: Box, level: str, wanted: Wanted, max_events: int, max_bytes: int) -> Trace:

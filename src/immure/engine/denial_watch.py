@@ -1,0 +1,71 @@
+"""Has a box's Sentry tell what it refuses while a command runs."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from immure.engine.denials import Denials, denial_points
+from immure.engine.tracing import Wanted, check_traceable, offer_of, open_trace
+from immure.errors import ImmureError
+from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS
+
+if TYPE_CHECKING:
+    from immure.engine.result import Denial
+    from immure.plan.launch import Launch
+    from immure.runtimes.base import Box
+
+
+class DenialWatch:
+    """Begun before a command, and finished after it. It is the box's one trace for so long."""
+
+    def __init__(self, box: Box, level: str) -> None:
+        """Raises RuntimeUnavailable for a box without a Sentry, and BoxError for one that is traced already."""
+        points = denial_points(offer_of(box, level))
+        self._trace = open_trace(box, level, Wanted(points=points), MAX_EVENTS, MAX_BYTES)
+        self._denials = Denials()
+        self._failure: ImmureError | None = None
+        self._thread = threading.Thread(target=self._follow, name="immure-denials", daemon=True)
+        self._thread.start()
+
+    def _follow(self) -> None:
+        try:
+            for event in self._trace:
+                self._denials.take(event)
+        except ImmureError as error:
+            self._failure = error
+
+    def finish(self) -> tuple[Denial, ...]:
+        """What was refused until now. Raises what the trace came upon."""
+        try:
+            self._trace.finish()
+            self._thread.join()
+        finally:
+            self.close()
+        if self._failure is not None:
+            raise self._failure
+        return self._denials.found()
+
+    def close(self) -> None:
+        """Ends it, whatever was refused."""
+        self._trace.close()
+        self._thread.join()
+
+
+class WatchedOnce:
+    """A watch beside the one command of a box: `found` has what was refused once that has ended."""
+
+    def __init__(self, launch: Launch) -> None:
+        """Raises RuntimeUnavailable where its box has no Sentry."""
+        check_traceable(launch.runtime, launch.level)
+        self.found: tuple[Denial, ...] = ()
+
+    def begin(self, box: Box) -> Callable[[], None]:
+        """Gives what is to be called when the command has ended."""
+        watch = DenialWatch(box, box.launch.level)
+
+        def end() -> None:
+            self.found = watch.finish()
+
+        return end

@@ -1,0 +1,103 @@
+"""`denials=True`: what real boxes refused a command, over both versions of runsc."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from immure import AsyncSandbox, BoxError, RuntimeUnavailable, Sandbox, run
+from immure.engine.result import Denial
+from runscs import VERSIONS, runsc_of, using
+
+pytestmark = [
+    pytest.mark.rootless,
+    pytest.mark.skipif(os.uname().machine != "x86_64", reason="host: the calls are x86_64's"),
+]
+PROGRAM = """
+import os, socket
+def connect():
+    socket.socket(socket.AF_INET, socket.SOCK_STREAM).connect(("192.0.2.1", 80))
+tries = [lambda: open("/usr/mine", "w")] * 2 + [lambda: os.mkdir("/usr/folder"), connect, lambda: os.setuid(0)]
+for one in [*tries, lambda: open("/none/such"), lambda: open("/tmp/own", "w")]:
+    try:
+        one()
+    except OSError as error:
+        print(error.errno)
+"""
+TRIES = ["/usr/bin/python3", "-ISc", PROGRAM]
+#: The control: the same where nothing of it is refused.
+ALLOWED = ["/usr/bin/python3", "-ISc", "open('/tmp/own', 'w'); open('/etc/hostname').read()"]
+
+
+@pytest.fixture(params=VERSIONS)
+def runsc(request: pytest.FixtureRequest) -> Iterator[None]:
+    with using(runsc_of(request.param)):
+        yield
+
+
+def counts(found: tuple[Denial, ...]) -> dict[str, int]:
+    return {f"{one.code} {one.target}".strip(): one.count for one in found}
+
+
+WANTED = {
+    "IMM-FS-OPENAT /usr/mine": 2,
+    "IMM-FS-MKDIR": 1,
+    "IMM-NET-CONNECT 192.0.2.1:80": 1,
+    "IMM-SYS-SETUID 0": 1,
+}
+
+
+def test_of_a_command_in_a_box(runsc: None) -> None:
+    with Sandbox(level="L3") as box:
+        result = box.exec(TRIES, denials=True)
+        assert len(result.stdout.split()) == 6, "all but one were refused or not there"
+        assert counts(result.denials) == WANTED
+        assert not result.denials_complete
+        assert all(one.rule and one.fix for one in result.denials)
+        assert box.exec(ALLOWED, denials=True).denials == ()
+        assert box.exec(TRIES).denials == (), "nobody asked"
+
+
+def test_of_a_command_in_a_box_of_its_own(runsc: None) -> None:
+    assert counts(run(TRIES, level="L3", denials=True).denials) == WANTED
+
+
+def test_of_a_command_that_is_awaited(runsc: None) -> None:
+    async def main() -> None:
+        async with AsyncSandbox(level="L3") as box:
+            assert counts((await box.exec(TRIES, denials=True)).denials) == WANTED
+            waits = asyncio.create_task(box.exec(["sleep", "300"], denials=True))
+            await asyncio.sleep(0.5)
+            waits.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await waits
+            # The trace that it had is free again.
+            assert (await box.exec(ALLOWED, denials=True)).denials == ()
+
+    asyncio.run(main())
+
+
+def test_a_box_that_is_traced_already() -> None:
+    with using(runsc_of(VERSIONS[0])), Sandbox(level="L3") as box, box.trace():
+        with pytest.raises(BoxError, match="traced"):
+            box.exec(["true"], denials=True)
+        assert box.exec(["true"]).ok
+
+
+def test_a_command_that_can_t_be_started_leaves_no_trace_behind() -> None:
+    with using(runsc_of(VERSIONS[0])), Sandbox(level="L3") as box:
+        with pytest.raises(Exception, match="not found"):
+            box.exec(["/none/such"], denials=True)
+        with box.trace():
+            pass
+
+
+@pytest.mark.root
+def test_below_l3_nobody_could_tell() -> None:
+    with pytest.raises(RuntimeUnavailable, match="Sentry"):
+        run(["true"], denials=True)
+    with Sandbox() as box, pytest.raises(RuntimeUnavailable, match="Sentry"):
+        box.exec(["true"], denials=True)
