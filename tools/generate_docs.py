@@ -88,7 +88,7 @@ RESULT_WORDS = {
     "report[].got": "How far it is met.",
     "report[].by": "The mechanism.",
     "report[].why": "Why it is not exact, or what an exact one leaves uncovered.",
-    "denials[].code": "The list is empty: what a Sentry refuses is shown by `immure trace --denied`.",
+    "denials[].code": "What was refused: `IMM-FS-…`, `IMM-NET-…`, `IMM-SYS-…`. Without `--denials` there is none.",
     "denials[].layer": "The layer that denied.",
     "denials[].call": "The system call.",
     "denials[].target": "Its object.",

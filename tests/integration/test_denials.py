@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from immure import AsyncSandbox, BoxError, RuntimeUnavailable, Sandbox, run
 from immure.engine.result import Denial
 from runscs import VERSIONS, runsc_of, using
+
+from .command_line import CommandLine
 
 pytestmark = [
     pytest.mark.rootless,
@@ -93,6 +97,26 @@ def test_a_command_that_can_t_be_started_leaves_no_trace_behind() -> None:
             box.exec(["/none/such"], denials=True)
         with box.trace():
             pass
+
+
+def test_on_the_command_line(runsc: None, tmp_path: Path) -> None:
+    """Nor is it lost where an earlier call without it has left its plan behind."""
+    script = "for i in 1 2; do echo >/usr/mine; done"
+    told, immure = tmp_path / "told", CommandLine(tmp_path / "cache")
+    for options in ([], ["--denials"], ["--denials", "-q"]):
+        ended = immure.run("--level", "L3", *options, "--result", told, "--", "sh", "-c", script)
+        remarks = [line for line in ended.stderr.decode().splitlines() if line.startswith("immure: refused")]
+        result = json.loads(told.read_text())
+        assert [(one["target"], one["count"]) for one in result["denials"]] == ([("/usr/mine", 2)] if options else [])
+        assert bool(remarks) == (options == ["--denials"])
+
+
+@pytest.mark.root
+def test_what_the_command_line_can_t_watch(tmp_path: Path) -> None:
+    for options in (["--denials"], ["--level", "L3", "--denials", "--keep", "--name", "watched"]):
+        ended = CommandLine(tmp_path).run(*options, "--", "true")
+        assert ended.returncode == 125
+        assert b"--denials" in ended.stderr or b"Sentry" in ended.stderr
 
 
 @pytest.mark.root

@@ -43,6 +43,7 @@ FLAGS: list[tuple[list[str], str, Any]] = [
     (["-d"], "detach", True),
     (["--detach"], "detach", True),
     (["--dry-run"], "dry_run", True),
+    (["--denials"], "denials", True),
     (["--result", "fd:3"], "result", "fd:3"),
     (["-q"], "quiet", True),
     (["--quiet"], "quiet", True),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import signal as _signal
     from collections.abc import Callable
 
-    from immure.engine.result import Result
+    from immure.engine.result import Denial, Result
     from immure.runtimes.base import Box, Commands
 else:
     import _signal
@@ -51,6 +51,7 @@ class Outcome:
         self.error: ImmureError | None = None
         #: As of `Once.run`.
         self.beside: Callable[[Box], Callable[[], None]] | None = None
+        self.denials: tuple[Denial, ...] = ()
 
     def carry_out(
         self, make_stdio: Callable[[Commands], Stdio], signals: Signals, listening: Callable[[int], None] | None
@@ -80,8 +81,10 @@ class Outcome:
         from secrets import token_hex
 
         from immure.engine.local import result_of_once
+        from immure.engine.result import with_denials
 
-        return result_of_once(self.request, self.once, name=name, box=token_hex(6), planned_us=0)
+        result = result_of_once(self.request, self.once, name=name, box=token_hex(6), planned_us=0)
+        return with_denials(result, self.denials)
 
 
 def execute(launch: Launch, command: list[str], *, interactive: bool, quiet: bool) -> int:

@@ -152,6 +152,7 @@ def _add_run(commands: Any) -> None:
         "-d", "--detach", action="store_true", help="keep the box, and come back while the command runs in it"
     )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
+    run.add_argument("--denials", action="store_true", help="at L3: say what gVisor's kernel refuses the command")
     run.add_argument("--result", metavar="PATH|fd:N", help="write the result as JSON")
     run.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
     run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")

@@ -13,10 +13,11 @@ from immure.cli.execute import REFUSED, Outcome, complain, execute_into, printab
 from immure.cli.fast import Dependencies, remember
 from immure.cli.show import open_target, write_dry_run, write_result
 from immure.engine import notices
+from immure.engine.denial_watch import WatchedOnce
 from immure.engine.prepare import plan_of, prepare
 from immure.engine.presets import preset_mounts
 from immure.errors import ImmureError, SpecError
-from immure.plan.launch import MACHINES
+from immure.plan.launch import MACHINES, Launch
 from immure.policy.seccomp import PRESETS
 from immure.runtimes.process.request import Request
 from immure.spec.keywords import check_name, spec_from_keywords
@@ -40,6 +41,7 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
             write_dry_run(plan_of(spec, base=base, hostname=name))
             return 0
         launch = prepare(spec, base=base, hostname=name)
+        watched = _watched(options, launch) if options.denials else None
     except ImmureError as error:
         complain(error)
         if target is not None:
@@ -53,14 +55,37 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     if launch.carrier:
         # By what its program was found.
         dependencies.environment += [(name, os.environ.get(name)) for name in ("IMMURE_RUNSC", "PATH")]
-    if launch.runtime not in MACHINES:
-        # What is in a machine's image is looked at anew each time.
+    if launch.runtime not in MACHINES and watched is None:
+        # What is in a machine's image is looked at anew each time, and who watches has more to do than that path does.
         remember(typed, launch, dependencies)
     outcome = Outcome(Request(launch, [os.fsencode(one) for one in command]))
+    if watched is not None:
+        outcome.beside = watched.begin
     status = attend(outcome, options)
+    if watched is not None:
+        outcome.denials = watched.found
+        _tell_denials(outcome, quiet=options.quiet)
     if target is not None:
         write_result(target, outcome, outcome.error, name, command)
     return status
+
+
+def _watched(options: Namespace, launch: Launch) -> WatchedOnce:
+    if options.keep or options.detach:
+        raise SpecError(
+            "nobody waits for what a kept box is refused",
+            path="--denials",
+            need="a command in a box of its own",
+            hint="immure trace --denied BOX",
+        )
+    return WatchedOnce(launch)
+
+
+def _tell_denials(outcome: Outcome, *, quiet: bool) -> None:
+    for one in () if quiet else outcome.denials:
+        times = f", {one.count} times" if one.count > 1 else ""
+        what = " ".join(part for part in (one.call, one.target) if part)
+        say(f"immure: {printable(f'refused {what} ({one.rule}{times}); to do: {one.fix}')}\n")
 
 
 def attend(outcome: Outcome, options: Namespace) -> int:

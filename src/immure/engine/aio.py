@@ -9,8 +9,6 @@ from functools import partial
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self
 
-import msgspec
-
 from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.command import Argument, prepare_call
@@ -20,7 +18,7 @@ from immure.engine.log import Record
 from immure.engine.migration import migrate_box
 from immure.engine.process_face import hear_start
 from immure.engine.readiness import drive, readable
-from immure.engine.result import Result
+from immure.engine.result import Result, with_denials
 from immure.engine.session import Measured, measure
 from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
@@ -148,7 +146,7 @@ class AsyncSandbox(BoxFace):
             raise
         try:
             result = await self._run(request, stdin)
-            return msgspec.structs.replace(result, denials=await asyncio.to_thread(watch.finish))
+            return with_denials(result, await asyncio.to_thread(watch.finish))
         finally:
             await asyncio.shield(asyncio.to_thread(watch.close))
 

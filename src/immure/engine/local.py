@@ -7,11 +7,9 @@ from collections.abc import Sequence
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-import msgspec
-
 from immure.engine.command import Argument, make_request, make_result, prepare_call
 from immure.engine.deadlines import watch_over
-from immure.engine.result import Result
+from immure.engine.result import Result, with_denials
 from immure.engine.session import Once
 from immure.engine.spawners import replace, spawner_for
 from immure.engine.stdio import captured
@@ -65,7 +63,7 @@ def run(
         once = Once()
         once.run(spawner, request, lambda _: captured(stdin), watched=watch_over, beside=beside)
     result = result_of_once(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
-    return result if watched is None else msgspec.structs.replace(result, denials=watched.found)
+    return result if watched is None else with_denials(result, watched.found)
 
 
 def _watched(launch: Launch) -> WatchedOnce:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from immure.engine.session import Measured
 from immure.errors import ExecFailed, ImmureError
@@ -119,6 +119,11 @@ class Result(Struct, frozen=True):
         fields["argv"] = [as_text(one) for one in self.argv]
         fields["error"] = None
         return fields
+
+
+def with_denials(result: Result, denials: tuple[Denial, ...]) -> Result:
+    """The same, with what was seen to be refused."""
+    return structs.replace(result, denials=denials)
 
 
 def as_text(argument: str) -> str:

@@ -8,14 +8,12 @@ from collections.abc import Mapping, Sequence
 from time import monotonic, perf_counter_ns, sleep
 from typing import Any, Self
 
-import msgspec
-
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, BoxFace
 from immure.engine.files import Files
 from immure.engine.migration import migrate_box
 from immure.engine.process import Process
-from immure.engine.result import Result
+from immure.engine.result import Result, with_denials
 from immure.engine.session import Measured, measure
 from immure.engine.snapshot import Origin, Snapshot, begin_fork, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
@@ -131,7 +129,7 @@ class Sandbox(BoxFace):
         watch = DenialWatch(self._box, self.level.awarded)
         try:
             result = self._run(request, stdin)
-            return msgspec.structs.replace(result, denials=watch.finish())
+            return with_denials(result, watch.finish())
         finally:
             watch.close()
 
