@@ -20,7 +20,7 @@ from immure.errors import SetupFailed
 from immure.host.native import native_program
 from immure.host.tree import below
 from immure.plan.launch import Launch
-from immure.runtimes.guest.box import GuestBox, configuration_of
+from immure.runtimes.guest.box import GuestBox
 
 from .guests import NOWHERE, PRIVATE, eventually, face_of
 
@@ -60,7 +60,8 @@ def privileged_box(launch: Launch, config: bytes, *how: str) -> GuestBox:
 def pid_1() -> Iterator[Sandbox]:
     with outer_box() as outer:
         launch = outer._launch
-        box = privileged_box(launch, configuration_of(launch.wire, landlock=False, drop_groups=True))
+        stage = msgspec.msgpack.decode(launch.wire)["command"]
+        box = privileged_box(launch, configuration(stage, drop_groups=True))
         try:
             box.ready()
             yield face_of(outer, box)

@@ -27,7 +27,7 @@ from .traces import traces
 pytestmark = [pytest.mark.rootless, pytest.mark.slow, pytest.mark.timeout(180)]
 
 #: A plain user's boxes are no others, so that less has to do.
-SECONDS = float(os.environ.get("IMMURE_CHAOS_S", "48" if os.geteuid() == 0 else "12"))
+SECONDS = float(os.environ.get("IMMURE_CHAOS_S", "60" if os.geteuid() == 0 else "12"))
 PROGRAM = Path(hostile.__file__).read_text()
 #: What is done at least in a second by each, on a machine that is slow and busy.
 LEAST = {"flood": 1 << 20, "write_nonsense": 200, "kill": 200, "close": 500, "fork": 20}

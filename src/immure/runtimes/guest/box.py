@@ -9,8 +9,6 @@ from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from typing import Protocol
 
-import msgspec
-
 from immure.channel import frames as channel
 from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost
@@ -33,14 +31,6 @@ class Driver(Protocol):
 
     def close(self) -> None:
         """Waits for the channel's end, and steps it no more."""
-
-
-def configuration_of(wire: bytes, *, landlock: bool, drop_groups: bool) -> bytes:
-    """What a guest is told of a plan: the last stage of its commands, installed by each of them."""
-    plan = msgspec.msgpack.decode(wire)
-    command = {**plan["command"], "inherited_filters": 0}
-    rules = plan["landlock"] if landlock else None
-    return msgspec.msgpack.encode({"command": command, "landlock": rules, "drop_groups": drop_groups})
 
 
 class GuestBox:
