@@ -61,7 +61,7 @@ pub fn run(paths: &Paths) -> Vec<(&'static str, i32)> {
     // Children have this memory, and this process waits for them.
     let answers = &mut [NOT_YET; TRIALS.len()];
     while let Some(next) = answers.iter().position(|&answer| answer == NOT_YET) {
-        // SAFETY: this process has one thread, and where the child is ended in a call, nothing is lost but memory.
+        // SAFETY: no other thread of this process runs, and where the child is ended in a call, nothing is lost but memory.
         let ended = unsafe {
             process::in_sharing_child(&mut || {
                 try_from(next, paths, answers);

@@ -77,7 +77,7 @@ impl<'a> Starter<'a> {
         let argument = (&mut start as *mut Start).cast();
         // A plain user inspects a process only while it is dumpable, which the stem must not become with it: then
         // the witness is a copy; and so is what goes on without an execve, unless it is soon over.
-        // SAFETY: this process has one thread, and the child never returns.
+        // SAFETY: one thread of this process runs, any other waits for it, and the child never returns.
         unsafe {
             if copied {
                 process::fork().map(|pid| pid.unwrap_or_else(|| become_command(argument)))

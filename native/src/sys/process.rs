@@ -8,7 +8,7 @@ const TRIAL_STACK_BYTES: usize = 64 * 1024;
 /// A plain clone, with a pidfd (Linux 5.2). Returns None in the child.
 ///
 /// # Safety
-/// The caller is single-threaded, so that the child may allocate.
+/// No other thread of the caller runs meanwhile, so that the child may allocate.
 pub unsafe fn clone(namespaces: i32) -> Sys<Option<(i32, OwnedFd)>> {
     let mut pidfd: RawFd = -1;
     let flags = namespaces | libc::CLONE_PIDFD | libc::SIGCHLD;
@@ -97,7 +97,7 @@ pub fn die_with_parent(parent: i32) -> Sys<()> {
 /// nothing is copied. `stack` is the child's. Gives the child's pid.
 ///
 /// # Safety
-/// The caller is single-threaded, and `main` neither returns nor keeps memory that only a return would free.
+/// No other thread of the caller runs meanwhile, and `main` neither returns nor keeps memory that only a return would free.
 pub unsafe fn vfork_with(
     stack: &mut [u8],
     main: extern "C" fn(*mut libc::c_void) -> i32,
