@@ -73,7 +73,7 @@ class Storm:
         self.counts["kills"] += 1
         self.counts["running"] += running
         self.counts[victim] += 1
-        if victim == "spawner":
+        if victim == "spawner" and not running:
             self.end_who_went_on(pid, reader, self.folder / str(number))
         self.await_end(number, pid, reader, victim)
 
@@ -87,7 +87,7 @@ class Storm:
         return sign.exists()
 
     def end_who_went_on(self, pid: int, reader: int, sign: Path) -> None:
-        """A spawner that is killed before it was asked for the box is replaced by another one."""
+        """A spawner that is killed before it was asked for the box is replaced by another one: what runs is of that."""
         eventually(lambda: sign.exists() or heard(reader, 0), within=PATIENCE_S)
         if not heard(reader, NEXT_S):
             self.spawners |= kill_spawners_of(pid)
