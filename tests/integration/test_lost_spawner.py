@@ -203,3 +203,20 @@ def tracing(folder: Path, *options: str) -> Path:
     program.write_text(f'#!/bin/sh\nexec {shlex.join(words)} "$@"\n')
     program.chmod(0o755)
     return program
+
+
+def test_whatever_is_asked_of_a_box_that_is_gone_says_so() -> None:
+    with Sandbox() as box:
+        kill_spawners()
+        assert eventually(lambda: not box._box.alive())
+        verbs = [
+            lambda: box.exec(["true"]),
+            lambda: box.start(["true"]),
+            lambda: box.start(["true"], pty=True),
+            lambda: box.files.read("/tmp/a"),
+            box.pause,
+            box.resume,
+        ]
+        for verb in verbs:
+            with pytest.raises(BoxLost, match="the box has ended"):
+                verb()

@@ -168,11 +168,11 @@ class Spawner:
         try:
             with self._using:
                 send(self._socket, message, fds)
-        except BoxLost:
+        except BoxLost as error:
             said = self.last_word()
             if frames.kind_of(said) == frames.FAILED:
                 raise explain_last(said) from None
-            raise
+            raise BoxLost("the spawner is gone", have=error.have, hint="try again") from error
 
     def last_word(self) -> bytes:
         """What a spawner that gave up said before it ended, or nothing."""

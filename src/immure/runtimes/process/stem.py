@@ -96,9 +96,7 @@ class Stem:
                     send(self.stem, message, fds)
         except BoxLost as error:
             ours.close()
-            raise BoxLost(
-                "the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox"
-            ) from error
+            raise _ended() from error
         except BaseException:
             hang_up(ours)
             raise
@@ -118,8 +116,7 @@ class Stem:
             return os.openpty()
         ours, theirs = pair()
         try:
-            with self._using:
-                send(self.stem, frames.header(frames.OPEN_TERMINAL), [theirs.fileno()])
+            self._tell(frames.header(frames.OPEN_TERMINAL), [theirs.fileno()])
             theirs.close()
             message, fds = receive(ours)
         finally:
@@ -128,7 +125,7 @@ class Stem:
         if len(fds) == 2:
             return fds[0], fds[1]
         if not message:
-            raise BoxLost("the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox")
+            raise _ended()
         raise BoxError("the box has no terminal to give", have=os.strerror(frames.i32(message, 8)))
 
     def resized(self, asker: Socket, columns: int, rows: int) -> None:
@@ -150,8 +147,14 @@ class Stem:
 
     def pause(self, paused: bool) -> None:
         """Has everything in the box stop, or go on. Raises BoxLost where it has ended."""
-        with self._using:
-            send(self.stem, frames.header(frames.PAUSE if paused else frames.RESUME), [])
+        self._tell(frames.header(frames.PAUSE if paused else frames.RESUME), [])
+
+    def _tell(self, message: bytes, fds: list[int]) -> None:
+        try:
+            with self._using:
+                send(self.stem, message, fds)
+        except BoxLost as error:
+            raise _ended() from error
 
     def give_back(self, asker: Socket) -> None:
         """Keeps the socket of a command whose exit has been heard for the next one: both sides save making another."""
@@ -174,6 +177,10 @@ class Stem:
             self.stem.close()
         while self._askers:
             self._askers.pop().close()
+
+
+def _ended() -> BoxLost:
+    return BoxLost("the box has ended", need="a box in use", have="its stem is gone", hint="make a new Sandbox")
 
 
 def ask(box: Commands, request: Request, stdio: Stdio, owner: tuple[int, int] | None, **manner: bool) -> Socket:
