@@ -34,7 +34,7 @@ SPEC_WORDS = {
     "kind": "What the document holds.",
     "metadata.name": "The box's name, and its host name.",
     "spec.level": "The least level that is accepted; a box measured below it is refused.",
-    "spec.runtime": "What makes the box. `auto` takes the cheapest that reaches the level.",
+    "spec.runtime": "What makes the box. `auto` takes the usual one of the level.",
     "spec.image": "What the root shows. `host`: `/usr` and its links read-only, and a small generated `/etc`. Or the "
     "path of a folder with a root file system, with a `/` in it, or a `.` or `~` at its start; a relative one starts "
     "at the document's folder.",

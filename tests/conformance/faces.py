@@ -9,8 +9,6 @@ from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
-import pytest
-
 from immure import AsyncSandbox, Process, Result, Sandbox
 from immure.engine.aio_process import AsyncProcess
 from immure.engine.kvm import kvm_facts
@@ -50,12 +48,6 @@ def has_kernel(face: str) -> bool:
     return has_sentry(face) or is_machine(face)
 
 
-#: The first machine of the kind packs this host's programs, gigabytes on some.
-PATIENCE_S = 240
-FACES_IN_TIME = [
-    pytest.param(face, marks=pytest.mark.timeout(PATIENCE_S)) if is_machine(face) else face for face in FACES
-]
-
 _HOSTED: dict[str, type[Sandbox | AsyncSandbox]] = {"sync guest": HostedSandbox, "async guest": HostedAsyncSandbox}
 
 
@@ -68,7 +60,7 @@ class Loop:
         self._thread.start()
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result(PATIENCE_S)
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result(60)
 
     def call(self, function: Any, *args: Any) -> Any:
         async def called() -> Any:

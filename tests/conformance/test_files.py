@@ -14,12 +14,12 @@ import pytest
 
 from immure import ExecFailed, FileError, Sandbox, SpecError
 
-from .faces import FACES_IN_TIME, OLD_SENTRY, BlockingBox, BlockingFiles, blocking, has_sentry, is_machine
+from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingFiles, blocking, has_sentry, is_machine
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
 
 
-@pytest.fixture(params=FACES_IN_TIME, scope="module")
+@pytest.fixture(params=FACES, scope="module")
 def box(request: pytest.FixtureRequest) -> Iterator[BlockingBox]:
     with blocking(request.param, timeout_s=40) as made:
         yield made

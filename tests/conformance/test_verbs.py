@@ -15,12 +15,12 @@ import pytest
 from immure import PIPE, BoxError, BoxLost, ExecFailed, RuntimeUnavailable, SpecError, run
 from immure.engine.log import Logs
 
-from .faces import FACES_IN_TIME, OLD_SENTRY, BlockingBox, BlockingProcess, blocking, has_kernel
+from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingProcess, blocking, has_kernel
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(30)]
 
 
-@pytest.fixture(params=FACES_IN_TIME)
+@pytest.fixture(params=FACES)
 def face(request: pytest.FixtureRequest) -> str:
     return request.param
 

@@ -89,7 +89,7 @@ class Storm:
     def end_who_went_on(self, pid: int, reader: int, sign: Path) -> None:
         """A spawner that is killed before it was asked for the box is replaced by another one: what runs is of that."""
         eventually(lambda: sign.exists() or heard(reader, 0), within=PATIENCE_S)
-        if not heard(reader, NEXT_S):
+        if sign.exists() and not heard(reader, NEXT_S):
             self.spawners |= kill_spawners_of(pid)
 
     def await_end(self, number: int, pid: int, reader: int, victim: str) -> None:

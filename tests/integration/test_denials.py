@@ -112,7 +112,7 @@ def test_on_the_command_line(runsc: None, tmp_path: Path) -> None:
 
 
 @pytest.mark.root
-def test_what_the_command_line_can_t_watch(tmp_path: Path) -> None:
+def test_what_the_command_line_can_t_watch(runsc: None, tmp_path: Path) -> None:
     for options in (["--denials"], ["--level", "L3", "--denials", "--keep", "--name", "watched"]):
         ended = CommandLine(tmp_path).run(*options, "--", "true")
         assert ended.returncode == 125

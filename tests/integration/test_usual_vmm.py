@@ -15,7 +15,7 @@ from immure.host.machines import FIRECRACKER_SETTING, KERNEL_SETTING, QEMU_SETTI
 from immure.spec.keywords import spec_from_keywords
 from machine.machines import make_image
 
-pytestmark = [pytest.mark.rootless, pytest.mark.root]
+pytestmark = pytest.mark.root
 
 
 def program(path: Path, says: str) -> str:

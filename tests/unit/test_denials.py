@@ -20,6 +20,7 @@ from immure.runtimes.gvisor.trace.wire import Value
 
 TABLE = numbers(find_abi(os.uname().machine))
 MKDIR = f"syscall/sysno/{TABLE['mkdirat']}/exit"
+KILL = f"syscall/sysno/{TABLE['kill']}/exit"
 SOMEWHERE = b"\x02\0\0\x50\xc0\0\2\1" + bytes(8)
 
 
@@ -53,6 +54,7 @@ def found(*events: TraceEvent) -> tuple[Denial, ...]:
             "192.0.2.1:80",
             "ENETUNREACH: network.mode: none",
         ),
+        (event(KILL, errno.EPERM, arg1=1), "IMM-SYS-KILL", "kill", "", "EPERM: processes of other users"),
         (event("syscall/setuid/exit", errno.EPERM, id=0), "IMM-SYS-SETUID", "setuid", "0", "EPERM: processes.cap"),
     ],
 )

@@ -6,8 +6,6 @@ use std::os::fd::AsRawFd;
 
 /// Of each item.
 pub const MOST_BYTES: usize = 8 * 1024;
-#[cfg(test)]
-pub const MOST: usize = 5;
 
 pub fn read() -> Vec<Item> {
     let mut items = Vec::new();

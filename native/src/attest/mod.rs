@@ -59,7 +59,8 @@ mod tests {
 
     #[test]
     fn all_of_it_is_what_a_pipe_holds() {
-        let most = facts::MOST * facts::MOST_BYTES;
+        // Two more where the kernel's status does not have them.
+        let most = (facts::read().len() + 2) * facts::MOST_BYTES;
         assert!(most + 64 * trials::TRIALS.len() < 64 * 1024);
     }
 

@@ -32,6 +32,8 @@ _BARE: dict[str, Kind] = {
     **dict.fromkeys(("sendto", "sendmsg"), "NET"),
     **dict.fromkeys(("kill", "tkill", "tgkill", "mount", "umount2", "setpriority"), "SYS"),
 }
+#: Of those what they may do to other processes, which takes no capability where the user is the same.
+_OTHERS = frozenset(("kill", "tkill", "tgkill", "ptrace", "setpriority"))
 _LAYER = "sentry"
 #: The box's own first process, which starts commands.
 _OURS = 1
@@ -103,6 +105,8 @@ def _explained(kind: Kind, call: str, error: str) -> tuple[str, str]:
         if call == "bind":
             return "ports and addresses of the box's own network", "bind a port from 1024 on"
         return "network.mode: none", "network: host, where the box may reach all that this host does"
+    if call in _OTHERS:
+        return "processes of other users", "let both have one user: processes.user"
     if kind == "SYS":
         return "processes.capabilities", "capabilities: the one that capabilities(7) names for the call"
     if error == "EROFS":
