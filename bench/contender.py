@@ -12,7 +12,7 @@ import argparse
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -28,6 +28,7 @@ class Contender:
     level: str | None = None  # awarded by us; None for what we don't award
     rated: bool = False  # also measured as boxes/s, two workers at once
     apart: bool = False  # measured after the others, and less often
+    in_a_row: int = 1  # samples that are taken at each turn
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,11 @@ def count(text: str) -> int:
     if not text.isdecimal() or int(text) == 0:
         raise argparse.ArgumentTypeError(f"{text}: a number from 1 on is needed")
     return int(text)
+
+
+def in_a_row(one: Contender) -> Contender:
+    """The same, ten at each turn: what is hot of it is its own, as with one command after another."""
+    return replace(one, name=f"{one.name}-row", title=f"{one.title}, of ten in a row", in_a_row=10)
 
 
 def python_worker(subject: str, *arguments: str) -> tuple[str, ...]:

@@ -47,6 +47,7 @@ GATES = (
     Gate("fresh box : safe floor", "immure", "floor", le, 1.5, 1.2),
     Gate("fresh box : bwrap", "immure", "bwrap", lt, 0.5),
     Gate("command in a ready box : vfork + exec, p50", "immure-exec", "vfork", le, 1.4),
+    Gate("the same, of ten in a row, p50", "immure-exec-row", "vfork-row", le, 1.4),
     Gate("command in a ready box : vfork + exec, p99", "immure-exec", "vfork", le, 4.0, at=0.99),
     Gate("claim from a pool + command : command in a ready box", "immure-pool", "immure-exec", le, 1.5),
     Gate("boxes/s : safe floor's", "immure/s", "floor/s", ge, 0.6, 0.8),

@@ -42,10 +42,11 @@ def measure(contenders: Sequence[Contender], *, rounds: int, warmup: int, segmen
 def _time(contenders: Sequence[Contender], rounds: int, warmup: int, measured: Measured) -> None:
     with ExitStack() as stack:
         workers = {c.name: _start(c, stack) for c in contenders}
+        in_a_row = {c.name: c.in_a_row for c in contenders}
         for number in range(warmup + rounds):
 
             def take(name: str, number: int = number) -> None:
-                samples = workers[name].time(1)
+                samples = workers[name].time(in_a_row[name])
                 if number >= warmup:
                     measured.samples.setdefault(name, []).extend(samples)
 

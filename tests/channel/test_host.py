@@ -57,7 +57,7 @@ def running(flags: int = 0) -> Host:
 def test_hello_configuration_and_a_command() -> None:
     host = Host(lambda: b"configuration")
     assert sent(host) == [frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW)]
-    assert heard(host, HELLO) == []
+    assert heard(host, HELLO) == [HELLO]
     assert sent(host) == [frames.Configure(b"configuration")]
     assert not host.is_ready
     assert heard(host, CONFIGURED) == [CONFIGURED]
@@ -70,6 +70,44 @@ def test_hello_configuration_and_a_command() -> None:
     ]  # fmt: skip
     assert heard(host, *said) == said
     assert host.exec(0, b"next") == 2
+
+
+def test_a_command_asked_for_before_the_hello_follows_the_first_word() -> None:
+    host = Host(lambda: b"configuration")
+    assert host.takes_command(bytes(1000))
+    assert not host.takes_command(bytes(GUEST_FRAME_BYTES))
+    assert host.has_room_for_stream()
+    stream = host.exec(frames.NO_INPUT, b"command")
+    assert not host.has_room_for_stream(), "a guest may take no more than one"
+    assert sent(host) == [frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW)]
+    heard(host, HELLO)
+    asked = frames.Exec(stream, frames.NO_INPUT, 0, 0, b"command")
+    assert sent(host) == [frames.Configure(b"configuration"), asked]
+    said = [CONFIGURED, frames.OutputData(stream, 1, b"out"), EXITED]
+    assert heard(host, *said) == said
+
+
+def test_nothing_of_such_a_command_comes_before_the_configuration() -> None:
+    host = Host(lambda: b"configuration")
+    host.exec(frames.NO_INPUT, b"command")
+    heard(host, HELLO)
+    with pytest.raises(ChannelError) as caught:
+        heard(host, EXITED)
+    assert caught.value.fault == "order"
+
+
+@pytest.mark.parametrize("adopts", [None, 7])
+def test_a_first_word_that_waits_for_no_hello(adopts: int | None) -> None:
+    host = Host(lambda: b"word", adopts=adopts, ahead=True)
+    stream = host.exec(frames.NO_INPUT, b"command")
+    first = frames.Configure(b"word") if adopts is None else frames.Adopt(b"word")
+    hello = frames.Hello(MAGIC, VERSION, GUEST_FRAME_BYTES, STREAMS, WINDOW)
+    assert sent(host) == [hello, first, frames.Exec(stream, frames.NO_INPUT, 0, 0, b"command")]
+    assert stream == (adopts or 0) + 1
+    assert heard(host, HELLO, CONFIGURED) == [HELLO, CONFIGURED]
+    assert sent(host) == [], "it is said once"
+    with pytest.raises(ChannelError):
+        heard(host, CONFIGURED)
 
 
 def test_one_byte_at_a_time_is_the_same() -> None:

@@ -15,6 +15,7 @@ import pytest
 from conformance.hosted import HostedSandbox
 from immure import Sandbox
 from immure.engine.stdio import captured
+from immure.runtimes.guest.attested import attestation
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
 
@@ -28,7 +29,7 @@ REFUSED = {
     "network": {"ENETUNREACH"},
     "user_namespace": {"EPERM"},
 }
-CONTROLS = {"outside_file", "outside_by_root", "write_image", "network", "user_namespace"}
+CONTROLS = {"outside_file", "outside_by_root", "write_image", "network"}
 
 
 def builtin(box: Sandbox, *argv: str) -> tuple[int, bytes, bytes]:
@@ -44,8 +45,8 @@ def builtin(box: Sandbox, *argv: str) -> tuple[int, bytes, bytes]:
     return os.waitstatus_to_exitcode(attendance.exit.status), out, err
 
 
-def attested(box: Sandbox, outside: str, inside: str = INSIDE) -> dict[str, bytes]:
-    status, out, err = builtin(box, "attest", outside, inside)
+def attested(box: Sandbox, outside: str, inside: str = INSIDE, *apart: str) -> dict[str, bytes]:
+    status, out, err = builtin(box, "attest", outside, inside, *apart)
     assert (status, err) == (0, b"")
     return msgspec.msgpack.decode(out, type=dict[str, bytes])
 
@@ -77,8 +78,9 @@ def controls_of(told: dict[str, bytes]) -> dict[str, int]:
     return found
 
 
-def test_what_a_box_refuses_and_what_it_allows(box: Sandbox, outside: str) -> None:
-    told = attested(box, outside)
+@pytest.mark.parametrize("apart", [(), ("apart",)], ids=["itself", "apart"])
+def test_what_a_box_refuses_and_what_it_allows(box: Sandbox, outside: str, apart: tuple[str, ...]) -> None:
+    told = attested(box, outside, INSIDE, *apart)
     refused = {name: errno.errorcode.get(answer, str(answer)) for name, answer in answers(told, "attempt").items()}
     # A file that machines alone have.
     assert refused.pop("uncovered") == "ENOENT"
@@ -117,7 +119,8 @@ def test_a_filter_that_ends_the_process_is_an_answer(tmp_path: Path, outside: st
     deadly = {"names": ["connect", "unshare"], "action": "SCMP_ACT_KILL_PROCESS"}
     profile.write_text(msgspec.json.encode({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deadly]}).decode())
     with Sandbox(seccomp=str(profile), level="L0") as box:
-        told = attested(box, outside)
+        assert builtin(box, "attest", outside, INSIDE) == (-31, b"", b"")
+        told = attested(box, outside, INSIDE, "apart")
     attempts, controls = answers(told, "attempt"), controls_of(told)
     assert [attempts[name] for name in ("network", "user_namespace")] == [-31] * 2
     assert controls.pop("network") == -31
@@ -126,8 +129,25 @@ def test_a_filter_that_ends_the_process_is_an_answer(tmp_path: Path, outside: st
     assert attempts["write_image"] != 0
 
 
+def test_whoever_asks_comes_to_such_answers_by_himself(tmp_path: Path, outside: str) -> None:
+    profile = tmp_path / "deadly.json"
+    deadly = {"names": ["unshare"], "action": "SCMP_ACT_KILL_PROCESS"}
+    profile.write_text(msgspec.json.encode({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [deadly]}).decode())
+    with Sandbox(seccomp=str(profile), level="L0") as box, attestation(box._box, outside) as attesting:
+        assert answers(attesting.items(), "attempt")["user_namespace"] == -31
+
+
+def test_its_time_does_not_pass_while_a_box_is_made(box: Sandbox, outside: str) -> None:
+    """It is asked for before there is anybody to answer."""
+    with attestation(box._box, outside) as attesting:
+        assert attesting.attendance.wait_ms() is None
+        assert attesting.items()["interfaces"] == b"lo"
+        assert attesting.attendance.wait_ms() is not None
+
+
 def test_other_arguments_are_refused(box: Sandbox) -> None:
     assert builtin(box, "attest", "/etc") == (1, b"", b"22 attest\n")
+    assert builtin(box, "attest", "/etc", "/etc", "together") == (1, b"", b"22 attest\n")
     assert builtin(box, "nothing", "x")[0] == 1
 
 

@@ -47,7 +47,7 @@ def test_another_number_of_values_is_refused(count: int) -> None:
 
 
 def test_every_field_is_declared() -> None:
-    assert set(Launch.__annotations__) == set(FIELDS)
+    assert set(Launch.__annotations__) - {"clauses"} == set(FIELDS)
     assert len(set(FIELDS)) == len(FIELDS)
 
 

@@ -9,8 +9,9 @@ mod trials;
 use crate::sys::{fd, Sys};
 use trials::Paths;
 
-/// Carries out `attest OUTSIDE INSIDE` and gives the exit status. Standard output gets one MessagePack map of names and
-/// bytes; where there is none, standard error has a line `ERRNO STEP`.
+/// Carries out `attest OUTSIDE INSIDE [apart]` and gives the exit status. Standard output gets one MessagePack map of
+/// names and bytes; where there is none, standard error has a line `ERRNO STEP`. A filter may answer an attempt with a
+/// signal that ends this process. With `apart`, attempts are made by others, so that such an answer is told, too.
 ///
 /// What can't be read is `NAME.errno`. A trial is an i32, little-endian: 0 where it succeeded, else the errno, or minus
 /// the signal by which it ended.
@@ -25,12 +26,14 @@ pub fn run(arguments: &[&[u8]]) -> i32 {
 }
 
 fn attest(arguments: &[&[u8]]) -> Sys<()> {
-    let [_, outside, inside] = arguments else {
-        return Err(libc::EINVAL);
+    let (outside, inside, apart) = match arguments {
+        [_, outside, inside] => (outside, inside, false),
+        [_, outside, inside, b"apart"] => (outside, inside, true),
+        _ => return Err(libc::EINVAL),
     };
     let paths = Paths::new(outside, inside);
     let mut items = facts::read();
-    let answers = trials::run(&paths);
+    let answers = if apart { trials::run_apart(&paths) } else { trials::run(&paths) };
     items.extend(answers.into_iter().map(|(name, answer)| (name.to_string(), answer.to_le_bytes().to_vec())));
     fd::write_all(1, &encode(&items))
 }

@@ -101,8 +101,8 @@ impl Guest {
         for one in &mut self.streams {
             self.wire.send(&one.stand_anew(self.window_bytes));
         }
-        self.wire.send(&Frame::Configured { sentinel_before: None, sentinel_after: None });
         self.state = State::Ready;
+        self.say_configured(&Frame::Configured { sentinel_before: None, sentinel_after: None });
         Ok(())
     }
 
@@ -114,8 +114,15 @@ impl Guest {
         self.hand = Some(hand);
         self.state = State::Ready;
         let (sentinel_before, sentinel_after) = sentinel.map(|it| (it.before, it.after)).unzip();
-        self.wire.send(&Frame::Configured { sentinel_before, sentinel_after });
+        self.say_configured(&Frame::Configured { sentinel_before, sentinel_after });
         Ok(())
+    }
+
+    /// At once: a command that was asked for already may keep this process for a while.
+    fn say_configured(&mut self, answer: &Frame) {
+        self.wire.send(answer);
+        // A host that is gone is noticed when it is heard next.
+        let _ = self.wire.flush();
     }
 
     fn hear_of_stream(&mut self, frame: Frame) -> Outcome<()> {

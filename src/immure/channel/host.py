@@ -62,19 +62,30 @@ class _Stream:
 class Host:
     """`receive` takes what has come, `next_event` gives what it means, and `data_to_send` what is to be sent.
 
-    Every call may be made at any time after `Configured`; what comes too late for a command that has ended is dropped.
+    Every call may be made at any time after `Configured`, and `exec` of commands without input before: those follow the
+    first word. What comes too late for a command that has ended is dropped.
     Once `next_event` has raised, the guest is not to be trusted with anything more, and it raises the same again.
     """
 
-    def __init__(self, first_word: Callable[[], bytes], *, adopts: int | None = None, greeted: bool = False) -> None:
+    def __init__(
+        self,
+        first_word: Callable[[], bytes],
+        *,
+        adopts: int | None = None,
+        greeted: bool = False,
+        ahead: bool = False,
+    ) -> None:
         """`first_word` gives, once the guest has greeted, its configuration, or the moment of one that is adopted:
         `adopts` is the number of the last stream of whoever had it before. `greeted`: `own_hello` was said already.
+        `ahead`: the first word does not wait for the guest's hello, which is known to be ours.
         """
         self._first_word = first_word
         self._adopts = adopts
         #: What is said after the guest was told to park, until it goes on.
         self._held: list[bytes] | None = None
         self._is_parked = False
+        #: Commands that are to follow the first word, until that is said.
+        self._waiting: list[bytes] = []
         self._out: list[bytes] = []
         self._splitter = Splitter(GUEST_FRAME_BYTES)
         self._streams: dict[int, _Stream] = {}
@@ -89,6 +100,9 @@ class Host:
         self._most_streams = self._window_bytes = self._frame_bytes = 0
         if not greeted:
             self._out.append(own_hello())
+        self._began = False
+        if ahead:
+            self._begin()
 
     # Bytes.
 
@@ -119,14 +133,12 @@ class Host:
             raise
 
     def _next(self) -> FromGuest | None:
-        while True:
-            body = self._splitter.next()
-            if body is None:
-                return self._check_end()
-            frame = frames.decode(body)
-            self._check(frame)
-            if type(frame) is not frames.Hello:
-                return frame
+        body = self._splitter.next()
+        if body is None:
+            return self._check_end()
+        frame = frames.decode(body)
+        self._check(frame)
+        return frame
 
     def _check_end(self) -> None:
         if not self._at_end or self._state == "over":
@@ -151,17 +163,22 @@ class Host:
 
     def takes_command(self, command: bytes) -> bool:
         """Whether it is short enough; the kernel takes none that is not."""
-        return len(command) <= min(COMMAND_BYTES, self._frame_bytes - _FRAME_OVERHEAD)
+        frame_bytes = self._frame_bytes or GUEST_FRAME_BYTES
+        return len(command) <= min(COMMAND_BYTES, frame_bytes - _FRAME_OVERHEAD)
 
     def has_room_for_stream(self) -> bool:
         """Whether one more command can be under way."""
-        return len(self._streams) < self._most_streams
+        return len(self._streams) < (self._most_streams or STREAMS_RANGE[0])
 
     def exec(self, flags: int, command: bytes, *, columns: int = 0, rows: int = 0) -> int:
         """Asks for a command, and gives the number of its stream. No number is used twice."""
         self._last_stream += 1
         self._streams[self._last_stream] = _Stream(flags, self._window_bytes)
-        self._send(frames.Exec(self._last_stream, flags, columns, rows, command))
+        asked = frames.Exec(self._last_stream, flags, columns, rows, command)
+        if self._began:
+            self._send(asked)
+        else:
+            self._waiting.append(frames.encode(asked))
         return self._last_stream
 
     def input_room(self, stream: int) -> int:
@@ -317,8 +334,15 @@ class Host:
         self._frame_bytes, self._window_bytes = hello.frame_bytes, hello.window_bytes
         self._most_streams = min(STREAMS, hello.streams)
         self._state = "greeted"
+        if not self._began:
+            self._begin()
+
+    def _begin(self) -> None:
         told = self._first_word()
         self._send(frames.Configure(told) if self._adopts is None else frames.Adopt(told))
+        self._out += self._waiting
+        self._waiting.clear()
+        self._began = True
 
     def _adopt(self, frame: frames.Standing, last: int) -> None:
         outputs: list[frames.Output] = [output for output in _OUTPUTS if frame.outputs & output]

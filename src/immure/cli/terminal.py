@@ -21,7 +21,8 @@ _DEFAULT_SIZE = (24, 80, 0, 0)
 
 def give_term(request: Request) -> None:
     """Tells the command what terminal it has, unless the spec does."""
-    request.env.setdefault(b"TERM", os.environb.get(b"TERM") or DEFAULT_TERM)
+    if b"TERM" not in request.env:
+        request.add_env({b"TERM": os.environb.get(b"TERM") or DEFAULT_TERM})
 
 
 @contextmanager

@@ -152,7 +152,7 @@ class AsyncSandbox(BoxFace):
 
     async def _run(self, request: Request, stdin: bytes | None) -> Result:
         began = perf_counter_ns()
-        record = self.log.begin(request.argv)
+        record = Record(self.log, request.argv)
         try:
             stdio = captured(stdin)
             try:
@@ -170,6 +170,7 @@ class AsyncSandbox(BoxFace):
         asker = self.ask(request, stdio, hold=True)
         try:
             attendance = Attendance(self._box, asker, stdio, request)
+            record.begun()
             attendance.heard = record.wrote
             watch_over(attendance, request.timeout_s)
             try:

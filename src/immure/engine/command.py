@@ -5,6 +5,7 @@ from __future__ import annotations
 import marshal
 import os
 import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,11 +28,14 @@ from immure.spec.keywords import check_name, spec_from_keywords
 from immure.spec.models import SandboxSpec
 
 Argument = str | bytes | os.PathLike[str]
+_ONE_STRING = (str, bytes)
+#: What `os.fsencode` does with a string, and `os.fsdecode` with bytes, without their checks.
+_CODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
 
 
 def make_request(launch: Launch, argv: Sequence[Argument]) -> Request:
     """The command of a launch. Raises SpecError for an empty one, or for a string in place of a list."""
-    if isinstance(argv, str | bytes) or not argv:
+    if isinstance(argv, _ONE_STRING) or not argv:
         hint = f"did you mean {shlex.split(argv)!r}?" if isinstance(argv, str) and argv else None
         raise SpecError(
             "a command is a list of arguments",
@@ -40,7 +44,7 @@ def make_request(launch: Launch, argv: Sequence[Argument]) -> Request:
             have=repr(argv),
             hint=hint,
         )
-    request = Request(launch, [os.fsencode(one) for one in argv])
+    request = Request(launch, [one.encode(_CODING, _ERRORS) if type(one) is str else os.fsencode(one) for one in argv])
     if request.output_bytes is None:
         request.output_bytes = DEFAULT_OUTPUT_MIB << 20
     return request
@@ -91,13 +95,13 @@ def make_result(
     """The result of a command that has ended. Raises as `judge_end` does."""
     launch = request.launch
     verdict = judge_end(request, attendance, ended, oom=oom)
-    out, err = _streams(attendance)
+    out, err = attendance.sinks if len(attendance.sinks) == 2 else _streams(attendance)
     seen = attendance.exit
     return Result(
         id=box,
         name=name,
         runtime=launch.runtime,
-        argv=tuple(os.fsdecode(one) for one in request.argv),
+        argv=tuple([one.decode(_CODING, _ERRORS) for one in request.argv]),
         exit=Exit(kind=verdict.kind, code=verdict.code, signal=verdict.signal),  # pyright: ignore[reportArgumentType]
         level=Levels(asked=launch.level, awarded=measured.awarded),
         report=_report(launch),
@@ -107,7 +111,7 @@ def make_result(
             wall_ms=times_us["exec"] // 1000,
             cpu_ms=seen.cpu_ms if seen is not None else 0,
             memory_peak_bytes=memory_peak(ended) if ended is not None else (seen.memory_peak_bytes if seen else 0),
-            pids_peak=_pids_peak(ended, launch.own_processes),
+            pids_peak=_pids_peak(ended, launch.own_processes) if ended is not None else None,
             stdout_bytes=out.count,
             stderr_bytes=err.count,
         ),
@@ -121,28 +125,24 @@ def make_result(
 
 
 def _streams(attendance: Attendance) -> tuple[Sink, Sink]:
-    """Standard output and error as far as they came to us. A terminal has one stream."""
+    """Standard output and error as far as they came to us, where they are not two: a terminal has one stream."""
     match attendance.sinks:
-        case [out, err]:
-            return out, err
         case [shown] if shown.target is None:
             return shown, Sink(-1, None)
         case _:
             return Sink(-1, None), Sink(-1, None)
 
 
-_reports: dict[tuple[tuple[str, ...], ...], tuple[Clause, ...]] = {}
-
-
 def _report(launch: Launch) -> tuple[Clause, ...]:
     """The clauses of a launch, made once for all commands of its boxes."""
-    report = _reports.get(launch.report)
-    if report is None:
-        report = tuple(Clause(*row) for row in launch.report)  # pyright: ignore[reportArgumentType]
-        _reports[launch.report] = report
-    return report
+    try:
+        return launch.clauses  # pyright: ignore[reportReturnType]
+    except AttributeError:
+        made = tuple(Clause(*row) for row in launch.report)  # pyright: ignore[reportArgumentType]
+        launch.clauses = made
+        return made
 
 
-def _pids_peak(ended: Ended | None, ours: int) -> int | None:
-    content = ended.counters.get("pids.peak", b"").strip() if ended is not None else b""
+def _pids_peak(ended: Ended, ours: int) -> int | None:
+    content = ended.counters.get("pids.peak", b"").strip()
     return max(0, int(content) - ours) if content.isdigit() else None

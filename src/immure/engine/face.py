@@ -11,6 +11,7 @@ from immure.engine.command import Argument, make_request, make_result
 from immure.engine.deadlines import watch_over
 from immure.engine.log import Log, Logs, Record
 from immure.engine.ownership import check_owner
+from immure.engine.pipes import make_ahead
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
@@ -145,7 +146,7 @@ class BoxFace:
         request = make_request(self._launch, argv)
         if env:
             own = check_environment(env).items()
-            request.env.update((os.fsencode(key), os.fsencode(value)) for key, value in own)
+            request.add_env({os.fsencode(key): os.fsencode(value) for key, value in own})
         request.workdir = workdir if workdir is not None else request.workdir
         if user is not None:
             if not isinstance(user, int) or not 0 <= user < _NO_USER:  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -165,21 +166,31 @@ class BoxFace:
         record: Record | None = None,
         attending: Callable[[Attendance | None], None] | None = None,
     ) -> Attendance:
-        """Runs a command, or an operation of the native program, and waits for its end. Streams are closed then.
+        """Runs a command, or an operation of the native program, and waits for its end. Streams are closed in any case.
 
         `attending` is given what another thread can stop it by, and None when that must not be used any more.
         """
-        asker = self.ask(request, stdio, hold=True, builtin=builtin)
         try:
+            owner = self._measured.host_ids(request.uid, request.gid)
+            asker = ask(self._stem, request, stdio, owner, hold=True, builtin=builtin)
+        except BaseException:
+            stdio.done()
+            make_ahead()
+            raise
+        try:
+            # It is under way: what is done here is done beside it.
             attendance = Attendance(self._stem, asker, stdio, request)
             if record is not None:
+                record.begun()
                 attendance.heard = record.wrote
             if attending is not None:
                 attending(attendance)
+            make_ahead()
             attendance.see_through(stdio, watch_over)
         except BaseException:
             # It ends the command.
             hang_up(asker)
+            stdio.done()
             raise
         finally:
             if attending is not None:
@@ -194,7 +205,8 @@ class BoxFace:
         """The streams of a command to be started, and the descriptor to write its input to, if there is one."""
         if not pty:
             return streamed(stdin)
-        request.env.setdefault(b"TERM", DEFAULT_TERM)
+        if b"TERM" not in request.env:
+            request.add_env({b"TERM": DEFAULT_TERM})
         return open_terminal(self._stem, pty)
 
     def is_bounded(self, output_mib: float | None) -> bool:
@@ -203,10 +215,12 @@ class BoxFace:
 
     def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
         """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
-        record = None if builtin else self.log.begin(request.argv)
+        record = None if builtin else Record(self.log, request.argv)
         try:
             asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
             try:
+                if record is not None:
+                    record.begun()
                 if not builtin:
                     hear_start(self._stem, asker, request)
                 return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
@@ -273,7 +287,7 @@ class BoxFace:
 
     def result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
         """The result of a command of this box. Raises as `judge_end` does."""
-        oom = self._new_oom_kills()
+        oom = self._new_oom_kills() if self._launch.cgroups else 0
         return make_result(request, attendance, None, self._measured, {"exec": exec_us}, self.name, self.id, oom=oom)
 
     def _new_oom_kills(self) -> int:
@@ -286,7 +300,8 @@ class BoxFace:
         check_owner(self._owner, "box", "make a Sandbox after the fork")
 
     def _check_usable(self) -> None:
-        self._check_owner()
+        if self._owner != os.getpid():
+            self._check_owner()
         if self._stem.left:
             raise BoxLost("the box is closed", need="a box in use", hint="make a new Sandbox")
 

@@ -20,7 +20,7 @@ _STREAMS: tuple[LogStream, ...] = ("stdout", "stderr")
 _ENTRY_BYTES = 200
 
 
-class LogEntry(Struct, frozen=True):
+class LogEntry(Struct, frozen=True, gc=False):
     """One thing that a command of a box did.
 
     `time_s` is in seconds since 1970, `command` the number of the command in its box, from 1 on, and `position` how
@@ -78,19 +78,22 @@ class Log:
 
     def begin(self, argv: list[bytes]) -> Record:
         """The record of another command, which is about to be started."""
-        record = Record(self, next(self._commands))
-        self.add(record.number, "started", b"\0".join(argv) + b"\0")
+        record = Record(self, argv)
+        record.begun()
         return record
+
+    def next_number(self) -> int:
+        """The number of another command."""
+        return next(self._commands)
 
     def add(self, command: int, stream: LogStream, data: bytes) -> None:
         """Takes an entry, and lets go of the oldest where there is no room for all."""
         with self._lock:
+            self._late.append((command, stream, data))
             if self._busy:
                 # We are the garbage collector, in the midst of this: who is under way takes it along.
-                self._late.append((command, stream, data))
                 return
             self._busy = True
-            self._keep(command, stream, data)
             while self._late:
                 self._keep(*self._late.popleft())
             self._busy = False
@@ -136,14 +139,20 @@ class Log:
 
 
 class Record:
-    """What one command adds to the log of its box."""
+    """What one command adds to the log of its box: nothing before `begun`. Its number is 0 until then."""
 
-    __slots__ = ("_log", "_over", "number")
+    __slots__ = ("_argv", "_log", "_over", "number")
 
-    def __init__(self, log: Log, number: int) -> None:
+    def __init__(self, log: Log, argv: list[bytes]) -> None:
         self._log = log
-        self.number = number
+        self._argv = argv
+        self.number = 0
         self._over = False
+
+    def begun(self) -> None:
+        """It was asked for, so that there is time for this."""
+        self.number = self._log.next_number()
+        self._log.add(self.number, "started", b"\0".join(self._argv) + b"\0")
 
     def wrote(self, index: int, chunk: bytes) -> None:
         """A chunk of its standard output (0, or what a terminal shows) or error (1)."""
@@ -172,4 +181,6 @@ class Record:
     def _end(self, word: bytes) -> None:
         if not self._over:
             self._over = True
+            if not self.number:
+                self.begun()
             self._log.add(self.number, "ended", word)

@@ -22,7 +22,7 @@ class Output(bytes):
         return self.decode(encoding, errors)
 
 
-class Exit(Struct, frozen=True):
+class Exit(Struct, frozen=True, gc=False):
     """How a command ended. `code` is None unless it exited, `signal` unless one ended it."""
 
     kind: ExitKind
@@ -30,14 +30,14 @@ class Exit(Struct, frozen=True):
     signal: int | None
 
 
-class Levels(Struct, frozen=True):
+class Levels(Struct, frozen=True, gc=False):
     """The level asked for, and the one awarded from what was measured."""
 
     asked: str
     awarded: str
 
 
-class Usage(Struct, frozen=True):
+class Usage(Struct, frozen=True, gc=False):
     """What a command used. None where this host can't say."""
 
     wall_ms: int
@@ -61,7 +61,7 @@ class BoxStats(Struct, frozen=True):
     resident_bytes: int
 
 
-class Truncated(Struct, frozen=True):
+class Truncated(Struct, frozen=True, gc=False):
     """Whether a stream is shorter than what the command wrote."""
 
     stdout: bool

@@ -11,7 +11,9 @@ from typing import Any, Self
 from immure.engine.command import Argument, prepare_call
 from immure.engine.face import LOOK_S, BoxFace
 from immure.engine.files import Files
+from immure.engine.log import Record
 from immure.engine.migration import migrate_box
+from immure.engine.pipes import take_pipes
 from immure.engine.process import Process
 from immure.engine.result import Result, with_denials
 from immure.engine.session import Measured, measure
@@ -135,13 +137,9 @@ class Sandbox(BoxFace):
 
     def _run(self, request: Request, stdin: bytes | None) -> Result:
         began = perf_counter_ns()
-        record = self.log.begin(request.argv)
+        record = Record(self.log, request.argv)
         try:
-            stdio = captured(stdin)
-            try:
-                attendance = self.carry_out(request, stdio, record=record)
-            finally:
-                stdio.done()
+            attendance = self.carry_out(request, captured(stdin, take_pipes()), record=record)
             result = self.result(request, attendance, (perf_counter_ns() - began) // 1000)
         except BaseException as error:
             record.failed(error)

@@ -7,6 +7,7 @@ import os
 import struct
 import termios
 
+from immure.engine.pipes import Pipes, make_pipes
 from immure.errors import SpecError
 from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Sink, Stdio
@@ -23,26 +24,17 @@ _F_SEAL_FUTURE_WRITE = 0x10
 _SEALS = _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-def captured(stdin: bytes | None) -> Stdio:
-    """Output into pipes; input from a sealed file in memory, or nothing."""
-    opened: list[int] = []
+def captured(stdin: bytes | None, pipes: Pipes | None = None) -> Stdio:
+    """Output into pipes, which it owns; input from a sealed file in memory, or nothing."""
+    pipes = out, their_out, err, their_err = pipes or make_pipes()
     try:
-        readers: list[int] = []
-        writers: list[int] = []
-        for _ in range(2):
-            reader, writer = os.pipe2(os.O_CLOEXEC)
-            readers.append(reader)
-            writers.append(writer)
-        opened = [*readers, *writers]
-        given = list(writers)
         first = _input(stdin) if stdin else None
-        if first is not None:
-            given.append(first)
     except BaseException:
-        for fd in opened:
+        for fd in pipes:
             os.close(fd)
         raise
-    return Stdio((first, writers[0], writers[1]), given, [Sink(fd, None) for fd in readers])
+    given = [their_out, their_err] if first is None else [their_out, their_err, first]
+    return Stdio((first, their_out, their_err), given, [Sink(out, None), Sink(err, None)], [out, err])
 
 
 def streamed(stdin: bytes | int | None) -> tuple[Stdio, int | None]:

@@ -44,7 +44,12 @@ def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, 
     seen = attendance.exit
     if seen is not None and seen.errno:
         raise exec_failed(request, seen.errno, seen.step)
-    code, signal = (None, None) if seen is None else _split(seen.status)
+    code = signal = None
+    if seen is not None:
+        if os.WIFEXITED(seen.status):
+            code = os.WEXITSTATUS(seen.status)
+        else:
+            signal = os.WTERMSIG(seen.status)
     if attendance.timed_out:
         return Verdict("timeout", code, signal)
     if attendance.flooded:
@@ -61,12 +66,6 @@ def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, 
             hint="in a box without namespaces a command can kill it: use a level or a host with namespaces",
         )
     return Verdict("exited" if code is not None else "signaled", code, signal)
-
-
-def _split(status: int) -> tuple[int | None, int | None]:
-    if os.WIFEXITED(status):
-        return os.WEXITSTATUS(status), None
-    return None, os.WTERMSIG(status)
 
 
 def oom_kills(counters: dict[str, bytes]) -> int:

@@ -57,7 +57,7 @@ class Launch:
     them.
     """
 
-    __slots__ = (*FIELDS, "_environment")
+    __slots__ = (*FIELDS, "_encoded", "clauses")
 
     plan_sha256: str
     host_sha256: str
@@ -86,16 +86,19 @@ class Launch:
     image: tuple[str, object] | None
     changes: tuple[tuple[str, int, str, int], ...]
     booted: tuple[str, ...]
+    #: `report` as a result has it, once somebody has made that for all commands.
+    clauses: tuple[object, ...]
 
-    def environment(self) -> dict[bytes, bytes]:
-        """`env` as execve takes it, encoded once for all commands."""
+    def environment(self) -> tuple[dict[bytes, bytes], list[bytes]]:
+        """`env`, encoded once for all commands, and its entries as execve takes them."""
         try:
-            return self._environment
+            return self._encoded
         except AttributeError:
             pairs = ((name, value.encode(errors="surrogateescape")) for name, value in self.env.items())
             found = {name.encode(errors="surrogateescape"): value for name, value in pairs}
-            self._environment: dict[bytes, bytes] = found
-            return found
+            entries = [name + b"=" + value for name, value in found.items()]
+            self._encoded: tuple[dict[bytes, bytes], list[bytes]] = found, entries
+            return self._encoded
 
     def to_tuple(self) -> tuple[object, ...]:
         """The values in the order of FIELDS, for the cache."""

@@ -25,10 +25,8 @@ class Commands(Protocol):
     #: Why it ended, where that is known and nobody had asked for it.
     failure: BoxError | None
 
-    @property
-    def left(self) -> bool:
-        """Whether nothing more can be asked of it here."""
-        ...
+    #: Whether nothing more can be asked of it here.
+    left: bool
 
     def start(
         self,

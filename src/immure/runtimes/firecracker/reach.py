@@ -19,7 +19,7 @@ from immure.runtimes.guest.connections import connect_within
 #: Between two looks whether somebody listens.
 _SOON_S, _LATER_S = 0.002, 0.1
 #: Between two tries to be answered by the guest: it may be slow, or not be up yet.
-_NEXT_S, _LATEST_S = 0.1, 0.4
+_NEXT_S, _LATEST_S = 0.04, 0.4
 _MOST_TRIES = 6
 
 

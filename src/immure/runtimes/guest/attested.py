@@ -15,34 +15,45 @@ from immure.runtimes.process.request import Request
 _ATTESTED_BYTES = 256 * 1024
 
 
-def attestation(box: Commands, outside: str) -> UnderWay:
-    """Has a process say what it is. `outside` is a file that it is to try in vain. Its word is judged elsewhere."""
-    request = Request(box.launch, [b"attest", outside.encode(), b"/" + SENTINEL.encode()])
-    # The commands' own may be something that is made yet.
-    request.workdir = "/"
-    return _operation(box, request, _ATTESTED_BYTES)
+class Attestation(UnderWay):
+    """A process that says what it is, and what it may do. Its word is judged elsewhere."""
+
+    def __init__(self, box: Commands, outside: str, *, apart: bool) -> None:
+        self._outside, self._apart = outside, apart
+        argv = [b"attest", outside.encode(), b"/" + SENTINEL.encode(), *([b"apart"] if apart else [])]
+        request = Request(box.launch, argv)
+        # The commands' own may be something that is made yet.
+        request.workdir = "/"
+        # Its time begins once the box stands, which may take a while.
+        request.timeout_s, request.output_bytes = None, _ATTESTED_BYTES
+        super().__init__(box, request, builtin=True)
+
+    def items(self) -> dict[str, bytes]:
+        """What it has said. Raises SetupFailed for a step of the last stage that its kernel can't do, and BoxLost."""
+        self.attendance.begin_time(STEP_S)
+        seen = self.ended().exit
+        if seen is not None and os.WIFSIGNALED(seen.status) and not self._apart:
+            # A filter answers one of its attempts so: they are to be made by processes of their own.
+            with Attestation(self.box, self._outside, apart=True) as another:
+                return another.items()
+        said = _output(self)
+        try:
+            return msgspec.msgpack.decode(said, type=dict[str, bytes])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise BoxLost("the box's attestation can't be read", have=str(error)) from error
 
 
-def attested(attesting: UnderWay) -> dict[str, bytes]:
-    """What it has said. Raises SetupFailed for a step of the last stage that its kernel can't do, and BoxLost."""
-    said = _output(attesting)
-    try:
-        return msgspec.msgpack.decode(said, type=dict[str, bytes])
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise BoxLost("the box's attestation can't be read", have=str(error)) from error
+def attestation(box: Commands, outside: str) -> Attestation:
+    """Has a process of a box begin to say what it is. `outside` is a file that it is to try in vain."""
+    return Attestation(box, outside, apart=False)
 
 
 def outer_opens(outer: Commands, outside: str, user: int = 0) -> bool:
     """The control of what no workload may open: there it is, one wall further out."""
     request = carrier_request(outer.launch, ("files", "read", outside, "0", "64"), user)
-    with _operation(outer, request, 64) as reading:
+    request.output_bytes = 64
+    with UnderWay(outer, request, builtin=True) as reading:
         return bool(_output(reading))
-
-
-def _operation(box: Commands, request: Request, most: int) -> UnderWay:
-    """An operation of the native program, of which `most` bytes are taken."""
-    request.timeout_s, request.output_bytes = STEP_S, most
-    return UnderWay(box, request, builtin=True)
 
 
 def _output(operation: UnderWay) -> bytes:

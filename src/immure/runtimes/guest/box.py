@@ -39,7 +39,7 @@ class GuestBox:
     It owns both descriptors. `pid` is the process of this host below which all of it is. `drive` begins to step its
     pump: `ThreadDriver`, or `LoopDriver` in the loop of its callers. `first_word` is asked once the guest has greeted:
     its configuration, or the moment of one that `adopts` is of. `end` ends what the box is in, whatever the guest does;
-    it is called once, after the channel's end. `greeted` as for `Host`. A guest that does not answer within
+    it is called once, after the channel's end. `greeted` and `ahead` as for `Host`. A guest that does not answer within
     `start_s` is given up.
     """
 
@@ -56,25 +56,23 @@ class GuestBox:
         start_s: float = START_S,
         adopts: Adopts | None = None,
         greeted: bool = False,
+        ahead: bool = False,
     ) -> None:
         self.launch = launch
         self.pid = pid
         self.ended: Ended | None = None
         self.failure: BoxError | None = None
+        #: It is closed.
+        self.left = False
         self.owner, self._teller = pair()
         self._items: dict[str, bytes] = {}
         self._pause = 0
         self._asked_to_end = self._is_ready = False
         self._end_host: Callable[[], None] | None = end
         told = weakref.WeakMethod(self._hear)
-        self._bridge = Bridge(receives, sends, first_word, told, adopts=adopts, greeted=greeted)
+        self._bridge = Bridge(receives, sends, first_word, told, adopts=adopts, greeted=greeted, ahead=ahead)
         self._timer = self._give_up_after(start_s, "an answer to the configuration")
         self._driver = drive(self._bridge.pump)
-
-    @property
-    def left(self) -> bool:
-        """Whether it is closed."""
-        return self.owner.fileno() < 0
 
     def _give_up_after(self, seconds: float, awaited: str) -> threading.Timer:
         """Ends the channel of a guest that does not answer in time. Nobody else would: it need not ever say a word."""
@@ -261,13 +259,14 @@ class GuestBox:
 
     def close(self) -> None:
         """Ends the box, and what it is in, and waits until it is gone. A guest that does not end is given up."""
-        if self.owner.fileno() < 0:
+        if self.left:
             return
         try:
             self.kill()
             self._driver.close()
         finally:
             self._let_go()
+            self.left = True
             self.owner.close()
 
     def _let_go(self) -> None:

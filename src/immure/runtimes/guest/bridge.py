@@ -40,10 +40,11 @@ class Bridge:
         *,
         adopts: Adopts | None = None,
         greeted: bool = False,
+        ahead: bool = False,
     ) -> None:
-        """`first_word` and `greeted` as for `Host`; `adopts` is what is known of a guest that somebody had before."""
+        """As for `Host`, but that `adopts` is what is known of a guest that somebody had before."""
         last_stream = adopts.last_stream if adopts is not None else None
-        self.host = Host(first_word, adopts=last_stream, greeted=greeted)
+        self.host = Host(first_word, adopts=last_stream, greeted=greeted, ahead=ahead)
         self._known = adopts.commands if adopts is not None else {}
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told
@@ -51,8 +52,8 @@ class Bridge:
         self._relays: dict[int, Relay] = {}
         #: What was under way in a guest that somebody else had before.
         self.adopted: list[Adopted] = []
-        #: Set while the guest says nothing more, and once there is none.
-        self.parked = threading.Event()
+        #: Set once the guest has said its first word, or while it says nothing more, and both once there is none.
+        self.greeted, self.parked = threading.Event(), threading.Event()
         #: The last pause that everything has come to rest for.
         self.paused = 0
         self.pump.flush()
@@ -154,7 +155,9 @@ class Bridge:
                     self.pump.end(explain_fault(step, thing, errno))
             case channel.Bye():
                 self.pump.end(BoxLost("the box has ended", need="a box in use", have="it was told to end"))
-            case channel.Pong() | channel.Hello():
+            case channel.Hello():
+                self.greeted.set()
+            case channel.Pong():
                 pass
             case _:
                 relay = self._relays.get(event.stream)
@@ -173,6 +176,7 @@ class Bridge:
             _, relay = self._relays.popitem()
             relay.close()
         # Nobody is to wait for a guest that is gone.
+        self.greeted.set()
         self.parked.set()
 
 

@@ -10,6 +10,7 @@ from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.attested import attestation, outer_opens
 from immure.runtimes.guest.box import Driver, GuestBox
 from immure.runtimes.guest.outer import carrier_request
 from immure.runtimes.process.box import Box
@@ -30,6 +31,9 @@ class CarriedBox(GuestBox):
     """
 
     step, failed, remedy = "carrier", "the box could not be made", "see `immure doctor`"
+    #: A file of the outer box, which nobody within may open, and who of there may.
+    outside: str
+    carrier_user = 0
 
     def __init__(
         self,
@@ -42,6 +46,7 @@ class CarriedBox(GuestBox):
         sources: list[int] | None = None,
         adopts: Adopts | None = None,
         greeted: bool = False,
+        ahead: bool = False,
     ) -> None:
         """The carrier and the init within have `start_s` to greet. `adopts` is for a kernel that is restored."""
         self.outer = Box(spawner, launch, one_shot=False, sources=sources)
@@ -60,6 +65,7 @@ class CarriedBox(GuestBox):
                 start_s=start_s,
                 adopts=adopts,
                 greeted=greeted,
+                ahead=ahead,
             )
         except BaseException:
             self._end_outer()
@@ -102,12 +108,22 @@ class CarriedBox(GuestBox):
         items = self._outer_ready()
         self.pid, self._cgroup = self.outer.pid, items.get("cgroup.name")
         try:
-            items.update(self.seen_meanwhile())
-            super().ready()
-            items.update(self.seen())
+            # It is the first that the guest does, with no word in between.
+            with attestation(self, self.outside) as attesting:
+                items.update(self._seen_meanwhile())
+                self.wait_for_carrier()
+                if self.alive():
+                    items.update(self.seen_out_here())
+                super().ready()
+                items.update({f"inside/{name}": value for name, value in attesting.items().items()})
         except BoxLost as error:
             raise self._explained(error) from error
         return items
+
+    def _seen_meanwhile(self) -> dict[str, bytes]:
+        """The control of a file that is out of reach, while the carrier starts."""
+        opens = outer_opens(self.outer, self.outside, self.carrier_user)
+        return {"inside/outer_opens": b"1" if opens else b"0"}
 
     def _outer_ready(self) -> dict[str, bytes]:
         """What was seen of the outer box, whose commands run from now on."""
@@ -115,12 +131,12 @@ class CarriedBox(GuestBox):
         self.outer.release()
         return items
 
-    def seen_meanwhile(self) -> dict[str, bytes]:
-        """What can be seen while the carrier starts."""
-        raise NotImplementedError
+    def wait_for_carrier(self) -> None:
+        """Waits until what carries it can be looked at, or has ended. Raises as `ready`."""
+        super().ready()
 
-    def seen(self) -> dict[str, bytes]:
-        """What is said within, and what is read out here."""
+    def seen_out_here(self) -> dict[str, bytes]:
+        """What this host's kernel says of what runs in the outer box."""
         raise NotImplementedError
 
     def checkpoint(self, above: Path) -> Adopts:

@@ -7,13 +7,14 @@ from errno import EOPNOTSUPP
 from immure.errors import ProtectionUnavailable, SetupFailed
 from immure.plan.machine import OUTER_USER, OUTSIDE
 from immure.policy.landlock import LEAST_ABI
-from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.vmm import carriers
 
 
 class MachineBox(CarriedBox):
     """A box that a VMM carries."""
+
+    outside, carrier_user = OUTSIDE, OUTER_USER
 
     def ready(self) -> dict[str, bytes]:
         """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
@@ -29,13 +30,6 @@ class MachineBox(CarriedBox):
                 hint="name a kernel that has it by IMMURE_KERNEL, or leave protections.landlock out",
             ) from error
 
-    def seen_meanwhile(self) -> dict[str, bytes]:
-        """The control of a file that is out of reach."""
-        return {"inside/outer_opens": b"1" if outer_opens(self.outer, OUTSIDE, OUTER_USER) else b"0"}
-
-    def seen(self) -> dict[str, bytes]:
-        """What a command of the machine says, and what runs in the outer box."""
-        with attestation(self, OUTSIDE) as attesting:
-            items = carriers(self.pid)
-            items.update({f"inside/{name}": value for name, value in attested(attesting).items()})
-            return items
+    def seen_out_here(self) -> dict[str, bytes]:
+        """What runs in the outer box."""
+        return carriers(self.pid)

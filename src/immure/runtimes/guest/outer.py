@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Self
 
 from immure.plan.launch import Launch
 from immure.runtimes.base import Commands
@@ -17,7 +18,7 @@ def carrier_request(launch: Launch, argv: tuple[str, ...], user: int = 0) -> Req
     """A command of the outer box, with nothing of the workload's environment."""
     request = Request(launch, [one.encode() for one in argv])
     request.uid = request.gid = user
-    request.env = {b"PATH": b"/", b"HOME": b"/tmp"}
+    request.set_env({b"PATH": b"/", b"HOME": b"/tmp"})
     request.workdir = "/"
     request.timeout_s = STEP_S
     return request
@@ -39,7 +40,7 @@ class UnderWay:
         builtin: bool = False,
         into: int | None = None,
     ) -> None:
-        self._box = box
+        self.box = box
         self._stdio = _captured(first, into)
         try:
             self._asker = box.start(request.payload(), self._stdio.theirs, hold=True, builtin=builtin)
@@ -47,22 +48,25 @@ class UnderWay:
             self._stdio.done()
             raise
         self._stdio.given()
-        self._attendance = Attendance(box, self._asker, self._stdio, request)
+        self.attendance = Attendance(box, self._asker, self._stdio, request)
+        self._over = False
 
-    def __enter__(self) -> UnderWay:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self._stdio.done()
-        if self._attendance.exit is not None:
-            self._box.give_back(self._asker)
+        if self.attendance.exit is not None:
+            self.box.give_back(self._asker)
         else:
             self._asker.close()
 
     def ended(self) -> Attendance:
         """It has ended or has had its time. The two sinks have what it wrote. Raises BoxLost."""
-        self._attendance.see_through(self._stdio, None)
-        return self._attendance
+        if not self._over:
+            self.attendance.see_through(self._stdio, None)
+            self._over = True
+        return self.attendance
 
 
 def attended(box: Commands, request: Request, first: int | None = None, *, builtin: bool = False) -> Attendance:

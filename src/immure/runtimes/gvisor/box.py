@@ -13,7 +13,6 @@ from immure.errors import SetupFailed
 from immure.plan.gvisor import CONTAINER, OUTSIDE, runsc_options
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopts
-from immure.runtimes.guest.attested import attestation, attested, outer_opens
 from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.outer import attended, carrier_request
@@ -35,6 +34,7 @@ def _nothing() -> bytes:
 class GVisorBox(CarriedBox):
     """A box that `runsc` carries."""
 
+    outside = OUTSIDE
     step, failed = "runsc", "gVisor could not make the box"
     remedy = "see `immure doctor`; `IMMURE_RUNSC` names another runsc"
 
@@ -51,24 +51,21 @@ class GVisorBox(CarriedBox):
         #: Held by whoever has its Sentry report: that can be one alone.
         self.tracing = threading.Lock()
         first_word = _nothing if adopts is not None else lambda: launch.guest
-        super().__init__(spawner, launch, first_word, drive=drive, start_s=START_S, sources=sources, adopts=adopts)
+        super().__init__(
+            spawner, launch, first_word, drive=drive, start_s=START_S, sources=sources, adopts=adopts, ahead=True
+        )
 
-    def seen_meanwhile(self) -> dict[str, bytes]:
-        """The control of a file that is out of reach."""
-        return {"inside/outer_opens": b"1" if outer_opens(self.outer, OUTSIDE) else b"0"}
+    def wait_for_carrier(self) -> None:
+        """Waits for the first word within: since before that the Sentry is under its filters."""
+        self._bridge.greeted.wait()
 
-    def seen(self) -> dict[str, bytes]:
-        """What is said within, and what is read out here meanwhile."""
-        with (
-            attestation(self, OUTSIDE) as attesting,
-            SentryReading(self.pid, root=self.launch.root) as reading,
-        ):
-            self._wait_for_carrier()
-            items = reading.items()
-            items.update({f"inside/{name}": value for name, value in attested(attesting).items()})
-            return items
+    def seen_out_here(self) -> dict[str, bytes]:
+        """What runs in the outer box."""
+        with SentryReading(self.pid, root=self.launch.root) as reading:
+            self._wait_for_starter()
+            return reading.items()
 
-    def _wait_for_carrier(self) -> None:
+    def _wait_for_starter(self) -> None:
         """What has started the Sentry needs no filter, and so is not to be found any more. One that stays is judged."""
         poll = select.poll()
         poll.register(self._carrier.fileno(), select.POLLIN)

@@ -13,11 +13,12 @@ from time import monotonic
 from immure.errors import BoxLost
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
-from immure.runtimes.process.spawner import Socket, receive, send
+from immure.runtimes.process.spawner import Socket, hear, send
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
 _SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
+_U32 = 0xFFFF_FFFF
 #: What a terminal takes for the end of input.
 _END_OF_INPUT = b"\x04"
 #: A machine that is busy takes a while to end a command. What ends its box instead takes it from everybody.
@@ -55,12 +56,12 @@ class Exit:
     __slots__ = ("cpu_ms", "draining", "errno", "memory_peak_bytes", "status", "step")
 
     def __init__(self, message: bytes) -> None:
-        self.draining = bool(int.from_bytes(message[2:4], "little") & frames.DRAINING)
-        self.status = frames.i32(message, 8)
-        self.errno = frames.i32(message, 12)
-        self.step = frames.STEPS[min(frames.u32(message, 16), len(frames.STEPS) - 1)]
-        self.cpu_ms = frames.u64(message, 20) // 1000
-        self.memory_peak_bytes = frames.u64(message, 28) * 1024
+        kind_and_flags, _, self.status, self.errno, step, *counts = memoryview(message).cast("i")
+        self.draining = bool(kind_and_flags >> 16 & frames.DRAINING)
+        self.step = frames.STEPS[min(step & _U32, len(frames.STEPS) - 1)]
+        low_us, high_us, low_kib, high_kib = counts
+        self.cpu_ms = (low_us & _U32 | (high_us & _U32) << 32) // 1000
+        self.memory_peak_bytes = (low_kib & _U32 | (high_kib & _U32) << 32) * 1024
 
 
 class Sink:
@@ -105,11 +106,17 @@ class Stdio:
 
     __slots__ = ("close", "feed", "late", "owned", "resize", "sinks", "terminal", "theirs")
 
-    def __init__(self, theirs: tuple[int | None, int, int], close: list[int], sinks: list[Sink]) -> None:
+    def __init__(
+        self,
+        theirs: tuple[int | None, int, int],
+        close: list[int],
+        sinks: list[Sink],
+        owned: list[int] | None = None,
+    ) -> None:
         self.theirs = theirs
         self.close = close
         self.sinks = sinks
-        self.owned = [sink.fd for sink in sinks]
+        self.owned = [sink.fd for sink in sinks] if owned is None else owned
         self.late: list[int] = []
         #: They are a terminal; `resize` gives it the size of the caller's.
         self.terminal = False
@@ -134,10 +141,12 @@ class Stdio:
 
     def done(self) -> None:
         """Closes everything of ours."""
-        self.given()
-        self.settled()
+        for fds in (self.close, self.late):
+            while fds:
+                os.close(fds.pop())
         for sink in self.sinks:
-            sink.close()
+            if sink.fd >= 0:
+                sink.close()
 
 
 class Attendance:
@@ -168,8 +177,9 @@ class Attendance:
         self.wakeup = wakeup
         #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
         self.heard: Callable[[int, bytes], None] | None = None
-        self._timeout_s = request.timeout_s
-        self._deadline = monotonic() + request.timeout_s if request.timeout_s is not None else None
+        self._timeout_s = self._deadline = None
+        if request.timeout_s is not None:
+            self.begin_time(request.timeout_s)
         self.room = request.output_bytes
         self._feed = stdio.feed
         self._terminal, self._resize = stdio.terminal, stdio.resize
@@ -184,6 +194,10 @@ class Attendance:
         #: When what does not end after `stop` is ended with its box.
         self._last_call: float | None = None
 
+    def begin_time(self, timeout_s: float) -> None:
+        """It is to end within so many seconds from now on."""
+        self._timeout_s, self._deadline = timeout_s, monotonic() + timeout_s
+
     def run(self) -> None:
         """Drives it, blocking. Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
         poll = select.poll()
@@ -193,13 +207,15 @@ class Attendance:
                 # Nothing but the end is left to come.
                 self._hear_end()
                 continue
-            for fd, event in poll.poll(self.wait_ms()):
+            wait_ms = self.wait_ms()
+            for fd, event in poll.poll(wait_ms):
                 self.handle(poll, fd, event)
-            self.check_time()
+            if wait_ms is not None:
+                self.check_time()
 
     def see_through(self, stdio: Stdio, watched: Callable[[Attendance, float | None], None] | None) -> None:
         """Runs it, and closes its streams. `watched` has it ended in time where its attendant is held up."""
-        if watched is not None:
+        if watched is not None and self._timeout_s is not None:
             watched(self, self._timeout_s)
         try:
             self.run()
@@ -227,7 +243,8 @@ class Attendance:
     def handle(self, poll: Poller, fd: int, event: int) -> None:
         """Takes what is ready on one descriptor."""
         if fd in self._open:
-            if not self._move(self._open[fd]):
+            # A pipe that says no more than that its writers are gone is empty.
+            if event == _HUP or not self._move(self._open[fd]):
                 poll.unregister(fd)
                 del self._open[fd]
         elif fd == self.wakeup:
@@ -321,13 +338,14 @@ class Attendance:
             self._own.hear_owner()
             if self._own.ended is None:
                 return False
-        message, _ = receive(self.asker)
+        message = hear(self.asker)
         with self._deciding:
             self._over = True
         kind = frames.kind_of(message) if message else 0
-        if kind == frames.EXITED:
+        if kind == frames.EXITED and len(message) == frames.EXITED_BYTES:
             self.exit = Exit(message)
-            self._draining = set(range(len(self.sinks) if self.exit.draining else 0))
+            if self.exit.draining:
+                self._draining = set(range(len(self.sinks)))
         elif kind == frames.DRAINED:
             self._draining.discard(frames.u32(message, 8))
         else:

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from immure.errors import SpecError
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 PLAN, BOX, RELEASE, KILL = 2, 3, 4, 5
 EXEC, SIGNAL, PAUSE, RESUME, OPEN_TERMINAL = 11, 12, 13, 14, 15
 READY, ENDED, FAILED = 101, 102, 103
@@ -24,6 +28,9 @@ DRAINING = 128
 INLINE_LIMIT = 3 * 1024
 #: The longest readback holds two programs of 4,096 instructions. Python allocates as much for each message.
 MESSAGE_LIMIT = 80 * 1024
+#: Of an EXITED; and the longest message that a command's asker hears, and more.
+EXITED_BYTES = 36
+SHORT_LIMIT = 256
 
 #: The steps of a command's last stage, as the native program numbers them.
 STEPS = (
@@ -44,7 +51,7 @@ STEPS = (
 
 def header(kind: int, flags: int = 0, number: int = 0) -> bytes:
     """The eight bytes that every message begins with."""
-    return kind.to_bytes(2, "little") + flags.to_bytes(2, "little") + number.to_bytes(4, "little")
+    return (kind | flags << 16 | number << 32).to_bytes(8, "little")
 
 
 def kind_of(message: bytes) -> int:
@@ -81,14 +88,18 @@ def items(data: bytes, offset: int) -> dict[str, bytes]:
     return found
 
 
-def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[bytes, bytes]) -> bytes:
-    """A command. Raises SpecError for a NUL byte in any part."""
-    parts = [
-        workdir.encode(errors="surrogateescape"),
-        env.get(b"PATH", b""),
-        *argv,
-        *(name + b"=" + value for name, value in env.items()),
-    ]
+def exec_payload(
+    uid: int,
+    gid: int,
+    workdir: str,
+    argv: list[bytes],
+    env: Mapping[bytes, bytes],
+    entries: list[bytes] | None = None,
+) -> bytes:
+    """A command. `entries` are those of `env`, where they are at hand. Raises SpecError for a NUL byte anywhere."""
+    if entries is None:
+        entries = [name + b"=" + value for name, value in env.items()]
+    parts = (workdir.encode(errors="surrogateescape"), env.get(b"PATH", b""), *argv, *entries)
     body = b"\0".join(parts) + b"\0"
     if body.count(b"\0") != len(parts):
         raise SpecError(
@@ -96,8 +107,7 @@ def exec_payload(uid: int, gid: int, workdir: str, argv: list[bytes], env: dict[
             path="$.spec.command",
             need="strings that the kernel takes",
         )
-    counts = (uid, gid, len(argv), len(env))
-    return b"".join(number.to_bytes(4, "little") for number in counts) + body
+    return (uid | gid << 32 | len(argv) << 64 | len(entries) << 96).to_bytes(16, "little") + body
 
 
 def exec_parts(payload: bytes) -> tuple[int, int, str, list[bytes], dict[bytes, bytes]]:

@@ -45,9 +45,12 @@ def hang_up(socket: Socket) -> None:
 
 def send(socket: Socket, message: bytes, fds: list[int]) -> None:
     """One message with descriptors. Raises BoxLost where nobody is there any more."""
-    rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
     try:
-        if rights:
+        if fds:
+            numbers = 0
+            for fd in reversed(fds):
+                numbers = numbers << 32 | fd
+            rights = numbers.to_bytes(4 * len(fds), "little")
             socket.sendmsg([message], [(_SOL_SOCKET, _SCM_RIGHTS, rights)], _socket.MSG_NOSIGNAL)
         else:
             socket.send(message, _socket.MSG_NOSIGNAL)
@@ -69,6 +72,17 @@ def receive(socket: Socket) -> tuple[bytes, list[int]]:
     else:
         return b"", []
     return data, rights_of(ancillary)
+
+
+def hear(socket: Socket) -> bytes:
+    """A short message; empty at the end. Descriptors that somebody sends with it are closed by the kernel."""
+    for _ in range(2):
+        # As above.
+        try:
+            return socket.recv(frames.SHORT_LIMIT)
+        except ConnectionResetError:
+            continue
+    return b""
 
 
 def rights_of(ancillary: list[tuple[int, int, bytes]]) -> list[int]:

@@ -50,11 +50,8 @@ class Stem:
         self.failure: BoxError | None = None
         #: Sockets of commands that have ended.
         self._askers: list[Socket] = []
-
-    @property
-    def left(self) -> bool:
-        """Whether nothing more can be asked of it here."""
-        return self.stem.fileno() < 0
+        #: Nothing more can be asked of it here.
+        self.left = False
 
     def start(
         self,
@@ -76,10 +73,11 @@ class Stem:
             ours, theirs = self._askers.pop(), None
         except IndexError:
             ours, theirs = pair()
-        fds = [fd for fd in stdio if fd is not None]
+        first, out, err = stdio
+        fds = [out, err] if first is None else [first, out, err]
         if theirs is not None:
             fds.insert(0, theirs.fileno())
-        flags = (frames.NO_INPUT if stdio[0] is None else 0) | (frames.HOLD if hold else 0)
+        flags = (frames.NO_INPUT if first is None else 0) | (frames.HOLD if hold else 0)
         flags |= (frames.TELL if tell else 0) | (frames.TERMINAL if terminal else 0)
         flags |= frames.BUILTIN if builtin else 0
         file = -1
@@ -173,6 +171,7 @@ class Stem:
 
     def leave(self) -> None:
         """Ends the commands that were asked for here, and lets go of the box."""
+        self.left = True
         with self._using:
             self.stem.close()
         while self._askers:
