@@ -56,6 +56,9 @@ class Exit:
     __slots__ = ("cpu_ms", "draining", "errno", "memory_peak_bytes", "status", "step")
 
     def __init__(self, message: bytes) -> None:
+        """Raises BoxLost for what is no EXITED."""
+        if len(message) != frames.EXITED_BYTES:
+            raise BoxLost("the box said something unreadable", need="how a command ended", have=f"{len(message)} bytes")
         kind_and_flags, _, self.status, self.errno, step, *counts = memoryview(message).cast("i")
         self.draining = bool(kind_and_flags >> 16 & frames.DRAINING)
         self.step = frames.STEPS[min(step & _U32, len(frames.STEPS) - 1)]
@@ -342,7 +345,7 @@ class Attendance:
         with self._deciding:
             self._over = True
         kind = frames.kind_of(message) if message else 0
-        if kind == frames.EXITED and len(message) == frames.EXITED_BYTES:
+        if kind == frames.EXITED:
             self.exit = Exit(message)
             if self.exit.draining:
                 self._draining = set(range(len(self.sinks)))
