@@ -15,6 +15,7 @@ from immure.engine.result import Denial
 from runscs import VERSIONS, runsc_of, using
 
 from .command_line import CommandLine
+from .kept_boxes import kept_boxes
 
 pytestmark = [
     pytest.mark.rootless,
@@ -113,10 +114,32 @@ def test_on_the_command_line(runsc: None, tmp_path: Path) -> None:
 
 @pytest.mark.root
 def test_what_the_command_line_can_t_watch(runsc: None, tmp_path: Path) -> None:
-    for options in (["--denials"], ["--level", "L3", "--denials", "--keep", "--name", "watched"]):
-        ended = CommandLine(tmp_path).run(*options, "--", "true")
+    named = ["--level", "L3", "--denials", "--name", "watched"]
+    for words in (["--denials", "--", "true"], [*named, "--keep"], [*named, "--detach", "--", "true"]):
+        ended = CommandLine(tmp_path).run(*words)
         assert ended.returncode == 125
         assert b"--denials" in ended.stderr or b"Sentry" in ended.stderr
+
+
+def test_in_a_box_that_is_kept(runsc: None, tmp_path: Path) -> None:
+    """Of the command alone that asks: neither what came before it nor what comes after."""
+    script = ["--", "sh", "-c", "echo >/usr/mine; exit 3"]
+    told, refused = tmp_path / "told", b"immure: refused openat /usr/mine"
+    with kept_boxes(tmp_path / "cache", tmp_path) as kept:
+        kept.keep("desk", "--level", "L3")
+        for options in ([], ["--denials"], ["--denials", "-q"]):
+            ended = kept.carry_out("exec", *options, "--result", told, "desk", *script)
+            assert ended.returncode == 3
+            found = [(one["target"], one["count"]) for one in json.loads(told.read_text())["denials"]]
+            assert found == ([("/usr/mine", 1)] if options else [])
+            assert (refused in ended.stderr) == (options == ["--denials"])
+        made = kept.run("--level", "L3", "--keep", "--name", "second", "--denials", *script)
+        assert (made.returncode, refused in made.stderr) == (3, True)
+        detached = kept.carry_out("exec", "--denials", "-d", "desk", "--", "true")
+        assert (detached.returncode, b"--denials" in detached.stderr) == (125, True)
+        kept.keep("lower")
+        below = kept.carry_out("exec", "--denials", "lower", "--", "true")
+        assert (below.returncode, b"Sentry" in below.stderr) == (125, True)
 
 
 @pytest.mark.root

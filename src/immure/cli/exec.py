@@ -10,8 +10,9 @@ from argparse import Namespace
 from immure.cli.execute import REFUSED, complain, say
 from immure.cli.fast import Dependencies
 from immure.cli.fast_exec import KeptOutcome
-from immure.cli.run import attend, environment_of
+from immure.cli.run import attend, environment_of, tell_denials
 from immure.cli.show import open_target, write_result
+from immure.engine.denial_watch import DENIALS, DenialWatch
 from immure.engine.keeper.client import ask
 from immure.engine.keeper.joined import join
 from immure.engine.keeper.kept import KeptBox, keep
@@ -69,7 +70,7 @@ def _status(error: ImmureError) -> int:
 
 
 def _refuse_with_detach(options: Namespace) -> None:
-    for name in ("interactive", "tty", "result"):
+    for name in ("interactive", "tty", "result", "denials"):
         if getattr(options, name):
             raise SpecError(
                 "nobody waits for a detached command", path="--detach", need=f"no --{name}", hint="immure logs"
@@ -81,7 +82,8 @@ def _attend(box: KeptBox, options: Namespace, command: list[str], target: int | 
     error: ImmureError | None = None
     try:
         outcome = KeptOutcome(box.joined, _request(box, options, command))
-        status, error = attend(outcome, options), outcome.error
+        status = _watched(box, outcome, options) if options.denials else attend(outcome, options)
+        error = outcome.error
     except ImmureError as problem:
         error = problem
         complain(error)
@@ -89,6 +91,18 @@ def _attend(box: KeptBox, options: Namespace, command: list[str], target: int | 
     if target is not None:
         write_result(target, outcome, error, box.name, command)
     box.close()
+    return status
+
+
+def _watched(box: KeptBox, outcome: KeptOutcome, options: Namespace) -> int:
+    """The same, and what the box's Sentry refuses meanwhile."""
+    watch = DenialWatch(box.trace(DENIALS))
+    try:
+        status = attend(outcome, options)
+        outcome.denials = watch.finish()
+    finally:
+        watch.close()
+    tell_denials(outcome, quiet=options.quiet)
     return status
 
 

@@ -66,13 +66,15 @@ class KeptOutcome(Outcome):
     def result(self, name: str) -> Result:
         """The result of a command that has run."""
         from immure.engine.command import make_result
+        from immure.engine.result import with_denials
 
         assert self._attendance is not None
         times_us = {"exec": self._exec_us}
         box = self._joined
-        return make_result(
+        result = make_result(
             self.request, self._attendance, None, box.measured, times_us, box.name, box.id, oom=self._oom
         )
+        return with_denials(result, self.denials)
 
 
 def exec_plain(arguments: list[str]) -> int | None:

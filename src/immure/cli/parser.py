@@ -13,6 +13,7 @@ from immure.spec.models import PROTECTIONS
 
 #: A usage error of `run` is 125, since 2 may be the command's own status.
 RUN_USAGE, USAGE = 125, 2
+_DENIALS = "at L3: say what gVisor's kernel refuses the command"
 
 
 class Parser(argparse.ArgumentParser):
@@ -152,7 +153,7 @@ def _add_run(commands: Any) -> None:
         "-d", "--detach", action="store_true", help="keep the box, and come back while the command runs in it"
     )
     run.add_argument("--dry-run", action="store_true", help="print what would be done, and do nothing")
-    run.add_argument("--denials", action="store_true", help="at L3: say what gVisor's kernel refuses the command")
+    run.add_argument("--denials", action="store_true", help=_DENIALS)
     run.add_argument("--result", metavar="PATH|fd:N", help="write the result as JSON")
     run.add_argument("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
     run.add_argument("command", nargs="*", metavar="COMMAND", help="what to run, after --")
@@ -170,6 +171,7 @@ def _add_kept(commands: Any) -> None:
     add("-d", "--detach", action="store_true", help="come back while the command runs")
     add("--timeout", type=float, metavar="S", help="end after so many seconds (exit status 124)")
     add("--max-output", type=float, metavar="MiB", help="end when more than this is written")
+    add("--denials", action="store_true", help=_DENIALS)
     add("--result", metavar="PATH|fd:N", help="write the result as JSON")
     add("-q", "--quiet", action="store_true", help="no remarks of ours on standard error")
     _add_box(execute)

@@ -41,7 +41,7 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
             write_dry_run(plan_of(spec, base=base, hostname=name))
             return 0
         launch = prepare(spec, base=base, hostname=name)
-        watched = _watched(options, launch) if options.denials else None
+        watched = _watched(options, launch, command) if options.denials else None
     except ImmureError as error:
         complain(error)
         if target is not None:
@@ -64,24 +64,27 @@ def run_command(options: Namespace, typed: list[str], command: list[str]) -> int
     status = attend(outcome, options)
     if watched is not None:
         outcome.denials = watched.found
-        _tell_denials(outcome, quiet=options.quiet)
+        tell_denials(outcome, quiet=options.quiet)
     if target is not None:
         write_result(target, outcome, outcome.error, name, command)
     return status
 
 
-def _watched(options: Namespace, launch: Launch) -> WatchedOnce:
-    if options.keep or options.detach:
+def _watched(options: Namespace, launch: Launch, command: list[str]) -> WatchedOnce | None:
+    watched = WatchedOnce(launch)
+    if options.detach or not command:
         raise SpecError(
-            "nobody waits for what a kept box is refused",
+            "nobody waits for what a command is refused",
             path="--denials",
-            need="a command in a box of its own",
+            need="a command, and no --detach",
             hint="immure trace --denied BOX",
         )
-    return WatchedOnce(launch)
+    # A box that is kept has a watch for each of its commands.
+    return None if options.keep else watched
 
 
-def _tell_denials(outcome: Outcome, *, quiet: bool) -> None:
+def tell_denials(outcome: Outcome, *, quiet: bool) -> None:
+    """Says what a command was refused, a line each."""
     for one in () if quiet else outcome.denials:
         times = f", {one.count} times" if one.count > 1 else ""
         what = " ".join(part for part in (one.call, one.target) if part)

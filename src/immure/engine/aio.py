@@ -136,9 +136,9 @@ class AsyncSandbox(BoxFace):
         return await self._run(request, stdin)
 
     async def _watched(self, request: Request, stdin: bytes | None) -> Result:
-        from immure.engine.denial_watch import DenialWatch
+        from immure.engine.denial_watch import watch_denials
 
-        opening = asyncio.ensure_future(asyncio.to_thread(DenialWatch, self._box, self.level.awarded))
+        opening = asyncio.ensure_future(asyncio.to_thread(watch_denials, self._box, self.level.awarded))
         try:
             watch = await asyncio.shield(opening)
         except asyncio.CancelledError:

@@ -6,8 +6,8 @@ import threading
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from immure.engine.denials import Denials, denial_points
-from immure.engine.tracing import Wanted, check_traceable, offer_of, open_trace
+from immure.engine.denials import Denials
+from immure.engine.tracing import Wanted, check_traceable, open_trace
 from immure.errors import ImmureError
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS
 
@@ -15,15 +15,24 @@ if TYPE_CHECKING:
     from immure.engine.result import Denial
     from immure.plan.launch import Launch
     from immure.runtimes.base import Box
+    from immure.runtimes.gvisor.trace import Trace
+
+
+#: What is to be traced for it.
+DENIALS = Wanted(denials=True)
+
+
+def watch_denials(box: Box, level: str) -> DenialWatch:
+    """Raises RuntimeUnavailable for a box without a Sentry, and BoxError for one that is traced already."""
+    return DenialWatch(open_trace(box, level, DENIALS, MAX_EVENTS, MAX_BYTES))
 
 
 class DenialWatch:
     """Begun before a command, and finished after it. It is the box's one trace for so long."""
 
-    def __init__(self, box: Box, level: str) -> None:
-        """Raises RuntimeUnavailable for a box without a Sentry, and BoxError for one that is traced already."""
-        points = denial_points(offer_of(box, level))
-        self._trace = open_trace(box, level, Wanted(points=points), MAX_EVENTS, MAX_BYTES)
+    def __init__(self, trace: Trace) -> None:
+        """`trace` is of what DENIALS wants, and is this one's now."""
+        self._trace = trace
         self._denials = Denials()
         self._failure: ImmureError | None = None
         self._thread = threading.Thread(target=self._follow, name="immure-denials", daemon=True)
@@ -63,7 +72,7 @@ class WatchedOnce:
 
     def begin(self, box: Box) -> Callable[[], None]:
         """Gives what is to be called when the command has ended."""
-        watch = DenialWatch(box, box.launch.level)
+        watch = watch_denials(box, box.launch.level)
 
         def end() -> None:
             self.found = watch.finish()

@@ -126,9 +126,9 @@ class Sandbox(BoxFace):
         return self._run(request, stdin)
 
     def _watched(self, request: Request, stdin: bytes | None) -> Result:
-        from immure.engine.denial_watch import DenialWatch
+        from immure.engine.denial_watch import watch_denials
 
-        watch = DenialWatch(self._box, self.level.awarded)
+        watch = watch_denials(self._box, self.level.awarded)
         try:
             result = self._run(request, stdin)
             return with_denials(result, watch.finish())

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from immure.engine import cache
+from immure.engine.denials import denial_points
 from immure.errors import RuntimeUnavailable, SpecError
 from immure.policy.seccomp.abi import find_abi
 from immure.policy.seccomp.syscalls import numbers
@@ -29,11 +30,15 @@ _offers: dict[str, Offer] = {}
 
 
 class Wanted(msgspec.Struct, frozen=True):
-    """What is to be reported: points, or the default ones, and beside what each always says fields of two kinds."""
+    """What is to be reported: points, or the default ones, and beside what each always says fields of two kinds.
+
+    With `denials` the points are those at which it is seen what was refused.
+    """
 
     points: tuple[str, ...] | None = None
     context: tuple[str, ...] | None = None
     optional: tuple[str, ...] = ()
+    denials: bool = False
 
 
 def wanted(points: Sequence[str] | None, context: Sequence[str] | None, optional: Sequence[str]) -> Wanted:
@@ -61,12 +66,15 @@ def check_traceable(runtime: str, level: str) -> None:
 
 def begin_session(box: Box, level: str, wanted: Wanted) -> SentrySession:
     """A session that has not begun. Raises RuntimeUnavailable, SpecError and BoxError."""
-    offer = offer_of(box, level)
+    check_traceable(box.launch.runtime, level)
     from immure.runtimes.gvisor.box import GVisorBox
     from immure.runtimes.gvisor.session import SentrySession
 
     assert isinstance(box, GVisorBox)
-    if wanted.points is None:
+    offer = _offer(box)
+    if wanted.denials:
+        points = denial_points(offer)
+    elif wanted.points is None:
         points = default_points(offer)
     else:
         points = choose_points(wanted.points, offer, numbers=numbers(find_abi(os.uname().machine)))
@@ -75,15 +83,6 @@ def begin_session(box: Box, level: str, wanted: Wanted) -> SentrySession:
     if context is None:
         context = tuple(field for field in DEFAULT_CONTEXT if field in offered)
     return SentrySession(box, points, offer, context=context, optional=wanted.optional)
-
-
-def offer_of(box: Box, level: str) -> Offer:
-    """What the Sentry of a box can report. Raises RuntimeUnavailable for a box without one."""
-    check_traceable(box.launch.runtime, level)
-    from immure.runtimes.gvisor.box import GVisorBox
-
-    assert isinstance(box, GVisorBox)
-    return _offer(box)
 
 
 def open_trace(box: Box, level: str, wanted: Wanted, max_events: int, max_bytes: int) -> Trace:
