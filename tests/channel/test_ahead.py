@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import msgspec
 import pytest
 
@@ -13,28 +11,14 @@ from immure.channel.frames import Frame
 from immure.errors import ChannelError, SetupFailed
 from immure.runtimes.guest.attested import attestation
 
-from .fakes import CONFIGURED, HELLO, FakeGuest, nothing_left, playing
+from .fakes import CONFIGURED, HELLO, FakeGuest, playing
 
-pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_stays")]
 
 ITEMS = {"uname": b"Linux", "attempt/network": bytes(4)}
 ENDS = [frames.Exited(1, 0, 0, 0, 1000, 64, 0), frames.OutputEnd(1, 1), frames.OutputEnd(1, 2)]
 STORY: list[Frame] = [frames.OutputData(1, 1, msgspec.msgpack.encode(ITEMS)), *ENDS]
 KILLED: list[Frame] = [frames.Exited(1, 31, 0, 0, 1000, 64, 0), *ENDS[1:]]
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
-    with nothing_left():
-        yield
-
-
-@pytest.fixture
-def guest() -> Iterator[FakeGuest]:
-    made = FakeGuest()
-    yield made
-    made.close()
-    assert made.ended.is_set(), "what the box is in was not ended"
 
 
 @pytest.mark.parametrize("ahead", [False, True], ids=["the hello is waited for", "nothing is waited for"])

@@ -5,7 +5,7 @@ typed error, no hang, and nothing left behind. The control is the same conversat
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import pytest
 
@@ -18,9 +18,9 @@ from immure.engine.readiness import readable
 from immure.errors import ChannelError, SetupFailed
 
 from .corpus import INVALID
-from .fakes import CONFIGURED, HELLO, FakeGuest, FakeSandbox, nothing_left, playing
+from .fakes import CONFIGURED, HELLO, FakeGuest, FakeSandbox, playing
 
-pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60), pytest.mark.usefixtures("nothing_stays")]
 
 #: What a command says that writes two words and ends.
 STORY: list[Frame] = [
@@ -47,20 +47,6 @@ NONSENSE: dict[str, bytes] = {
     "a page of a web server": b"HTTP/1.1 200 OK\r\n\r\n" * 10,
     "letters": b"a" * 10_000,
 }
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays() -> Iterator[None]:
-    with nothing_left():
-        yield
-
-
-@pytest.fixture
-def guest() -> Iterator[FakeGuest]:
-    made = FakeGuest()
-    yield made
-    made.close()
-    assert made.ended.is_set(), "what the box is in was not ended"
 
 
 def test_the_control(guest: FakeGuest) -> None:
