@@ -52,8 +52,8 @@ def test_a_child_that_holds_the_ends_of_its_pipes(
     """Forked by another thread after the pipes were made, and before the command had them for itself."""
     with ExitStack() as children:
 
-        def captured(stdin: bytes | None) -> Any:
-            made = stdio.captured(stdin)
+        def captured(stdin: bytes | None, *pipes: Any) -> Any:
+            made = stdio.captured(stdin, *pipes)
             children.enter_context(idle_child())
             return made
 

@@ -141,6 +141,17 @@ class TestKilled:
             # Others see nothing of it.
             assert other.exec(["echo", "here"]).stdout == b"here\n"
 
+    def test_a_gofer_that_its_sentry_does_not_miss(self, runsc: Path) -> None:
+        """One that stands still notices nothing: the box is lost all the same."""
+        with Sandbox(level="L3") as box:
+            process = box.start(["sleep", "300"])
+            (sentry,), (gofer,) = sentries(box, b"boot"), sentries(box, b"gofer")
+            os.kill(sentry, signal.SIGSTOP)
+            os.kill(gofer, signal.SIGKILL)
+            with pytest.raises(BoxLost, match="gofer"):
+                process.wait()
+            assert box.state == "failed"
+
     def test_all_of_it_goes_with_the_box(self, runsc: Path) -> None:
         box = Sandbox(level="L3")
         box.exec(["/bin/sh", "-c", "setsid sleep 300 & exit 0"])

@@ -74,7 +74,8 @@ def _call_key(spec: SandboxSpec | None, preset: str | None, keywords: Mapping[st
     """What the same call made again is known by; None where it can't be told."""
     if spec is not None:
         return None
-    here = (os.getpid(), os.geteuid(), os.getcwd(), os.environ.get("HOME"), os.environ.get("IMMURE_RUNSC"))  # noqa: PTH109
+    named = [os.environ.get(name) for name in ("HOME", "IMMURE_RUNSC", "PATH")]
+    here = (os.getpid(), os.geteuid(), os.getcwd(), named)  # noqa: PTH109
     try:
         return marshal.dumps((here, preset, dict(keywords), name), 2)
     except ValueError:

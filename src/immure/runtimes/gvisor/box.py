@@ -6,10 +6,13 @@ import os
 import select
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 
-from immure.channel.pump import Pump
-from immure.errors import SetupFailed
+from immure.channel.pump import IN, Pump
+from immure.errors import BoxLost, SetupFailed
+from immure.host.tree import below
 from immure.plan.gvisor import CONTAINER, OUTSIDE, runsc_options
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopts
@@ -17,7 +20,7 @@ from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.outer import attended, carrier_request
 from immure.runtimes.gvisor.images import make_folder, take_over
-from immure.runtimes.gvisor.sentry import SentryReading
+from immure.runtimes.gvisor.sentry import SentryReading, is_gofer
 from immure.runtimes.process.spawner import Spawner
 
 #: How long a Sentry and its init may take to greet, and an image to be written.
@@ -29,6 +32,11 @@ _CARRIER_S = 5.0
 def _nothing() -> bytes:
     """A Sentry that is restored knows the time, and draws from this host's randomness."""
     return b""
+
+
+def _end_without_gofer(pump: Pump, _event: int) -> None:
+    have = "its gofer, which opens files for its kernel, has ended"
+    pump.end(BoxLost("the box has ended", need="a box in use", have=have, hint="make a new Sandbox"))
 
 
 class GVisorBox(CarriedBox):
@@ -48,6 +56,8 @@ class GVisorBox(CarriedBox):
         adopts: Adopts | None = None,
     ) -> None:
         """`adopts` is for a Sentry that is restored."""
+        #: Process descriptors.
+        self._gofers: list[int] = []
         #: Held by whoever has its Sentry report: that can be one alone.
         self.tracing = threading.Lock()
         first_word = _nothing if adopts is not None else lambda: launch.guest
@@ -63,7 +73,34 @@ class GVisorBox(CarriedBox):
         """What runs in the outer box."""
         with SentryReading(self.pid, root=self.launch.root) as reading:
             self._wait_for_starter()
-            return reading.items()
+            items = reading.items()
+        self._watch_gofers()
+        return items
+
+    def _watch_gofers(self) -> None:
+        """Has the box end with its gofer: a Sentry does not always notice that it has none, and then hangs."""
+        pump = self._bridge.pump
+        for pid in below(self.pid):
+            try:
+                fd = os.pidfd_open(pid)
+            except ProcessLookupError:
+                continue
+            with pump.lock:
+                if pump.is_over or not is_gofer(pid):
+                    os.close(fd)
+                    continue
+                self._gofers.append(fd)
+                # Nothing of the box: one that nobody holds is to end.
+                pump.watch(fd, IN, partial(_end_without_gofer, pump))
+
+    def _close_own(self) -> None:
+        with self._bridge.pump.lock if hasattr(self, "_bridge") else nullcontext():
+            while self._gofers:
+                fd = self._gofers.pop()
+                if not self._bridge.pump.is_closed:
+                    self._bridge.pump.unwatch(fd)
+                os.close(fd)
+        super()._close_own()
 
     def _wait_for_starter(self) -> None:
         """What has started the Sentry needs no filter, and so is not to be found any more. One that stays is judged."""

@@ -83,6 +83,11 @@ def _is_sentry(cmdline: bytes) -> bool:
     return b"\0boot\0" in cmdline
 
 
+def is_gofer(pid: int) -> bool:
+    """Whether a process opens files for a Sentry."""
+    return b"\0gofer\0" in _read(f"/proc/{pid}/cmdline")
+
+
 def _begin_reading(pids: list[int]) -> subprocess.Popen[bytes]:
     return subprocess.Popen(
         [native_program(), "filters", *map(str, pids)], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
