@@ -12,7 +12,6 @@ from pathlib import Path
 
 from immure.channel.pump import IN, Pump
 from immure.errors import BoxLost, SetupFailed
-from immure.host.tree import below
 from immure.plan.gvisor import CONTAINER, OUTSIDE, runsc_options
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopts
@@ -20,7 +19,7 @@ from immure.runtimes.guest.box import Driver
 from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.guest.outer import attended, carrier_request
 from immure.runtimes.gvisor.images import make_folder, take_over
-from immure.runtimes.gvisor.sentry import SentryReading, is_gofer
+from immure.runtimes.gvisor.sentry import SentryReading, gofers
 from immure.runtimes.process.spawner import Spawner
 
 #: How long a Sentry and its init may take to greet, and an image to be written.
@@ -34,7 +33,7 @@ def _nothing() -> bytes:
     return b""
 
 
-def _end_without_gofer(pump: Pump, _event: int) -> None:
+def _end_without_gofer(pump: Pump, _event: int = IN) -> None:
     have = "its gofer, which opens files for its kernel, has ended"
     pump.end(BoxLost("the box has ended", need="a box in use", have=have, hint="make a new Sandbox"))
 
@@ -74,24 +73,25 @@ class GVisorBox(CarriedBox):
         with SentryReading(self.pid, root=self.launch.root) as reading:
             self._wait_for_starter()
             items = reading.items()
-        self._watch_gofers()
+        for pid in gofers(items):
+            self._end_with(pid)
         return items
 
-    def _watch_gofers(self) -> None:
+    def _end_with(self, gofer: int) -> None:
         """Has the box end with its gofer: a Sentry does not always notice that it has none, and then hangs."""
         pump = self._bridge.pump
-        for pid in below(self.pid):
+        with pump.lock:
             try:
-                fd = os.pidfd_open(pid)
+                fd = os.pidfd_open(gofer)
             except ProcessLookupError:
-                continue
-            with pump.lock:
-                if pump.is_over or not is_gofer(pid):
-                    os.close(fd)
-                    continue
-                self._gofers.append(fd)
-                # Nothing of the box: one that nobody holds is to end.
-                pump.watch(fd, IN, partial(_end_without_gofer, pump))
+                _end_without_gofer(pump)
+                return
+            if pump.is_over:
+                os.close(fd)
+                return
+            self._gofers.append(fd)
+            # Nothing of the box: one that nobody holds is to end.
+            pump.watch(fd, IN, partial(_end_without_gofer, pump))
 
     def _close_own(self) -> None:
         with self._bridge.pump.lock if hasattr(self, "_bridge") else nullcontext():

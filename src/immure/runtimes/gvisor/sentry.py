@@ -83,9 +83,11 @@ def _is_sentry(cmdline: bytes) -> bool:
     return b"\0boot\0" in cmdline
 
 
-def is_gofer(pid: int) -> bool:
-    """Whether a process opens files for a Sentry."""
-    return b"\0gofer\0" in _read(f"/proc/{pid}/cmdline")
+def gofers(items: dict[str, bytes]) -> list[int]:
+    """Of the processes in a reading those that open files for a Sentry."""
+    return [
+        int(name.split("/")[1]) for name, value in items.items() if name.endswith("/cmdline") and b"\0gofer\0" in value
+    ]
 
 
 def _begin_reading(pids: list[int]) -> subprocess.Popen[bytes]:
