@@ -172,6 +172,8 @@ class Host:
 
     def exec(self, flags: int, command: bytes, *, columns: int = 0, rows: int = 0) -> int:
         """Asks for a command, and gives the number of its stream. No number is used twice."""
+        # How much input there is room for is not known before the hello.
+        assert self._window_bytes or flags & frames.NO_INPUT
         self._last_stream += 1
         self._streams[self._last_stream] = _Stream(flags, self._window_bytes)
         asked = frames.Exec(self._last_stream, flags, columns, rows, command)

@@ -175,6 +175,7 @@ class BoxFace:
             asker = ask(self._stem, request, stdio, owner, hold=True, builtin=builtin)
         except BaseException:
             stdio.done()
+            # For the next one all the same: these were taken.
             make_ahead()
             raise
         try:
@@ -215,12 +216,10 @@ class BoxFace:
 
     def begin(self, request: Request, stdio: Stdio, writer: int | None, *, bounded: bool, builtin: bool) -> Process:
         """Starts a command, or an operation, that is under way on return. What is passed is closed in any case."""
-        record = None if builtin else Record(self.log, request.argv)
+        record = None if builtin else self.log.begin(request.argv)
         try:
             asker = self.ask(request, stdio, tell=not builtin, terminal=stdio.terminal, builtin=builtin)
             try:
-                if record is not None:
-                    record.begun()
                 if not builtin:
                     hear_start(self._stem, asker, request)
                 return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)

@@ -10,6 +10,7 @@ from immure.errors import BoxLost, SetupFailed
 from immure.plan.image import SENTINEL
 from immure.runtimes.base import Commands
 from immure.runtimes.guest.outer import STEP_S, UnderWay, carrier_request
+from immure.runtimes.process.attend import Attendance
 from immure.runtimes.process.request import Request
 
 _ATTESTED_BYTES = 256 * 1024
@@ -36,7 +37,7 @@ class Attestation(UnderWay):
             # A filter answers one of its attempts so: they are to be made by processes of their own.
             with Attestation(self.box, self._outside, apart=True) as another:
                 return another.items()
-        said = _output(self)
+        said = _output(self.attendance)
         try:
             return msgspec.msgpack.decode(said, type=dict[str, bytes])
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -53,12 +54,11 @@ def outer_opens(outer: Commands, outside: str, user: int = 0) -> bool:
     request = carrier_request(outer.launch, ("files", "read", outside, "0", "64"), user)
     request.output_bytes = 64
     with UnderWay(outer, request, builtin=True) as reading:
-        return bool(_output(reading))
+        return bool(_output(reading.ended()))
 
 
-def _output(operation: UnderWay) -> bytes:
-    """What it has written in the end. Raises SetupFailed where it can't be done and BoxLost where it does not end."""
-    attendance = operation.ended()
+def _output(attendance: Attendance) -> bytes:
+    """What has been written in the end. Raises SetupFailed where it can't be done and BoxLost where it did not end."""
     seen = attendance.exit
     if seen is not None and seen.errno:
         raise SetupFailed(

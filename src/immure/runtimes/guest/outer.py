@@ -49,7 +49,6 @@ class UnderWay:
             raise
         self._stdio.given()
         self.attendance = Attendance(box, self._asker, self._stdio, request)
-        self._over = False
 
     def __enter__(self) -> Self:
         return self
@@ -63,9 +62,7 @@ class UnderWay:
 
     def ended(self) -> Attendance:
         """It has ended or has had its time. The two sinks have what it wrote. Raises BoxLost."""
-        if not self._over:
-            self.attendance.see_through(self._stdio, None)
-            self._over = True
+        self.attendance.see_through(self._stdio, None)
         return self.attendance
 
 

@@ -6,7 +6,6 @@ import os
 import select
 import threading
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -94,11 +93,11 @@ class GVisorBox(CarriedBox):
             pump.watch(fd, IN, partial(_end_without_gofer, pump))
 
     def _close_own(self) -> None:
-        with self._bridge.pump.lock if hasattr(self, "_bridge") else nullcontext():
-            while self._gofers:
-                fd = self._gofers.pop()
-                if not self._bridge.pump.is_closed:
-                    self._bridge.pump.unwatch(fd)
+        while self._gofers:
+            pump, fd = self._bridge.pump, self._gofers.pop()
+            with pump.lock:
+                if not pump.is_closed:
+                    pump.unwatch(fd)
                 os.close(fd)
         super()._close_own()
 

@@ -18,7 +18,6 @@ from immure.runtimes.process.spawner import Socket, hear, send
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
 _SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
-_U32 = 0xFFFF_FFFF
 #: What a terminal takes for the end of input.
 _END_OF_INPUT = b"\x04"
 #: A machine that is busy takes a while to end a command. What ends its box instead takes it from everybody.
@@ -59,12 +58,12 @@ class Exit:
         """Raises BoxLost for what is no EXITED."""
         if len(message) != frames.EXITED_BYTES:
             raise BoxLost("the box said something unreadable", need="how a command ended", have=f"{len(message)} bytes")
-        kind_and_flags, _, self.status, self.errno, step, *counts = memoryview(message).cast("i")
-        self.draining = bool(kind_and_flags >> 16 & frames.DRAINING)
-        self.step = frames.STEPS[min(step & _U32, len(frames.STEPS) - 1)]
-        low_us, high_us, low_kib, high_kib = counts
-        self.cpu_ms = (low_us & _U32 | (high_us & _U32) << 32) // 1000
-        self.memory_peak_bytes = (low_kib & _U32 | (high_kib & _U32) << 32) * 1024
+        self.draining = bool(int.from_bytes(message[2:4], "little") & frames.DRAINING)
+        self.status = frames.i32(message, 8)
+        self.errno = frames.i32(message, 12)
+        self.step = frames.STEPS[min(frames.u32(message, 16), len(frames.STEPS) - 1)]
+        self.cpu_ms = frames.u64(message, 20) // 1000
+        self.memory_peak_bytes = frames.u64(message, 28) * 1024
 
 
 class Sink:

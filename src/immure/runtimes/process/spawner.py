@@ -77,7 +77,7 @@ def receive(socket: Socket) -> tuple[bytes, list[int]]:
 def hear(socket: Socket) -> bytes:
     """A short message; empty at the end. Descriptors that somebody sends with it are closed by the kernel."""
     for _ in range(2):
-        # As above.
+        # What `receive` says of a peer that ended.
         try:
             return socket.recv(frames.SHORT_LIMIT)
         except ConnectionResetError:
