@@ -22,8 +22,8 @@ from immure.spec import models
 
 GROUPS: dict[str, tuple[str, ...]] = {
     "Boxes": (
-        "run", "Sandbox", "AsyncSandbox", "Pool", "PooledSandbox", "AsyncPool", "AsyncPooledSandbox", "Snapshot",
-        "BoxStats", "PoolStats", "Migration",
+        "run", "Sandbox", "AsyncSandbox", "KeptSandbox", "AsyncKeptSandbox", "KeptInfo", "KeptCommand", "Pool",
+        "PooledSandbox", "AsyncPool", "AsyncPooledSandbox", "Snapshot", "BoxStats", "PoolStats", "Migration",
     ),
     "Commands under way": ("Process", "AsyncProcess", "AsyncStream", "AsyncInput", "PIPE"),
     "Results": ("Result", "Output", "Exit", "Levels", "Usage", "Truncated", "Clause", "Denial"),
@@ -44,6 +44,7 @@ MADE = ("Sandbox", "AsyncSandbox", "Pool", "AsyncPool")
 #: What the parts of the package say to each other, of no use to others.
 INNER = {
     "BoxFace": {"request", "carry_out", "open_streams", "is_bounded", "begin", "ask", "result"},
+    "KeptFace": {"open_trace"},
     "Pool": {"claim_ready", "retire"},
     "PooledSandbox": {"end", "alive", "warm"},
     "ProcessFace": {"note"},
@@ -66,9 +67,32 @@ _BOX = {
     "paused": "Whether `pause` was called, and `resume` was not: nothing in the box runs.",
     "log": "The record that `logs` reads, for who follows it.",
 }
+_KEPT = {
+    **_BOX,
+    "paused": "Whether the box was paused when it was attached, or is by `pause` here.",
+    "log": "Of no use here: `logs` asks the keeper.",
+}
 WORDS: dict[str, dict[str, str]] = {
     "Sandbox": _BOX,
     "AsyncSandbox": _BOX,
+    "KeptSandbox": _KEPT,
+    "AsyncKeptSandbox": _KEPT,
+    "KeptInfo": {
+        "name": "Its name.",
+        "id": "Twelve hex digits.",
+        "level": "The level that was measured.",
+        "state": "As `Sandbox.state`.",
+        "created_s": "When it was made, in seconds since 1970.",
+        "processes": "Processes of the box that have not ended; null where a kernel of its own has them.",
+        "command": "The newest command that nobody waits for; null where there was none.",
+    },
+    "KeptCommand": {
+        "number": "Its number in the box's log, from 1 on.",
+        "argv": "The command.",
+        "state": "`running`, how it ended, or `lost`.",
+        "code": "Its exit status, where it exited.",
+        "signal": "The signal that ended it, where one did.",
+    },
     "Pool": {"size": "How many boxes wait at most."},
     "Snapshot": {"path": "The folder that it is in."},
     "Migration": {"downtime_s": "For how long the machine stood still.", "total_s": "How long it all took."},
@@ -229,6 +253,8 @@ class _Reference:
         match kind:
             case msgspec.inspect.StructType(cls=struct):
                 return self._struct(struct), _first_line(struct)
+            case msgspec.inspect.UnionType(types=(msgspec.inspect.StructType(cls=struct), msgspec.inspect.NoneType())):
+                return f"{self._struct(struct)} or null", _first_line(struct)
             case msgspec.inspect.VarTupleType(item_type=item):
                 shown, word = self._field(item)
                 return f"tuple of {shown}", word

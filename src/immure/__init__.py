@@ -9,6 +9,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from immure.engine.aio import AsyncSandbox as AsyncSandbox
     from immure.engine.aio_pool import AsyncPool as AsyncPool
+    from immure.engine.keeper.aio import AsyncKeptSandbox as AsyncKeptSandbox
+    from immure.engine.keeper.kept import KeptSandbox as KeptSandbox
     from immure.engine.local import run as run
     from immure.engine.pool import Pool as Pool
     from immure.engine.process import Process as Process
@@ -53,10 +55,12 @@ _ERRORS = (
     "WrongState",
 )
 _HOMES = {
+    "AsyncKeptSandbox": "immure.engine.keeper.aio",
     "AsyncPool": "immure.engine.aio_pool",
     "AsyncSandbox": "immure.engine.aio",
     "Pool": "immure.engine.pool",
     "PIPE": "immure.engine.stdio",
+    "KeptSandbox": "immure.engine.keeper.kept",
     "Level": "immure.spec.models",
     "Migration": "immure.runtimes.guest.migration",
     "Process": "immure.engine.process",
@@ -70,6 +74,7 @@ _HOMES = {
 
 __all__ = [
     "PIPE",
+    "AsyncKeptSandbox",
     "AsyncPool",
     "AsyncSandbox",
     "BoxError",
@@ -78,6 +83,7 @@ __all__ = [
     "ExecFailed",
     "FileError",
     "ImmureError",
+    "KeptSandbox",
     "Level",
     "LevelNotReached",
     "Migration",

@@ -17,6 +17,8 @@ import os
 import select
 import struct
 from pathlib import Path
+from queue import SimpleQueue
+from threading import Thread
 
 from security.calls import NUMBERS, call, call_number, raise_errno
 
@@ -36,24 +38,34 @@ def reaches_kernel(name: str, *arguments: int, bits: int = 0, only: tuple[int, i
     `bits` are set in the call's number; `only` limits the trap to calls whose argument, by index, has this value.
     """
     number = NUMBERS[name] | bits
-    try:
-        listener = _listen(number, only)
-    except OSError as error:
-        if not in_sentry():
-            raise RuntimeError("no listener can be installed here") from error
-        call_number(number, *arguments)
-        return
+    listening: SimpleQueue[int | OSError] = SimpleQueue()
     read, write = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.write(write, bytes([_errno_of(number, *arguments)]))
-        os._exit(0)
-    os.close(write)
-    _answer_first(listener, read)
-    verdict = os.read(read, 1)
-    os.waitpid(child, 0)
-    if verdict != bytes([_ARRIVED]):
-        raise_errno(verdict[0])
+
+    def use() -> None:
+        # Filters are a thread's own (seccomp(2)), and go with it.
+        try:
+            listening.put(_listen(number, only))
+        except OSError as error:
+            listening.put(error)
+        else:
+            os.write(write, bytes([_errno_of(number, *arguments)]))
+
+    thread = Thread(target=use)
+    thread.start()
+    try:
+        listener = listening.get()
+        if isinstance(listener, int):
+            verdict = _verdict(listener, read)
+        elif in_sentry():
+            verdict = _errno_of(number, *arguments) or _ARRIVED
+        else:
+            raise RuntimeError("no listener can be installed here") from listener
+    finally:
+        thread.join()
+        os.close(read)
+        os.close(write)
+    if verdict != _ARRIVED:
+        raise_errno(verdict)
 
 
 def in_sentry() -> bool:
@@ -81,11 +93,16 @@ def _errno_of(number: int, *arguments: int) -> int:
     return 0
 
 
-def _answer_first(listener: int, verdict: int) -> None:
-    """Answer the call that the listener got, if the child's verdict isn't there before."""
-    ready, _, _ = select.select([listener, verdict], [], [], 5)
-    if listener in ready:
-        notification = bytearray(80)
-        fcntl.ioctl(listener, _NOTIF_RECV, notification)
-        (identity,) = struct.unpack_from("Q", notification)
-        fcntl.ioctl(listener, _NOTIF_SEND, struct.pack("QqiI", identity, 0, -_ARRIVED, 0))
+def _verdict(listener: int, told: int) -> int:
+    """What the call comes to: the listener answers it, if nothing else has before."""
+    try:
+        select.select([listener, told], [], [])
+        # A listener of a thread that has ended is ready, too, and has nothing to tell.
+        if not select.select([told], [], [], 0)[0]:
+            notification = bytearray(80)
+            fcntl.ioctl(listener, _NOTIF_RECV, notification)
+            (identity,) = struct.unpack_from("Q", notification)
+            fcntl.ioctl(listener, _NOTIF_SEND, struct.pack("QqiI", identity, 0, -_ARRIVED, 0))
+        return os.read(told, 1)[0]
+    finally:
+        os.close(listener)

@@ -8,8 +8,7 @@ from argparse import Namespace
 from pathlib import Path
 
 from immure.engine.files import Files
-from immure.engine.keeper.joined import join
-from immure.engine.keeper.kept import KeptBox
+from immure.engine.keeper.kept import KeptSandbox
 from immure.errors import FileError, SpecError
 
 
@@ -22,9 +21,9 @@ def copy(options: Namespace) -> int:
         )
     try:
         if source is not None:
-            _out(KeptBox(join(source[0])).files, source[1], options.target, options.max_mib << 20)
+            _out(KeptSandbox.attach(source[0]).files, source[1], options.target, options.max_mib << 20)
         elif target is not None:
-            _into(KeptBox(join(target[0])).files, options.source, target[1])
+            _into(KeptSandbox.attach(target[0]).files, options.source, target[1])
     except OSError as error:
         raise SpecError(
             f"{error.filename or 'it'} can't be read or written here",

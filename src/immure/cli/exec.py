@@ -14,8 +14,7 @@ from immure.cli.run import attend, environment_of, tell_denials
 from immure.cli.show import open_target, write_result
 from immure.engine.denial_watch import DENIALS, DenialWatch
 from immure.engine.keeper.client import ask
-from immure.engine.keeper.joined import join
-from immure.engine.keeper.kept import KeptBox, keep
+from immure.engine.keeper.kept import KeptSandbox, keep
 from immure.errors import ExecFailed, ImmureError, SpecError
 from immure.plan.launch import Launch
 from immure.runtimes.process.request import Request
@@ -31,7 +30,7 @@ def exec_command(options: Namespace, command: list[str]) -> int:
         if options.detach:
             _refuse_with_detach(options)
             return _start(options.box, command, options)
-        return _attend(KeptBox(join(options.box)), options, command, target)
+        return _attend(KeptSandbox.attach(options.box), options, command, target)
     except ImmureError as error:
         complain(error)
         if target is not None:
@@ -45,7 +44,7 @@ def run_kept(options: Namespace, launch: Launch, command: list[str], target: int
     try:
         if options.detach:
             _refuse_with_detach(options)
-        box = KeptBox(keep(launch, name))
+        box = KeptSandbox(keep(launch, name))
         if options.detach:
             box.close()
             _start_or_end(name, command)
@@ -77,7 +76,7 @@ def _refuse_with_detach(options: Namespace) -> None:
             )
 
 
-def _attend(box: KeptBox, options: Namespace, command: list[str], target: int | None) -> int:
+def _attend(box: KeptSandbox, options: Namespace, command: list[str], target: int | None) -> int:
     outcome: KeptOutcome | None = None
     error: ImmureError | None = None
     try:
@@ -94,9 +93,9 @@ def _attend(box: KeptBox, options: Namespace, command: list[str], target: int | 
     return status
 
 
-def _watched(box: KeptBox, outcome: KeptOutcome, options: Namespace) -> int:
+def _watched(box: KeptSandbox, outcome: KeptOutcome, options: Namespace) -> int:
     """The same, and what the box's Sentry refuses meanwhile."""
-    watch = DenialWatch(box.trace(DENIALS))
+    watch = DenialWatch(box.open_trace(DENIALS))
     try:
         status = attend(outcome, options)
         outcome.denials = watch.finish()
@@ -106,7 +105,7 @@ def _watched(box: KeptBox, outcome: KeptOutcome, options: Namespace) -> int:
     return status
 
 
-def _request(box: KeptBox, options: Namespace, command: list[str]) -> Request:
+def _request(box: KeptSandbox, options: Namespace, command: list[str]) -> Request:
     # What `run` was given is the box's own already.
     own = options.verb == "exec"
     env = environment_of(options.env, Dependencies()) if own and options.env else None

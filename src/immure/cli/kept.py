@@ -14,6 +14,7 @@ import msgspec
 
 from immure.cli.execute import complain, printable
 from immure.cli.parser import USAGE
+from immure.engine.keeper.answers import list_boxes
 from immure.engine.keeper.client import ask, begin
 from immure.errors import BoxLost, ImmureError, SpecError
 
@@ -24,20 +25,8 @@ def kept(options: Namespace) -> int:
     return verb(options)
 
 
-def _list() -> list[dict[str, Any]]:
-    asked = begin("list", {})
-    if asked is None:
-        return []
-    try:
-        answer = asked.answer()
-    finally:
-        asked.close()
-    # It may have left meanwhile, with nothing to hold.
-    return answer[0] if answer is not None else []
-
-
 def _ps(options: Namespace) -> int:
-    boxes = _list()
+    boxes = list_boxes()
     if options.json:
         _print_json("immure.boxes/v1", boxes=boxes)
         return 0
@@ -75,7 +64,7 @@ def _age(seconds: float) -> str:
 
 
 def _kill(options: Namespace) -> int:
-    names = [box["name"] for box in _list()] if options.all else options.boxes
+    names = [box["name"] for box in list_boxes()] if options.all else options.boxes
     if not names and not options.all:
         raise SpecError("no box is named", path="BOX", need="names of kept boxes, or --all", hint="immure ps")
     status = 0

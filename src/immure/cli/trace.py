@@ -16,8 +16,7 @@ from immure.cli.learn import Target
 from immure.cli.parser import make_parser
 from immure.cli.run import attend, spec_of
 from immure.cli.trace_text import is_shown, json_line, summary, text_line
-from immure.engine.keeper.joined import join
-from immure.engine.keeper.kept import KeptBox
+from immure.engine.keeper.kept import KeptSandbox
 from immure.engine.prepare import prepare
 from immure.engine.tracing import Wanted, check_traceable, open_trace
 from immure.errors import ImmureError, SpecError
@@ -57,9 +56,9 @@ def _trace_box(options: Namespace) -> int:
         if name not in _BOTH and value != defaults[name]:
             raise SpecError("the box is made already", path=f"--{name}", need="a command after --, in a box of its own")
     shown = Shown(options, 1)
-    box = KeptBox(join(options.box))
+    box = KeptSandbox.attach(options.box)
     try:
-        with box.trace(_wanted(options)) as events:
+        with box.open_trace(_wanted(options)) as events:
             interrupt = _Interrupt(events)
             shown.follow(events)
         shown.end(events)

@@ -4,25 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Generator, Sequence
 from functools import partial
-from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any, Self
 
-from immure.engine.aio_files import AsyncFiles
 from immure.engine.aio_process import AsyncProcess
-from immure.engine.command import Argument, prepare_call
-from immure.engine.deadlines import watch_over
-from immure.engine.face import LOOK_S, BoxFace
-from immure.engine.log import Record
+from immure.engine.aio_verbs import AsyncVerbs
+from immure.engine.command import prepare_call
+from immure.engine.face import LOOK_S
 from immure.engine.migration import migrate_box
-from immure.engine.process_face import hear_start
-from immure.engine.readiness import drive, readable
-from immure.engine.result import Result, with_denials
+from immure.engine.readiness import readable
 from immure.engine.session import Measured, measure
 from immure.engine.snapshot import Snapshot, check_forks, take_snapshot
 from immure.engine.spawners import replace, spawner_for
-from immure.engine.stdio import captured
 from immure.engine.tracing import open_trace, wanted
 from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
@@ -30,9 +24,7 @@ from immure.runtimes.base import Box
 from immure.runtimes.guest.migration import Migration
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS
 from immure.runtimes.gvisor.trace.aio import AsyncTrace
-from immure.runtimes.process.attend import Attendance, Stdio
-from immure.runtimes.process.request import Request
-from immure.runtimes.process.spawner import Spawner, hang_up
+from immure.runtimes.process.spawner import Spawner
 from immure.runtimes.registry import open_box
 from immure.spec.models import SandboxSpec
 
@@ -42,7 +34,7 @@ if TYPE_CHECKING:
 _CLOSING_S = 10.0
 
 
-class AsyncSandbox(BoxFace):
+class AsyncSandbox(AsyncVerbs):
     """A box that stays until it is closed, for many commands. An asynchronous context manager, or awaited.
 
     Its keywords are those of `Sandbox`; what is wrong with them is told when it is made. Cancelling a task ends the
@@ -117,110 +109,6 @@ class AsyncSandbox(BoxFace):
             box.close()
             raise
 
-    async def exec(
-        self,
-        argv: Sequence[Argument],
-        *,
-        stdin: bytes | None = None,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: int | None = None,
-        timeout_s: float | None = None,
-        output_mib: float | None = None,
-        denials: bool = False,
-    ) -> Result:
-        """Runs one command in the box and waits for it. As `Sandbox.exec`."""
-        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
-        if denials:
-            return await self._watched(request, stdin)
-        return await self._run(request, stdin)
-
-    async def _watched(self, request: Request, stdin: bytes | None) -> Result:
-        from immure.engine.denial_watch import watch_denials
-
-        opening = asyncio.ensure_future(asyncio.to_thread(watch_denials, self._box, self.level.awarded))
-        try:
-            watch = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            opening.add_done_callback(_close)
-            raise
-        try:
-            result = await self._run(request, stdin)
-            return with_denials(result, await asyncio.to_thread(watch.finish))
-        finally:
-            await asyncio.shield(asyncio.to_thread(watch.close))
-
-    async def _run(self, request: Request, stdin: bytes | None) -> Result:
-        began = perf_counter_ns()
-        record = Record(self.log, request.argv)
-        try:
-            stdio = captured(stdin)
-            try:
-                attendance = await self._attended(request, stdio, record)
-            finally:
-                stdio.done()
-            result = self.result(request, attendance, (perf_counter_ns() - began) // 1000)
-        except BaseException as error:
-            record.failed(error)
-            raise
-        record.ended(result)
-        return result
-
-    async def _attended(self, request: Request, stdio: Stdio, record: Record) -> Attendance:
-        asker = self.ask(request, stdio, hold=True)
-        try:
-            attendance = Attendance(self._box, asker, stdio, request)
-            record.begun()
-            attendance.heard = record.wrote
-            watch_over(attendance, request.timeout_s)
-            try:
-                await drive(attendance)
-            finally:
-                stdio.done()
-                attendance.leave()
-        except BaseException:
-            # It ends the command.
-            hang_up(asker)
-            raise
-        if attendance.exit is not None:
-            self._box.give_back(asker)
-        return attendance
-
-    async def start(
-        self,
-        argv: Sequence[Argument],
-        *,
-        stdin: bytes | int | None = None,
-        pty: tuple[int, int] | bool = False,
-        env: Mapping[str, str] | None = None,
-        workdir: str | None = None,
-        user: int | None = None,
-        timeout_s: float | None = None,
-        output_mib: float | None = None,
-    ) -> AsyncProcess:
-        """Starts a command and comes back while it runs. As `Sandbox.start`."""
-        request = self.request(argv, env, workdir, user, timeout_s, output_mib)
-        stdio, writer = self.open_streams(request, stdin, pty)
-        record = self.log.begin(request.argv)
-        try:
-            asker = self.ask(request, stdio, tell=True, terminal=stdio.terminal)
-            try:
-                await readable(asker.fileno())
-                hear_start(self._box, asker, request)
-                bounded = self.is_bounded(output_mib)
-                return AsyncProcess(
-                    self._box, asker, stdio, writer, request, self.result, bounded=bounded, record=record
-                )
-            except BaseException:
-                hang_up(asker)
-                raise
-        except BaseException as error:
-            stdio.done()
-            if writer is not None:
-                os.close(writer)
-            record.failed(error)
-            raise
-
     async def trace(
         self,
         points: Sequence[str] | None = None,
@@ -281,10 +169,10 @@ class AsyncSandbox(BoxFace):
                 raise
         return made
 
-    @property
-    def files(self) -> AsyncFiles:
-        """The box's files, as those of `Sandbox`, awaited."""
-        return AsyncFiles(self)
+    def _watch_denials(self) -> DenialWatch:
+        from immure.engine.denial_watch import watch_denials
+
+        return watch_denials(self._box, self.level.awarded)
 
     async def close(self) -> None:
         """Ends the box and everything in it, and waits until it is gone. May be called again.
@@ -333,11 +221,6 @@ class AsyncSandbox(BoxFace):
     async def __aexit__(self, *_: object) -> None:
         # A cancelled task's box goes too, and is waited for.
         await asyncio.shield(self.close())
-
-
-def _close(opened: asyncio.Future[DenialWatch]) -> None:
-    if not opened.cancelled() and opened.exception() is None:
-        opened.result().close()
 
 
 def _forget(taken: asyncio.Future[Snapshot]) -> None:

@@ -222,7 +222,9 @@ class BoxFace:
             try:
                 if not builtin:
                     hear_start(self._stem, asker, request)
-                return Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
+                return self._started(
+                    Process(self._stem, asker, stdio, writer, request, self.result, bounded=bounded, record=record)
+                )
             except BaseException:
                 hang_up(asker)
                 raise
@@ -233,6 +235,10 @@ class BoxFace:
             if record is not None:
                 record.failed(error)
             raise
+
+    def _started(self, process: P) -> P:
+        """Sees every command that is handed out while it runs."""
+        return process
 
     def _adopted(self, kind: Callable[..., P], box: Box) -> Iterator[P]:
         """What was under way in a box that is restored, as commands of this one; nothing in any other."""

@@ -84,6 +84,10 @@ class ProcessFace:
             if not self._released and self._attendance.exit is None:
                 self._attendance.signal(number, group=group)
 
+    def close(self) -> None:
+        """Ends the command where it still runs, and lets go of its streams. May be called again."""
+        raise NotImplementedError
+
     def kill(self) -> None:
         """Ends the command and its process group, at once. What has left the group ends with the box."""
         self.signal(signal.SIGKILL, group=True)

@@ -9,6 +9,7 @@ import ctypes
 import errno
 import os
 import subprocess
+from pathlib import Path
 
 from msgspec import Struct
 
@@ -45,15 +46,38 @@ def try_host() -> Tried:
             outcome[name] = int(value)
     return Tried(
         seccomp=outcome.get("seccomp", errno.ENOSYS) == 0,
-        user_namespaces=_user_namespaces(outcome.get("user_namespaces", errno.EIO)),
+        user_namespaces=why_no_user_namespaces(outcome.get("user_namespaces", errno.EIO), _mounts()),
         new_proc=_new_proc(outcome.get("new_proc", errno.EIO)),
         ptrace=_ptrace(outcome.get("ptrace", errno.EIO)),
     )
 
 
-def _user_namespaces(number: int) -> Missing | None:
+def _mounts() -> str:
+    """Empty where there is no /proc."""
+    try:
+        return Path("/proc/self/mountinfo").read_text(errors="replace")
+    except OSError:
+        return ""
+
+
+def is_chroot(mounts: str) -> bool:
+    """Whether our root is no mount, by what /proc/self/mountinfo says: a process in a chroot. proc_pid_mountinfo(5)."""
+    lines = [line.split(" ") for line in mounts.splitlines()]
+    points = [line[4] for line in lines if len(line) > 4]
+    return bool(points) and "/" not in points
+
+
+def why_no_user_namespaces(number: int, mounts: str) -> Missing | None:
+    """What an errno of clone(CLONE_NEWUSER) comes of; None for 0. `mounts` is /proc/self/mountinfo."""
     if number == 0:
         return None
+    need = "user namespaces for this user"
+    if number == errno.EPERM and is_chroot(mounts):
+        return Missing(
+            need=need,
+            have=f"{os.strerror(number)}, as always in a chroot",
+            command="leave the chroot, or enter that folder with systemd-nspawn, which makes it a root of its own",
+        )
     commands = {
         errno.ENOSPC: "sysctl -w user.max_user_namespaces=10000",
         errno.EPERM: "sysctl -w kernel.apparmor_restrict_unprivileged_userns=0 (Ubuntu), or "
@@ -62,7 +86,7 @@ def _user_namespaces(number: int) -> Missing | None:
         errno.ENOSYS: "use a kernel with CONFIG_USER_NS",
         errno.EINVAL: "use a kernel with CONFIG_USER_NS",
     }
-    return Missing(need="user namespaces for this user", have=os.strerror(number), command=commands.get(number))
+    return Missing(need=need, have=os.strerror(number), command=commands.get(number))
 
 
 def _new_proc(number: int) -> Missing | None:
