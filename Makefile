@@ -14,7 +14,6 @@ demo: $(STAMP)
 test: $(STAMP)
 	tools/install_test_packages.sh
 	PYTHON=$(PYTHON) tools/run_all_tests.sh
-	tools/test_as_plain_user.sh
 
 check: $(STAMP)
 	$(VENV)/bin/ruff check .

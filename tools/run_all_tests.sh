@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Runs all tests as this user, by the interpreter that PYTHON names: those of pure code beside those of Firecracker's boxes,
-# neither of which measures anything, and then the others one after the other, which do.
+# Runs all tests by the interpreter that PYTHON names, in two lanes beside each other, since most tests wait more than
+# they compute: those of pure code, those of Firecracker's boxes and, as root, those of plain users one after the other in
+# the one; all others in the other, which is shown while it runs. Each lane looks at its own processes alone.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -8,11 +9,19 @@ said=$(mktemp)
 trap 'rm -f "$said"' EXIT
 apart=(tests/unit tests/firecracker_box)
 
-"$here/run_tests.sh" "${apart[0]}" >"$said" 2>&1 &
+first_lane() {
+  local status=0
+  for tests in "${apart[@]}"; do
+    "$here/run_tests.sh" "$tests" || status=1
+  done
+  "$here/test_as_plain_user.sh" || status=1
+  return $status
+}
+
+first_lane >"$said" 2>&1 &
 beside=$!
 status=0
-"$here/run_tests.sh" "${apart[1]}" || status=1
+"$here/run_tests.sh" "${apart[@]/#/--ignore=}" tests || status=1
 wait "$beside" || status=1
 cat "$said"
-"$here/run_tests.sh" "${apart[@]/#/--ignore=}" tests || status=1
 exit $status

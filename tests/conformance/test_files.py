@@ -14,9 +14,9 @@ import pytest
 
 from immure import ExecFailed, FileError, Sandbox, SpecError
 
-from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingFiles, blocking, has_sentry, is_machine
+from .faces import FACES, OLD_SENTRY, PATIENCE_S, BlockingBox, BlockingFiles, blocking, has_sentry, is_machine
 
-pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(2 * PATIENCE_S)]
 
 
 @pytest.fixture(params=FACES, scope="module")
@@ -102,7 +102,7 @@ class TestContent:
             files.upload(tmp_path / "nothing", "a")
 
     # A minute through an emulated port.
-    @pytest.mark.timeout(180)
+    @pytest.mark.timeout(6 * PATIENCE_S)
     def test_more_than_two_gib_in_little_memory(self, files: BlockingFiles, box: BlockingBox, tmp_path: Path) -> None:
         size = (2 << 30) + 5
         source = tmp_path / "large"

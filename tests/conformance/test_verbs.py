@@ -15,9 +15,9 @@ import pytest
 from immure import PIPE, BoxError, BoxLost, ExecFailed, RuntimeUnavailable, SpecError, run
 from immure.engine.log import Logs
 
-from .faces import FACES, OLD_SENTRY, BlockingBox, BlockingProcess, blocking, has_kernel
+from .faces import FACES, OLD_SENTRY, PATIENCE_S, BlockingBox, BlockingProcess, blocking, has_kernel
 
-pytestmark = [pytest.mark.rootless, pytest.mark.timeout(30)]
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(PATIENCE_S)]
 
 
 @pytest.fixture(params=FACES)
@@ -52,19 +52,24 @@ def is_at_rest(box: BlockingBox) -> bool:
     return False
 
 
-#: A kernel of the box's own shows its threads, too: PF_KTHREAD. proc_pid_stat(5).
-IS_USERS = "not int(open(f'/proc/{p}/stat').read().rpartition(')')[2].split()[6]) & 0x200000"
+#: Processes but the first, the shell itself and who started it. A kernel of the box's own shows its threads, too:
+#: PF_KTHREAD, the seventh word after the name. proc_pid_stat(5).
+OTHERS = """
+for folder in /proc/[0-9]*; do
+  pid=${folder#/proc/}
+  case $pid in 1|$$|$PPID) continue;; esac
+  read -r stat < $folder/stat || continue
+  set -- ${stat##*) }
+  [ $(($7 & 0x200000)) != 0 ] || echo $pid
+done
+"""
 
 
 def names(box: BlockingBox) -> list[str]:
     """Processes of the box beside its first, the one that looks, and the one that started that."""
-    program = (
-        "import os; ours = {1, os.getpid(), os.getppid()}\n"
-        f"print(*[p for p in os.listdir('/proc') if p.isdigit() and int(p) not in ours and {IS_USERS}])"
-    )
     deadline = time.monotonic() + 5
     while True:
-        left = box.exec(["/usr/bin/python3", "-ISc", program]).stdout.text().split()
+        left = box.exec(sh(OTHERS)).stdout.text().split()
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.02)
