@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from immure import Result, Sandbox, run
-from immure.engine import local, sandbox, spawners, stdio
+from immure.engine import local, spawners, stdio, verbs
 from immure.engine.process import Process
 from immure.engine.spawners import close_all
 from immure.runtimes.process import spawner
@@ -58,7 +58,7 @@ def test_a_child_that_holds_the_ends_of_its_pipes(
             return made
 
         monkeypatch.setattr(local, "captured", captured)
-        monkeypatch.setattr(sandbox, "captured", captured)
+        monkeypatch.setattr(verbs, "captured", captured)
         result = in_time(lambda: by(["echo", "all of it"]))
     assert result.stdout == b"all of it\n"
 
