@@ -159,10 +159,10 @@ def test_stats_are_of_the_box(desk: Kept) -> None:
 
 class TestDetached:
     def test_the_command_goes_on_and_its_output_is_in_the_log(self, desk: Kept) -> None:
-        number = (
-            desk.ok("exec", "-d", "desk", "--", *shell("echo one; sleep 0.3; echo two >&2; exit 5")).decode().strip()
-        )
+        script = "echo one; until [ -e /tmp/go ]; do sleep 0.02; done; echo two >&2; exit 5"
+        number = desk.ok("exec", "-d", "desk", "--", *shell(script)).decode().strip()
         assert desk.boxes()["desk"]["command"]["state"] == "running"
+        desk.ok("exec", "desk", "--", "touch", "/tmp/go")
         assert eventually(lambda: desk.boxes()["desk"]["command"]["state"] == "exited")
         assert desk.boxes()["desk"]["command"]["code"] == 5
         assert desk.ok("logs", "--command", number, "desk") == b"one\ntwo\n"
