@@ -293,7 +293,8 @@ def _guest(
         "image": [*own, *points, *places_of_changes(root)],
         "root": root,
     }
-    return msgspec.msgpack.encode(told), changed_mounts(root, inputs.sources, spec.limits.disk_mib or DEFAULT_DISK_MIB)
+    most_mib = disk_bytes(spec) >> 20 or DEFAULT_DISK_MIB
+    return msgspec.msgpack.encode(told), changed_mounts(root, inputs.sources, most_mib)
 
 
 def _is_guest_s(op: RootOp) -> bool:
