@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,7 +24,7 @@ from immure.runtimes.guest.disk import _format, copied_disk, empty_disk, new_dis
 from immure.runtimes.guest.memory import digest_of
 
 #: What docs/machines.md says `df` may show more.
-MORE_MIB, MORE_OF_IT = 20, 0.001
+MORE_MIB, MORE_OF_IT = 2, 0.001
 MIB = 1 << 20
 
 
@@ -64,7 +65,9 @@ def room_mib(fd: int) -> float:
 
 
 class TestSize:
-    @pytest.mark.parametrize("mib", [1, 2, 7, 15, 16, 64, 120, 128, 600, 1000, 1024, 4096, 20_000])
+    @pytest.mark.parametrize(
+        "mib", [*range(1, 18), 31, 64, 119, 120, 121, 128, 240, 600, 800, 1000, 1024, 4096, 20_000]
+    )
     def test_there_is_as_much_room_as_was_asked_for(self, tmp_path: Path, mib: int) -> None:
         with made(mib, tmp_path) as fd:
             assert mib <= room_mib(fd) <= mib * (1 + MORE_OF_IT) + MORE_MIB
@@ -196,8 +199,23 @@ class TestFound:
         monkeypatch.setenv("IMMURE_DISKS", str(tmp_path))
         found = find_disks(str(tmp_path / "disks"))
         assert isinstance(found, DiskFacts)
-        assert found.folder == str(tmp_path)
-        assert list(tmp_path.iterdir()) == []
+        assert found.folder == str(tmp_path / f"immure-{os.geteuid()}")
+        assert [one.stat().st_mode & 0o777 for one in tmp_path.iterdir()] == [0o700]
+        assert find_disks(None) == found
+
+    @pytest.mark.parametrize("how", ["a mode", "a link"])
+    def test_one_that_others_may_enter(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+        place = tmp_path / f"immure-{os.geteuid()}"
+        if how == "a mode":
+            place.mkdir()
+            place.chmod(0o711)
+        else:
+            (tmp_path / "other").mkdir(mode=0o700)
+            place.symlink_to("other")
+        monkeypatch.setenv("IMMURE_DISKS", str(tmp_path))
+        found = find_disks(None)
+        assert isinstance(found, Missing)
+        assert found.have == f"{place}, which others may enter"
 
     def test_without_what_formats_it(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("immure.host.disks._SYSTEM_S", ())
@@ -212,10 +230,11 @@ class TestFound:
         assert isinstance(find_disks(str(tmp_path / "disks")), DiskFacts)
 
     def test_what_is_in_memory_is_no_disk(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("IMMURE_DISKS", "/dev/shm")
-        found = find_disks(None)
+        with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+            monkeypatch.setenv("IMMURE_DISKS", folder)
+            found = find_disks(None)
         assert isinstance(found, Missing)
-        assert found.have == "/dev/shm, which is in memory (tmpfs)"
+        assert found.have.endswith("which is in memory (tmpfs)")
 
     def test_one_that_is_not_there(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("IMMURE_DISKS", str(tmp_path / "none"))

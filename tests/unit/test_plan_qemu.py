@@ -238,7 +238,7 @@ class TestWithin:
         }
         assert plan.disk is not None
         most_mib = plan.disk[0] >> 20
-        assert 9 <= most_mib <= 12
+        assert 9 <= most_mib <= 11
         assert plan.changes == (("/a", 1, "/1", most_mib), ("/a", 2, "/2", most_mib))
         plain = compiled(spec_of(files={"mounts": mounts}))
         assert {most for *_, most in plain.changes} == {1024}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+import stat
 from pathlib import Path
 
 from immure.host.facts import DiskFacts, Missing
 
-#: Names the folder, where the usual one has too little room or is not on a disk.
+#: Names one to make it in, where the usual one has too little room or is not on a disk.
 FOLDER_SETTING = "IMMURE_DISKS"
 FORMATTER = "mke2fs"
 _GET_FORMATTER = "install it (Debian, Fedora: e2fsprogs), or leave disk_mib out"
@@ -20,7 +21,9 @@ _NO_DISKS = ("tmpfs", "ramfs")
 
 
 def find_disks(usual: str | None) -> DiskFacts | Missing:
-    """How disks are made on this host, in the named folder or the `usual` one, which is made where it is missing."""
+    """How disks are made on this host: in a folder of this user's alone below the named one, or in the `usual` one. It
+    is made where it is missing.
+    """
     formatter = _formatter()
     if formatter is None:
         need = f"{FORMATTER}, which formats the disk of a machine with disk_mib"
@@ -29,10 +32,11 @@ def find_disks(usual: str | None) -> DiskFacts | Missing:
     named = os.environ.get(FOLDER_SETTING)
     if not named and usual is None:
         return Missing(need=need, have="none that can be made or trusted", command=_OTHER_FOLDER)
-    folder = named or str(usual)
+    folder = str(Path(named, f"immure-{os.geteuid()}")) if named else str(usual)
     try:
-        if not named:
-            Path(folder).mkdir(mode=0o700, exist_ok=True)
+        Path(folder).mkdir(mode=0o700, exist_ok=True)
+        if not _is_own(folder):
+            return Missing(need=need, have=f"{folder}, which others may enter", command=_OTHER_FOLDER)
         kind = _file_system(folder)
     except OSError as error:
         return Missing(need=need, have=f"{folder}: {os.strerror(error.errno or 0)}", command=_OTHER_FOLDER)
@@ -44,6 +48,12 @@ def find_disks(usual: str | None) -> DiskFacts | Missing:
 def _formatter() -> str | None:
     folders = [*os.get_exec_path(), *_SYSTEM_S]
     return shutil.which(FORMATTER, path=os.pathsep.join(folders))
+
+
+def _is_own(folder: str) -> bool:
+    """Whether nobody else has anything in it: a VMM is shown it, by which it has a file that has no name there."""
+    found = Path(folder).lstat()
+    return stat.S_ISDIR(found.st_mode) and found.st_uid == os.geteuid() and not found.st_mode & 0o077
 
 
 def _file_system(folder: str) -> str | None:

@@ -19,19 +19,21 @@ SHARED_MEMORY = "/dev/shm"
 #: and tables of inodes that were never used stay the holes that they are.
 OPTIONS = "discard,noinit_itable,errors=remount-ro"
 FORMAT = "ext4"
-#: In a thousand: tables of inodes and maps of blocks, 1/16 and some more.
-_RECORDS = 1067
-#: Ext4 keeps a fiftieth for itself, 16 MiB at most.
-_KEPT, _MOST_KEPT_MIB = 48, 17
+#: In a thousand: tables of inodes and maps of blocks, 1/16 and some more; and what any has, in KiB.
+_RECORDS, _ALWAYS_KIB = 1067, 896
+#: Ext4 keeps a fiftieth for itself, 16 MiB at most, of which the records are not left out.
+_KEPT, _MOST_KEPT_KIB = 48, 17 << 10
+_BLOCK_KIB = 4
 
 
 def disk_bytes(spec: SandboxSpec) -> int:
     """How large the file is that holds the disk of the spec's machine; 0 where that has none."""
     if spec.limits.disk_mib is None:
         return 0
-    room_mib = spec.limits.disk_mib - sized_tmpfs(spec)
-    file_mib = -(-room_mib * _RECORDS // 1000) + 1
-    return file_mib + min(-(-file_mib // _KEPT), _MOST_KEPT_MIB) << 20
+    room_kib = (spec.limits.disk_mib - sized_tmpfs(spec)) << 10
+    kib = room_kib * _RECORDS // 1000 + _ALWAYS_KIB
+    kib += min(kib // _KEPT, _MOST_KEPT_KIB)
+    return -(-kib // _BLOCK_KIB) * _BLOCK_KIB << 10
 
 
 def disk_of(spec: SandboxSpec, found: DiskFacts | None) -> tuple[int, str, str] | None:
