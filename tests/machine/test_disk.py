@@ -331,6 +331,9 @@ class TestCopies:
         for _ in range(2):
             with Snapshot.load(tmp_path / "saved") as loaded, Sandbox.restore(loaded) as copy:
                 assert said(copy, f"{self.READ}; rm /tmp/large; sync") == content
+        ends(tmp_path / "disks")
+        with pytest.raises(BoxLost, match="gone"):
+            Sandbox.restore(loaded)
         with (tmp_path / "saved/disk").open("r+b") as file:
             file.seek(found.st_size - 4096)
             file.write(b"x")

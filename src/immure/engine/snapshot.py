@@ -158,10 +158,10 @@ class Snapshot(Origin):
         (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
 
     def close(self) -> None:
-        """Removes it, unless it was saved. Boxes that were made of it go on."""
+        """Removes it, unless it was saved; a machine's is to be loaded anew then. Boxes made of it go on."""
         if self._remove is not None:
             self._remove()
-            super().close()
+        super().close()
 
     def _check_open(self) -> None:
         there = self._machine.state >= 0 if self._machine is not None else (self.path / IMAGE).is_dir()
