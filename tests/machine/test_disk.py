@@ -25,7 +25,7 @@ from immure.runtimes.qemu.box import QemuBox
 
 pytestmark = [pytest.mark.rootless, pytest.mark.timeout(180)]
 
-MEMORY_MIB, DISK_MIB = 96, 600
+MEMORY_MIB, DISK_MIB = 64, 600
 #: What docs/machines.md says `df` may show more.
 MORE_MIB = 2
 MIB = 1 << 20
