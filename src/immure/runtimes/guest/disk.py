@@ -147,7 +147,7 @@ def _unformatted(formatter: str, have: str) -> SetupFailed:
     return SetupFailed(
         "the machine's disk can't be formatted",
         step=_STEP,
-        need=f"{formatter} of e2fsprogs 1.43 or newer",
+        need=f"a {formatter} that makes ext4",
         have=have,
         hint="install e2fsprogs, or leave disk_mib out",
     )
