@@ -144,6 +144,7 @@ class TestContent:
             return opens(path, flags, *mode, **more)
 
         monkeypatch.setattr(os, "open", opened)
+        (tmp_path / ".immure-disk-left").touch()
         with made(64, tmp_path) as fd:
             assert os.fstat(fd).st_nlink == 0
             assert room_mib(fd) >= 64

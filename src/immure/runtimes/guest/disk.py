@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 
 from immure.errors import SetupFailed
 from immure.plan.launch import Launch
@@ -20,6 +21,8 @@ from immure.runtimes.guest.memory import copy_content
 _STEP = "disk"
 #: Of file systems without nameless files: open(2).
 _NO_NAMELESS = (errno.EOPNOTSUPP, errno.EISDIR, errno.ENOENT, errno.EINVAL)
+#: Of one that has a name, for a moment.
+_PREFIX = ".immure-disk-"
 _SAME = "00000000-0000-4000-8000-000000000000"
 #: Without a journal, since nothing is to last; without checksums, which an emulated processor makes slowly.
 _FEATURES = (
@@ -121,8 +124,10 @@ def _nameless(folder: str) -> int:
     except OSError as error:
         if error.errno not in _NO_NAMELESS:
             raise
-    disk, path = tempfile.mkstemp(dir=folder, prefix=".immure-disk-")
-    os.unlink(path)  # noqa: PTH108
+    disk, _ = tempfile.mkstemp(dir=folder, prefix=_PREFIX)
+    # Those too of callers who were killed at this moment. One that somebody makes just now needs its name no more.
+    for path in Path(folder).glob(f"{_PREFIX}*"):
+        path.unlink(missing_ok=True)
     return disk
 
 
