@@ -57,7 +57,8 @@ SPEC_WORDS = {
     "spec.limits.memory_mib": "Memory. Default 1024, best effort.",
     "spec.limits.cpus": "Processors. Default: no limit.",
     "spec.limits.pids": "Processes and threads. Default 512, best effort.",
-    "spec.limits.disk_mib": "Private writable space: `/tmp`, `/dev/shm` and every tmpfs together. Default 1024.",
+    "spec.limits.disk_mib": "Private writable space: `/tmp`, `/dev/shm` and every tmpfs together. Default 1024. In a "
+    "virtual machine a disk of its own, where it is written.",
     "spec.limits.timeout_s": "Seconds until a command is ended. Default: none.",
     "spec.limits.output_mib": "Standard output and error together. Default 16 where output is captured, else none.",
     "spec.gvisor.platform": "How gVisor gets hold of system calls, where it makes the box.",

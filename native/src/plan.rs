@@ -51,6 +51,14 @@ pub enum RootOp {
         flags: u64,
         folders: Vec<Folder>,
     },
+    /// In a machine: the same on a disk of its own, by the name of its device.
+    Disk {
+        device: String,
+        kind: String,
+        options: String,
+        flags: u64,
+        folders: Vec<Folder>,
+    },
     /// One more folder of the private space.
     Share {
         path: String,
@@ -160,7 +168,8 @@ pub struct GuestPlan {
     /// What its root is to have beside its image, before anything else is there: `Dir`, `Link` and `File`.
     #[serde(default)]
     pub image: Vec<TemplateOp>,
-    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Share`, `Dir`, `File`, `Show` and `Hostname`.
+    /// Carried out once, by the guest as root of its box: `Mount`, `Private`, `Disk`, `Share`, `Dir`, `File`, `Show` and
+    /// `Hostname`.
     #[serde(default)]
     pub root: Vec<RootOp>,
     /// Where the box's kernel knows one id alone, which is to have these names for commands.

@@ -110,8 +110,8 @@ class TestContent:
             file.truncate(size - 3)
             file.seek(0, 2)
             file.write(b"end")
-        # A machine's files are in its memory.
-        memory = {"memory_mib": 2600} if is_machine(box.face) else {}
+        # They are on a machine's own disk.
+        memory = {"memory_mib": 256} if is_machine(box.face) else {}
         with blocking(box.face, disk_mib=2400, timeout_s=170, **memory) as large:
             tracemalloc.start()
             try:

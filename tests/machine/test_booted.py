@@ -76,12 +76,18 @@ def test_each_draws_other_numbers_and_knows_the_time(spec: dict[str, Any]) -> No
 
 
 def test_another_machine_is_another_one(spec: dict[str, Any]) -> None:
-    for changes in ({}, {"memory_mib": 160}, {"cpus": 2, "protections": {"cpus": "best_effort"}}):
+    others = (
+        {"memory_mib": 160},
+        {"cpus": 2, "protections": {"cpus": "best_effort"}},
+        {"disk_mib": 8},
+        {"disk_mib": 9},
+    )
+    for changes in ({}, *others):
         assert run(["/bin/true"], **{**spec, **changes}).ok
-    assert len(folders()) == 3
+    assert len(folders()) == 5
     # What our init is told comes later: the same will do.
-    assert run(["/bin/true"], **{**spec, "user": 7, "env": {"A": "b"}, "disk_mib": 8, "pids": 9}).ok
-    assert len(folders()) == 3
+    assert run(["/bin/true"], **{**spec, "user": 7, "env": {"A": "b"}, "pids": 9}).ok
+    assert len(folders()) == 5
 
 
 def test_each_boots_by_itself_where_that_is_asked_for(spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,3 +71,13 @@ def test_landlock_of_a_kernel_that_has_too_little(spec: dict[str, Any]) -> None:
         run(["/bin/true"], protections={"landlock": "required"}, **spec)
     assert "ABI 2" in (caught.value.have or "")
     assert os.environ["IMMURE_KERNEL"] in (caught.value.have or "")
+
+
+def test_a_disk_of_its_own(spec: dict[str, Any]) -> None:
+    """Devices are found after its first process has begun."""
+    with Sandbox(**spec, disk_mib=300, memory_mib=256, protections={"memory": "best_effort"}) as box:
+        assert " /tmp ext4 rw,nosuid,nodev," in box.exec(["/bin/cat", "/proc/mounts"]).stdout.text()
+        content = os.urandom(1 << 20)
+        box.files.write("/tmp/kept", content)
+        assert box.exec(["/bin/busybox", "sync"]).ok
+        assert box.files.read("/tmp/kept") == content

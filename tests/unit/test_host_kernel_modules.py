@@ -80,6 +80,20 @@ def test_one_that_is_missing_is_named(tmp_path: Path, tree: Path) -> None:
     assert str(tree) in found.have
 
 
+def test_a_disk_takes_one_more(tmp_path: Path, tree: Path) -> None:
+    kernel = str(kernel_at(tmp_path / "boot/vmlinuz"))
+    without = names(modules_of(kernel))
+    lacking = modules_of(kernel, with_disk=True)
+    assert isinstance(lacking, Missing)
+    assert "ext4" in lacking.need
+    assert "disk_mib" in (lacking.command or "")
+    (tree / "kernel/ext4.ko").write_bytes(module("mbcache,jbd2"))
+    (tree / "kernel/mbcache.ko").write_bytes(module())
+    (tree / "kernel/jbd2.ko").write_bytes(module())
+    assert names(modules_of(kernel, with_disk=True)) == [*without, "mbcache", "jbd2", "ext4"]
+    assert names(modules_of(kernel)) == without, "a machine without a disk takes no time for it"
+
+
 def test_a_kernel_without_modules(tmp_path: Path, tree: Path) -> None:
     assert modules_of(str(kernel_at(tmp_path / "boot/other", version="7.0"))) == ()
     (tmp_path / "boot/vmlinux").write_bytes(b"\x7fELF" + bytes(100))

@@ -15,8 +15,9 @@ from immure.plan.compile import compile_plan
 from immure.plan.firecracker import CONFIG, MEMORY, PROGRAM, STATE
 from immure.plan.launching import make_launch
 from immure.plan.model import Plan
-from immure.plan.operations import Bind, Device, File
+from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, Device, File
 from immure.plan.restoring import copied_launch
+from immure.policy.landlock import Fs
 from immure.spec.models import SandboxSpec
 
 BOOTED = (("/cache/one/memory", (5,)), ("/cache/one/state", (6,)))
@@ -103,6 +104,26 @@ class TestMachine:
         config = told(compiled(spec, files=files))
         assert [one["drive_id"] for one in config["drives"]] == ["image", "mounts"]
         assert "IMMURE_MOUNTS=/dev/vdb" in config["boot-source"]["boot_args"]
+
+    def test_its_own_disk_is_a_last_one(self) -> None:
+        plan = compiled(asked(limits={"disk_mib": 600}), booted=BOOTED)
+        drives = {one["drive_id"]: one for one in told(plan)["drives"]}
+        assert list(drives) == ["image", "own"]
+        assert (drives["own"]["path_on_host"], drives["own"]["is_read_only"]) == ("/proc/self/fd/4", False)
+        (shown,) = [op for op in of_kind(plan.template, Bind) if op.path == "machine/disks"]
+        assert (shown.source, shown.attributes) == ("/cache/disks", RDONLY | NOSUID | NODEV | NOEXEC)
+        assert plan.landlock is not None
+        (access,) = [rule.access for rule in plan.landlock.rules if rule.path == "/machine/disks"]
+        assert access == Fs.READ_FILE | Fs.WRITE_FILE
+        assert [op["device"] for op in guest(plan)["root"] if op["op"] == "disk"] == ["vdb"]
+
+    def test_without_one(self) -> None:
+        plan = compiled(asked(), booted=BOOTED)
+        assert plan.disk is None
+        assert [one["drive_id"] for one in told(plan)["drives"]] == ["image"]
+        assert plan.landlock is not None
+        assert "/machine/disks" not in {rule.path for rule in plan.landlock.rules}
+        assert "machine/disks" not in {op.path for op in plan.template if isinstance(op, Bind)}
 
     def test_too_many_processors(self) -> None:
         with pytest.raises(SpecError, match="processors"):

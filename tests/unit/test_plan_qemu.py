@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -10,6 +10,7 @@ from hosts import SINGLE, V1, make_facts, make_inputs, make_spec, of_kind, plain
 
 from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import (
+    DiskFacts,
     HostFacts,
     ImageEntry,
     ImageFolder,
@@ -22,14 +23,16 @@ from immure.host.facts import (
 from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.filters import compile_filters
 from immure.plan.launching import make_launch
+from immure.plan.limits import RLIMIT_FSIZE
 from immure.plan.machine import IMAGE, KERNEL, PLACE
 from immure.plan.model import Plan
-from immure.plan.operations import Bind, Device, File
+from immure.plan.operations import NODEV, NOSUID, Bind, Device, File
 from immure.policy.seccomp import load_preset, parse_profile
 from immure.spec.models import SandboxSpec
 
 SLOW = KvmFacts("emulating", 790, Missing(need="hardware virtualisation", have="an emulator"))
 HARDWARE = KvmFacts("hardware", 1)
+DISKS = DiskFacts(folder="/cache/disks", formatter="/sbin/mke2fs")
 FOLDER = ImageFolder(
     path="/images/one",
     entries=(ImageEntry(name="bin", kind="folder"), ImageEntry(name="etc", kind="folder")),
@@ -45,7 +48,7 @@ def machine(**changes: Any) -> MachineFacts:
         "files": (("/cache/first.cpio", (3,)), ("/cache/image.erofs", (4,))),
         "kvm": SLOW,
     }
-    return MachineFacts(**{**facts, **changes})
+    return MachineFacts(**{**facts, "disk": DISKS, **changes})
 
 
 def inputs_of(spec: SandboxSpec, **changes: Any) -> Any:
@@ -233,7 +236,12 @@ class TestWithin:
             "/1": ("/.immure/mounts/1", "/.immure/changes/1"),
             "/2": ("/.immure/mounts/2", "/.immure/changes/2"),
         }
-        assert plan.changes == (("/a", 1, "/1", 9), ("/a", 2, "/2", 9))
+        assert plan.disk is not None
+        most_mib = plan.disk[0] >> 20
+        assert 9 <= most_mib <= 11
+        assert plan.changes == (("/a", 1, "/1", most_mib), ("/a", 2, "/2", most_mib))
+        plain = compiled(spec_of(files={"mounts": mounts}))
+        assert {most for *_, most in plain.changes} == {1024}
         assert {op["path"] for op in told["image"]} >= {".immure/changes/1/lower", ".immure/changes/2/upper"}
         rules = {rule["path"]: rule["access"] for rule in told["landlock"]["rules"]}
         assert rules["/.immure/changes/1"] == 0b1100
@@ -278,3 +286,98 @@ def test_the_launch_names_what_it_depends_on() -> None:
         ("/cache/image.erofs", (4,)),
     )
     assert (launch.runtime, launch.mac) == ("qemu", "qemu/7.2.22")
+
+
+class TestDisk:
+    """The private space is on one where `disk_mib` is written."""
+
+    MOUNTS: ClassVar = [{"source": "/a", "target": "/b"}]
+
+    def told(self, disk_mib: int | None, **fields: Any) -> dict[str, list[dict[str, Any]]]:
+        plan = compiled(spec_of(limits={"disk_mib": disk_mib, "memory_mib": 256}, **fields))
+        ops: dict[str, list[dict[str, Any]]] = {}
+        for op in guest(plan)["root"]:
+            ops.setdefault(op["op"], []).append(op)
+        return ops
+
+    def clause(self, disk_mib: int | None) -> str:
+        plan = compiled(spec_of(limits={"disk_mib": disk_mib, "memory_mib": 256}))
+        (clause,) = [one for one in plan.report if one.clause == "limits.disk_mib"]
+        assert clause.got == "exact"
+        return clause.by
+
+    def test_where_none_is_written_all_is_in_memory(self) -> None:
+        plan = compiled(spec_of())
+        assert plan.disk is None
+        assert "-add-fd" not in plan.carrier
+        assert not [word for word in plan.carrier if "fdset" in word]
+        assert "disk" not in self.told(None)
+        (private,) = self.told(None)["private"]
+        assert [one["path"] for one in private["folders"]] == ["/tmp", "/dev/shm"]
+        assert not [limit for limit in plan.command.rlimits if limit[0] == RLIMIT_FSIZE]
+        assert self.clause(None) == "tmpfs size, within the machine's memory"
+
+    def test_where_it_is_written_there_is_a_disk(self) -> None:
+        plan = compiled(spec_of(limits={"disk_mib": 600}))
+        assert plan.disk is not None
+        size, *made_by = plan.disk
+        assert made_by == ["/cache/disks", "/sbin/mke2fs"]
+        assert size > 600 << 20
+        assert argument(plan, "-add-fd") == "fd=4,set=1"
+        (drive,) = [word for word in plan.carrier if "fdset" in word]
+        assert f"size={size}," in drive
+        assert "discard=unmap" in drive
+        (device,) = [word for word in plan.carrier if "drive=own" in word]
+        assert "werror=report" in device, "the machine does not stand still"
+        ops = self.told(600)
+        assert "private" not in ops
+        (disk,) = ops["disk"]
+        assert (disk["device"], disk["kind"], disk["flags"]) == ("vdb", "ext4", NOSUID | NODEV)
+        assert [one["path"] for one in disk["folders"]] == ["/tmp"]
+
+    def test_shared_memory_stays_in_memory(self) -> None:
+        sizes = {}
+        for disk_mib in (600, 100):
+            (shared,) = self.told(disk_mib)["mount"]
+            assert (shared["kind"], shared["path"], shared["flags"]) == ("tmpfs", "/dev/shm", NOSUID | NODEV)
+            sizes[disk_mib] = shared["options"].split(",")[0]
+            assert sizes[disk_mib].removeprefix("size=").removesuffix("m") in self.clause(disk_mib)
+        assert sizes == {600: "size=128m", 100: "size=100m"}
+
+    def test_it_comes_after_the_disk_of_the_mounts(self) -> None:
+        files = (*machine().files, ("/cache/one.mounts", (5,)))
+        plan = compiled(spec_of(limits={"disk_mib": 9}, files={"mounts": self.MOUNTS}), machine=machine(files=files))
+        (disk,) = [op for op in guest(plan)["root"] if op["op"] == "disk"]
+        assert disk["device"] == "vdc"
+        drives = [word for word in plan.carrier if word.startswith("virtio-blk-device")]
+        assert [word.split(",")[1] for word in drives] == ["drive=image", "drive=mounts", "drive=own"]
+
+    def test_a_tmpfs_is_on_it_unless_it_has_a_size(self) -> None:
+        mounts = {"mounts": [{"tmpfs": "/a"}, {"tmpfs": "/b", "size_mib": 50}]}
+        ops = self.told(600, files=mounts)
+        assert [op["path"] for op in ops["share"]] == ["/a"]
+        assert [op["path"] for op in ops["mount"]] == ["/dev/shm", "/b"]
+        plan = compiled(spec_of(limits={"disk_mib": 600}, files=mounts))
+        assert plan.disk is not None
+        smaller = compiled(spec_of(limits={"disk_mib": 550}))
+        assert plan.disk == smaller.disk
+        by = {one.clause: one.by for one in plan.report}
+        assert by["files.mounts[0]"] == "a disk of the machine's own"
+        assert by["files.mounts[1]"] == "the machine's own memory"
+        with pytest.raises(SpecError, match="leave no private space"):
+            compiled(spec_of(limits={"disk_mib": 50}, files=mounts))
+
+    def test_whoever_has_taken_the_vmm_over_makes_no_larger_file(self) -> None:
+        for disk_mib, most in ((9, (512 + 160) << 20), (6000, None)):
+            plan = compiled(spec_of(limits={"disk_mib": disk_mib}))
+            assert plan.disk is not None
+            (limit,) = [limit for limit in plan.command.rlimits if limit[0] == RLIMIT_FSIZE]
+            assert limit == (RLIMIT_FSIZE, most or plan.disk[0], most or plan.disk[0])
+
+    def test_the_launch_says_how_it_is_made(self) -> None:
+        for disk_mib in (None, 600):
+            spec = spec_of(limits={"disk_mib": disk_mib})
+            inputs = inputs_of(spec)
+            plan = compile_plan(spec, make_facts(), inputs)
+            launch = make_launch(plan, spec, make_facts(), inputs)
+            assert launch.disk == plan.disk

@@ -1,6 +1,7 @@
 //! A box's own root: the image, bound on itself, and the mounts of its own on top.
 
 use crate::fault::{At, Fault, Outcome};
+use crate::machine;
 use crate::plan::{Folder, RootOp};
 use crate::sys::{fd, mount, namespace, Sys};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -41,7 +42,7 @@ pub fn complete(operations: &[RootOp]) -> Outcome<()> {
     let mut site = Site::at("/", GUEST_STAND, &[])?;
     operations.iter().try_for_each(|operation| site.carry_out(operation))?;
     let any = |kind: fn(&RootOp) -> bool| operations.iter().any(kind);
-    if any(|operation| matches!(operation, RootOp::Private { .. })) {
+    if any(|operation| matches!(operation, RootOp::Private { .. } | RootOp::Disk { .. })) {
         mount::detach(GUEST_STAND).at("tmpfs", GUEST_STAND)?;
     }
     if any(|operation| matches!(operation, RootOp::Show { .. })) {
@@ -55,6 +56,7 @@ fn beyond_guest(operation: &RootOp) -> Option<&str> {
     match operation {
         RootOp::Mount { .. }
         | RootOp::Private { .. }
+        | RootOp::Disk { .. }
         | RootOp::Share { .. }
         | RootOp::Dir { .. }
         | RootOp::File { .. }
@@ -124,6 +126,10 @@ impl<'a> Site<'a> {
                 mount::mount_new(kind, inside(path), *flags, options).at("mount", path)
             }
             RootOp::Private { options, flags, folders } => self.private(options, *flags, folders),
+            RootOp::Disk { device, kind, options, flags, folders } => {
+                machine::mount_disk(device, self.stand, kind, *flags, options)?;
+                self.share_all(folders)
+            }
             RootOp::Share { path, name, mode } => {
                 let target = self.object(path).at("mount", path)?;
                 self.share(&fd::path_of(&target), name, *mode).at("tmpfs", path)
@@ -155,6 +161,10 @@ impl<'a> Site<'a> {
 
     fn private(&self, options: &str, flags: u64, folders: &[Folder]) -> Outcome<()> {
         mount::mount_new("tmpfs", self.stand, flags, options).at("tmpfs", "private")?;
+        self.share_all(folders)
+    }
+
+    fn share_all(&self, folders: &[Folder]) -> Outcome<()> {
         folders.iter().try_for_each(|folder| {
             self.share(inside(&folder.path), &folder.name, folder.mode).at("tmpfs", &folder.path)
         })

@@ -5,6 +5,7 @@
 
 mod channel;
 mod devices;
+mod disk;
 mod modules;
 mod moment;
 mod proc;
@@ -13,6 +14,7 @@ mod root;
 use crate::fault::{At, Fault, Outcome};
 use crate::guest;
 use crate::sys::{mount, namespace, process};
+pub use disk::mount as mount_disk;
 pub use moment::set as set_moment;
 use std::time::{Duration, Instant};
 

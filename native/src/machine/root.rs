@@ -22,7 +22,7 @@ const IMAGE_FLAGS: u64 = libc::MS_RDONLY | libc::MS_NODEV | libc::MS_NOSUID;
 /// Puts it together at `place`, where it can be written to until it is sealed.
 pub fn make(disk: &str, kind: &str, place: &str) -> Outcome<()> {
     wait_for(|| fd::open(disk, libc::O_PATH)).at("image", disk)?;
-    mount::mount_device(disk, IMAGE, kind, IMAGE_FLAGS).at("image", disk)?;
+    mount::mount_device(disk, IMAGE, kind, IMAGE_FLAGS, "").at("image", disk)?;
     mount::mount_new("tmpfs", OWN, libc::MS_NODEV | libc::MS_NOSUID, SPACE).at("image", OWN)?;
     let own = fd::open(OWN, libc::O_PATH | libc::O_DIRECTORY).at("image", OWN)?;
     for folder in ["work", "above"] {
@@ -42,7 +42,7 @@ pub fn make(disk: &str, kind: &str, place: &str) -> Outcome<()> {
 pub fn add_mounts(disk: &str, kind: &str, place: &str) -> Outcome<()> {
     wait_for(|| fd::open(disk, libc::O_PATH)).at("mounts", disk)?;
     let target = format!("{place}{}", init::root::GUEST_MOUNTS);
-    mount::mount_device(disk, &target, kind, IMAGE_FLAGS).at("mounts", disk)
+    mount::mount_device(disk, &target, kind, IMAGE_FLAGS, "").at("mounts", disk)
 }
 
 /// From now on nobody changes it. What is mounted in it stays as it is.

@@ -82,13 +82,14 @@ pub fn mount_new(kind: &str, target: &str, flags: u64, options: &str) -> Sys<()>
     .map(drop)
 }
 
-/// mount(2) of a block device.
-pub fn mount_device(device: &str, target: &str, kind: &str, flags: u64) -> Sys<()> {
-    let (device, target, kind) = (cstr(device)?, cstr(target)?, cstr(kind)?);
-    let none = std::ptr::null();
+/// mount(2) of a block device. `options` are comma-separated.
+pub fn mount_device(device: &str, target: &str, kind: &str, flags: u64, options: &str) -> Sys<()> {
+    let (device, target, kind, options) = (cstr(device)?, cstr(target)?, cstr(kind)?, cstr(options)?);
     // SAFETY: all strings outlive the call.
-    check(unsafe { libc::mount(device.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, none) } as i64)
-        .map(drop)
+    check(unsafe {
+        libc::mount(device.as_ptr(), target.as_ptr(), kind.as_ptr(), flags, options.as_ptr().cast())
+    } as i64)
+    .map(drop)
 }
 
 /// What is mounted there takes the place of the root of an initramfs, which can't be pivoted from.

@@ -20,12 +20,13 @@ from immure.plan.compile import compile_plan, runtime_of
 from immure.plan.firecracker import configured
 from immure.plan.launch import Launch
 from immure.plan.launching import make_launch
+from immure.plan.machine_space import disk_bytes
 from immure.plan.model import Inputs
 from immure.plan.qemu import machine_words
 from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
 from immure.spec.models import SandboxSpec
 
-_FORM = 2
+_FORM = 3
 #: What the store calls them.
 _KIND = ".machine"
 
@@ -73,7 +74,8 @@ def _name(spec: SandboxSpec, facts: HostFacts, machine: MachineFacts) -> str:
     # Images and first roots are named by what they hold.
     files = [path for path, _ in machine.files]
     told = configured(spec, machine) if runtime_of(spec) == "firecracker" else machine_words(spec, machine)
-    parts = (_FORM, host, machine.vmm, machine.kernel, files, told)
+    # A kernel that has booted knows how large its disks are.
+    parts = (_FORM, host, machine.vmm, machine.kernel, files, told, disk_bytes(spec))
     return sha256(msgspec.msgpack.encode(parts)).hexdigest()[:32] + _KIND
 
 

@@ -30,7 +30,7 @@ _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
     *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "qemu_arguments", "answers", "launching")),
     *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config", "filters", "image", "root")),
-    *(f"/plan/machine{name}.py" for name in ("", "_clauses", "_landlock", "_mounts")),
+    *(f"/plan/machine{name}.py" for name in ("", "_clauses", "_landlock", "_mounts", "_space")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
 )

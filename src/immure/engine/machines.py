@@ -8,11 +8,22 @@ from collections.abc import Sequence
 
 import msgspec
 
+from immure.engine import cache
 from immure.engine.kvm import kvm_facts
 from immure.engine.machine_images import GET_PACKER, PACKER, first_root, packed_folder, packed_host, packed_mounts
 from immure.engine.ticks import ticks_khz
 from immure.errors import SpecError
-from immure.host.facts import HostFacts, HostImage, ImageFolder, MachineFacts, Missing, ProgramFacts, SourceFacts
+from immure.host.disks import find_disks
+from immure.host.facts import (
+    DiskFacts,
+    HostFacts,
+    HostImage,
+    ImageFolder,
+    MachineFacts,
+    Missing,
+    ProgramFacts,
+    SourceFacts,
+)
 from immure.host.identity import identity_of
 from immure.host.kernel_modules import modules_of
 from immure.host.machines import find_firecracker, find_kernel, find_qemu
@@ -70,8 +81,11 @@ def look_at_machine(
         return vmm
     if not isinstance(kernel, ProgramFacts):
         return kernel
+    disk = _disk(spec)
+    if isinstance(disk, Missing):
+        return disk
     try:
-        modules = modules_of(kernel.path)
+        modules = modules_of(kernel.path, with_disk=disk is not None)
         first = first_root(modules) if not isinstance(modules, Missing) else None
     except (OSError, ValueError) as error:
         return _no_kernel(kernel, error)
@@ -89,6 +103,7 @@ def look_at_machine(
         kvm=kvm_facts(),
         modular=bool(modules),
         ticks_khz=ticks_khz() if modules else None,
+        disk=disk,
     )
     if not _goes_on(spec, machine):
         return machine
@@ -120,6 +135,14 @@ def _goes_on(spec: SandboxSpec, machine: MachineFacts) -> bool:
     if runtime_of(spec) == "firecracker":
         return machine.kvm.kind != "absent"
     return all(mount.source is None for mount in spec.files.mounts)
+
+
+def _disk(spec: SandboxSpec) -> DiskFacts | Missing | None:
+    """How its own disk is made, where it is to have one."""
+    if spec.limits.disk_mib is None:
+        return None
+    above = cache.folder()
+    return find_disks(None if above is None else f"{above}/disks")
 
 
 def _image(image: ImageFolder | None, host: HostImage) -> str:

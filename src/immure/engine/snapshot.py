@@ -102,8 +102,9 @@ class Snapshot(Origin):
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Snapshot:
-        """One that was saved. Raises SpecError where there is none, and RuntimeUnavailable where it is of another
-        version, machine or runsc, or damaged. What it says is done as a spec's is: load none that others could write.
+        """One that was saved. Raises SpecError where there is none, RuntimeUnavailable where it is of another version,
+        machine or runsc, or damaged, and SetupFailed without room for a machine's disk. What it says is done as a
+        spec's is: load none that others could write.
         """
         folder = Path(path).absolute()
         try:
@@ -111,7 +112,8 @@ class Snapshot(Origin):
             _check(manifest.form == FORM, "a snapshot of this version of immure", "one of another version")
             machine = None
             if manifest.checksum is not None:
-                machine = read_machine(folder, manifest.checksum, _memory_bytes(_launch_of(manifest)))
+                launch = _launch_of(manifest)
+                machine = read_machine(folder, manifest.checksum, _memory_bytes(launch), launch)
         except (OSError, ValueError, msgspec.DecodeError) as error:
             raise SpecError(
                 f"{folder} is no snapshot", path="path", need="a folder that `save` has written", have=str(error)
@@ -156,10 +158,10 @@ class Snapshot(Origin):
         (folder / _MANIFEST).write_bytes(msgspec.msgpack.encode(manifest))
 
     def close(self) -> None:
-        """Removes it, unless it was saved. Boxes that were made of it go on."""
+        """Removes it, unless it was saved; a machine's is to be loaded anew then. Boxes made of it go on."""
         if self._remove is not None:
             self._remove()
-            super().close()
+        super().close()
 
     def _check_open(self) -> None:
         there = self._machine.state >= 0 if self._machine is not None else (self.path / IMAGE).is_dir()

@@ -83,6 +83,15 @@ class KvmFacts(Struct, frozen=True):
     missing: Missing | None = None
 
 
+class DiskFacts(Struct, frozen=True):
+    """How disks of machines' own are made."""
+
+    #: Holds them: they have no names in it.
+    folder: str
+    #: The path of mke2fs.
+    formatter: str
+
+
 class MachineFacts(Struct, frozen=True):
     """What a box in a virtual machine is made with."""
 
@@ -99,6 +108,8 @@ class MachineFacts(Struct, frozen=True):
     ticks_khz: int | None = None
     #: The memory and the state of one that has booted, where boxes go on from that: paths, and what they are.
     booted: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    #: Where the machine is to have a disk for its private space.
+    disk: DiskFacts | None = None
 
 
 class HostFacts(Struct, frozen=True):

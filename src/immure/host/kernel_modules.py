@@ -17,6 +17,9 @@ from immure.host.facts import Missing
 
 #: A machine's devices, and what its root is made of. One that is built in is no module.
 NEEDED = ("virtio_mmio", "virtio_blk", "virtio_console", "erofs", "overlay")
+#: The file system of a machine's own disk.
+DISK_S = "ext4"
+_WITHOUT_DISK = "name another one by IMMURE_KERNEL, or leave disk_mib out"
 #: What is of use where it is there.
 _WELCOME = ("virtio_rng",)
 _SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
@@ -24,8 +27,9 @@ _SUFFIXES = (".ko", ".ko.xz", ".ko.gz", ".ko.zst")
 _HEADER_BYTES = 64 << 10
 
 
-def modules_of(kernel: str) -> tuple[str, ...] | Missing:
-    """Paths of the modules to load, in their order; none for a kernel that has no folder of modules.
+def modules_of(kernel: str, *, with_disk: bool = False) -> tuple[str, ...] | Missing:
+    """Paths of the modules to load, in their order; none for a kernel that has no folder of modules. `with_disk` is for
+    a machine with a disk of its own.
 
     Raises OSError for what can't be read.
     """
@@ -34,11 +38,13 @@ def modules_of(kernel: str) -> tuple[str, ...] | Missing:
         return ()
     built_in = {_name_of(line) for line in (tree / "modules.builtin").read_text().split()}
     found = {_name_of(path.name): path for path in tree.rglob("*.ko*") if path.name.endswith(_SUFFIXES)}
-    lacking = [name for name in NEEDED if name not in built_in and name not in found]
+    needed = (*NEEDED, DISK_S) if with_disk else NEEDED
+    lacking = [name for name in needed if name not in built_in and name not in found]
     if lacking:
-        return Missing(need=f"a kernel for guests with {', '.join(lacking)}", have=f"{kernel}, with what is in {tree}")
+        need, have = f"a kernel for guests with {', '.join(lacking)}", f"{kernel}, with what is in {tree}"
+        return Missing(need=need, have=have, command=_WITHOUT_DISK if lacking == [DISK_S] else None)
     order: list[str] = []
-    for name in (*NEEDED, *_WELCOME):
+    for name in (*needed, *_WELCOME):
         _put(name, found, built_in, order)
     return tuple(str(found[name]) for name in order)
 

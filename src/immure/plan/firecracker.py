@@ -20,14 +20,19 @@ from immure.plan.machine import (
     machine_plan,
     memory_mib,
     mounts_disk,
+    own_disk,
     processors,
 )
+from immure.plan.machine_space import disk_of
 from immure.plan.model import Inputs, Plan
-from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, File, TemplateOp
+from immure.plan.operations import NODEV, NOEXEC, NOSUID, RDONLY, Bind, Dir, File, LandlockRule, TemplateOp
+from immure.policy.landlock import Fs
 from immure.spec.models import SandboxSpec
 
 #: In the outer box: the program, what it boots from, and what it goes on from: a machine's memory, and the rest of it.
 PROGRAM, CONFIG, MEMORY, STATE = (f"{PLACE}/{name}" for name in ("firecracker", "config", "memory", "state"))
+#: Where its own disk is: a nameless file of a folder that has no others, opened by a descriptor that it starts with.
+DISKS, DISK_FD = f"{PLACE}/disks", 4
 #: Its sockets there.
 API, VSOCK = "/tmp/api", "/tmp/vsock"
 #: What its kernels are to be.
@@ -51,6 +56,7 @@ def compile_firecracker(spec: SandboxSpec, facts: HostFacts, inputs: Inputs) -> 
         carrier=_SERVES if machine.booted else (*_SERVES, "--config-file", CONFIG),
         kvm=True,
         files=_own_files(spec, machine),
+        rules=_own_rules(spec),
     )
     return machine_plan(spec, facts, inputs, machine, vmm)
 
@@ -95,6 +101,7 @@ def configured(spec: SandboxSpec, machine: MachineFacts) -> bytes:
         image=IMAGE,
         vsock=VSOCK,
         mounts=mounts_disk(spec),
+        disk=f"/proc/self/fd/{DISK_FD}" if own_disk(spec) else "",
         memory_mib=memory_mib(spec),
         cpus=processors(spec),
         emulated=machine.kvm.kind == "emulating",
@@ -111,7 +118,18 @@ def _own_files(spec: SandboxSpec, machine: MachineFacts) -> tuple[TemplateOp, ..
     ]
     for place, source in zip((MEMORY, STATE), machine.booted, strict=False):
         ops += _shown(place, source[0], sealed | NOEXEC)
+    if (disk := disk_of(spec, machine.disk)) is not None:
+        # No file of it can be named there. It stands there for Landlock, which asks in which folder a file is.
+        attributes = sealed | NOEXEC
+        ops += [
+            Dir(path=DISKS[1:], mode=0o755),
+            Bind(path=DISKS[1:], source=disk[1], attributes=attributes),
+        ]
     return tuple(ops)
+
+
+def _own_rules(spec: SandboxSpec) -> tuple[LandlockRule, ...]:
+    return (LandlockRule(path=DISKS, access=Fs.READ_FILE | Fs.WRITE_FILE),) if own_disk(spec) else ()
 
 
 def _shown(place: str, source: str, attributes: int, mode: int = 0o444) -> list[TemplateOp]:

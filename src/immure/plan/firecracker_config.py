@@ -51,6 +51,8 @@ class Machine(Struct, frozen=True):
     memory_mib: int
     #: A second disk, with the sources of the user's mounts; empty where there are none.
     mounts: str = ""
+    #: A last disk, which it can write; empty where it has none.
+    disk: str = ""
     cpus: int = 1
     #: KVM interprets the guest's kernel.
     emulated: bool = False
@@ -71,10 +73,13 @@ def configuration(machine: Machine) -> bytes:
         "boot_args": kernel_words(machine),
     }
     disks = {"image": machine.image, **({"mounts": machine.mounts} if machine.mounts else {})}
+    drives = [_disk(name, path) for name, path in disks.items()]
+    if machine.disk:
+        drives.append({**_disk("own", machine.disk), "is_read_only": False})
     return msgspec.json.encode(
         {
             "boot-source": boot,
-            "drives": [_disk(name, path) for name, path in disks.items()],
+            "drives": drives,
             "machine-config": {"vcpu_count": machine.cpus, "mem_size_mib": machine.memory_mib},
             "vsock": {"guest_cid": _GUEST_CID, "uds_path": machine.vsock},
             "entropy": {},

@@ -8,7 +8,7 @@ from __future__ import annotations
 #: Runtimes whose boxes are virtual machines: what is in their images is looked at anew each time.
 MACHINES = frozenset(("qemu", "firecracker"))
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 8
+FORM = 9
 
 FIELDS = (
     "plan_sha256",
@@ -38,6 +38,7 @@ FIELDS = (
     "image",
     "changes",
     "booted",
+    "disk",
 )
 
 
@@ -54,7 +55,7 @@ class Launch:
     what `list_image` saw of it, None for `image: host`. `changes` are the mounts that a machine writes to, as
     (source, number, place in the box, most MiB): what it has changed there is brought back in the end. `booted` are the
     memory and the state of a machine that had booted, where the box goes on from them and its carrier has no path to
-    them.
+    them. `disk` is how a machine's own disk is made, as (bytes, folder, path of mke2fs), None where it has none.
     """
 
     __slots__ = (*FIELDS, "_encoded", "clauses")
@@ -86,6 +87,7 @@ class Launch:
     image: tuple[str, object] | None
     changes: tuple[tuple[str, int, str, int], ...]
     booted: tuple[str, ...]
+    disk: tuple[int, str, str] | None
     #: `report` as a result has it, once somebody has made that for all commands.
     clauses: tuple[object, ...]
 

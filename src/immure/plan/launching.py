@@ -27,7 +27,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     launch.decides = plan.decides
     launch.terminals = plan.terminals
     launch.image = (inputs.image.path, inputs.image.listing) if inputs.image is not None else None
-    launch.changes, launch.booted = plan.changes, plan.booted
+    launch.changes, launch.booted, launch.disk = plan.changes, plan.booted, plan.disk
     launch.carrier, launch.guest = plan.carrier, plan.guest
     launch.programs = ()
     if isinstance(inputs.runsc, ProgramFacts):

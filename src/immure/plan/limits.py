@@ -18,7 +18,7 @@ DEFAULT_PIDS = 512
 DEFAULT_DISK_MIB = 1024
 DEFAULT_OUTPUT_MIB = 16
 _CPU_PERIOD_US = 100_000
-RLIMIT_CORE, RLIMIT_NPROC = 4, 6
+RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NPROC = 1, 4, 6
 #: What a kernel in user space may have on this host: a process and its threads for each of its own, and for itself.
 _HOST_PROCESSES_PER_PID, _HOST_PROCESSES = 4, 256
 

@@ -19,7 +19,7 @@ from immure.plan.answers import answers_within
 from immure.plan.checks import check_hardware
 from immure.plan.filters import BoxFilters
 from immure.plan.image import make_image
-from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_NPROC
+from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, RLIMIT_CORE, RLIMIT_FSIZE, RLIMIT_NPROC
 from immure.plan.machine_clauses import machine_clauses
 from immure.plan.machine_landlock import landlock_within
 from immure.plan.machine_mounts import (
@@ -29,6 +29,7 @@ from immure.plan.machine_mounts import (
     rules_of_changes,
     show_sources,
 )
+from immure.plan.machine_space import disk_bytes, disk_of, on_disk, shared_memory_mib
 from immure.plan.model import Inputs, Plan, box_filters, kept_capabilities
 from immure.plan.operations import (
     NODEV,
@@ -87,6 +88,8 @@ class Vmm(Struct, frozen=True):
     carrier: tuple[str, ...]
     kvm: bool
     files: tuple[TemplateOp, ...] = ()
+    #: What of it the VMM may open, beside what any does.
+    rules: tuple[LandlockRule, ...] = ()
     booted: tuple[str, ...] = ()
 
 
@@ -95,7 +98,7 @@ def machine_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: M
     keep = kept_capabilities(spec, facts)
     outer = compile_process(_outer_spec(spec), facts, Inputs(sources=(), profile=None, filters=inputs.around))
     filters = box_filters(facts, inputs, keep)
-    rules = (*outer.landlock.rules, *_rules(kvm=vmm.kvm)) if outer.landlock is not None else ()
+    rules = (*outer.landlock.rules, *_rules(kvm=vmm.kvm), *vmm.rules) if outer.landlock is not None else ()
     told, changes = _guest(spec, facts, inputs, keep, filters)
     cpus = next(clause for clause in outer.report if clause.clause == "limits.cpus")
     return msgspec.structs.replace(
@@ -103,6 +106,7 @@ def machine_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: M
         runtime=vmm.runtime,
         template=(*outer.template, *_files(machine, kvm=_kvm_device(facts) if vmm.kvm else ()), *vmm.files),
         landlock=msgspec.structs.replace(outer.landlock, rules=rules) if outer.landlock is not None else None,
+        command=_bounded(outer.command, spec),
         report=machine_clauses(
             spec, machine, keep, vmm=vmm.name, on_kvm=vmm.kvm, memory_mib=memory_mib(spec), cpus=cpus
         ),
@@ -114,6 +118,7 @@ def machine_plan(spec: SandboxSpec, facts: HostFacts, inputs: Inputs, machine: M
         guest=told,
         changes=changes,
         booted=vmm.booted,
+        disk=disk_of(spec, machine.disk),
         # Another file by one of these names is another thing to show.
         image=(inputs.image and inputs.image.listing, machine.vmm, machine.kernel, machine.files, machine.booted),
         expects={
@@ -150,6 +155,13 @@ def memory_mib(spec: SandboxSpec) -> int:
 def mounts_disk(spec: SandboxSpec) -> str:
     """Where the disk of the user's mounts is, if there are any."""
     return MOUNTS if any(mount.source is not None for mount in spec.files.mounts) else ""
+
+
+def own_disk(spec: SandboxSpec) -> str | None:
+    """The name of the device that holds the machine's private space, where that is not in its memory."""
+    if spec.limits.disk_mib is None:
+        return None
+    return "vdc" if mounts_disk(spec) else "vdb"
 
 
 def checked_machine(spec: SandboxSpec, inputs: Inputs, vmm: str) -> MachineFacts:
@@ -213,6 +225,15 @@ def _outer_spec(spec: SandboxSpec) -> SandboxSpec:
     )
 
 
+def _bounded(stage: CommandStage, spec: SandboxSpec) -> CommandStage:
+    """Whoever has taken the VMM over makes no file larger than its disk, or a copy of its memory."""
+    size = disk_bytes(spec)
+    if not size:
+        return stage
+    most = max(size, (memory_mib(spec) + _AROUND_MIB) << 20)
+    return msgspec.structs.replace(stage, rlimits=(*stage.rlimits, (RLIMIT_FSIZE, most, most)))
+
+
 def _files(machine: MachineFacts, *, kvm: Sequence[TemplateOp]) -> list[TemplateOp]:
     """What the machine is made of, in the outer box, and the device where that is to be there."""
     sealed = RDONLY | NOSUID | NODEV | NOEXEC
@@ -260,6 +281,8 @@ def _guest(
         inherited_filters=filters.inherited_within,
     )
     root = show_sources((op for op in within if _is_guest_s(op)), inputs.sources)
+    if (device := own_disk(spec)) is not None:
+        root = on_disk(root, device, shared_memory_mib(spec, memory_mib(spec)))
     # What is packed is the same for all boxes.
     own = [op for op in image.template if isinstance(op, File) and op.path.startswith("etc/")]
     domain = landlock_within(spec, image, inputs.sources, rules_of_changes(root))
@@ -270,7 +293,8 @@ def _guest(
         "image": [*own, *points, *places_of_changes(root)],
         "root": root,
     }
-    return msgspec.msgpack.encode(told), changed_mounts(root, inputs.sources, spec.limits.disk_mib or DEFAULT_DISK_MIB)
+    most_mib = disk_bytes(spec) >> 20 or DEFAULT_DISK_MIB
+    return msgspec.msgpack.encode(told), changed_mounts(root, inputs.sources, most_mib)
 
 
 def _is_guest_s(op: RootOp) -> bool:

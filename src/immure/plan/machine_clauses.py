@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from immure.host.facts import MachineFacts
 from immure.plan.limits import DEFAULT_DISK_MIB, DEFAULT_PIDS, own_limits
+from immure.plan.machine_space import shared_memory_mib
 from immure.plan.report import Clause
 from immure.policy.landlock import LEAST_ABI
 from immure.spec.models import Mount, SandboxSpec
@@ -79,12 +80,16 @@ def _processes(spec: SandboxSpec, keep: int) -> tuple[Clause, ...]:
 
 
 def _mounts(spec: SandboxSpec) -> tuple[Clause, ...]:
-    return tuple(_mount(f"files.mounts[{index}]", mount) for index, mount in enumerate(spec.files.mounts))
+    has_disk = spec.limits.disk_mib is not None
+    return tuple(
+        _mount(f"files.mounts[{index}]", mount, has_disk=has_disk) for index, mount in enumerate(spec.files.mounts)
+    )
 
 
-def _mount(name: str, mount: Mount) -> Clause:
+def _mount(name: str, mount: Mount, *, has_disk: bool) -> Clause:
     if mount.tmpfs is not None:
-        return Clause(clause=name, wanted=f"tmpfs {mount.tmpfs}", got="exact", by="the machine's own memory")
+        place = "a disk of the machine's own" if has_disk and mount.size_mib is None else "the machine's own memory"
+        return Clause(clause=name, wanted=f"tmpfs {mount.tmpfs}", got="exact", by=place)
     wanted = f"{mount.source} {mount.target} {mount.access}"
     if mount.access != "ro":
         return Clause(
@@ -127,10 +132,16 @@ def _limits(spec: SandboxSpec, memory_mib: int, cpus: Clause) -> tuple[Clause, .
             clause="limits.disk_mib",
             wanted=str(limits.disk_mib or f"{DEFAULT_DISK_MIB} (default)"),
             got="exact",
-            by="tmpfs size, within the machine's memory",
+            by=_space(spec, memory_mib),
         ),
         *own_limits(spec),
     )
+
+
+def _space(spec: SandboxSpec, memory_mib: int) -> str:
+    if spec.limits.disk_mib is None:
+        return "tmpfs size, within the machine's memory"
+    return f"a disk of the machine's own; /dev/shm is {shared_memory_mib(spec, memory_mib)} MiB of its memory beside it"
 
 
 def _accelerated(machine: MachineFacts, *, on_kvm: bool) -> str:

@@ -93,6 +93,8 @@ class Plan(Struct, frozen=True):
     changes: tuple[tuple[str, int, str, int], ...] = ()
     #: What a machine goes on from that is given to its carrier as descriptors.
     booted: tuple[str, ...] = ()
+    #: A machine's own disk: bytes, the folder of its file, and what formats it.
+    disk: tuple[int, str, str] | None = None
     #: What the image is made of beside its operations: which folder bears the name now.
     image: object = None
     #: What the readback must show, where it is not what a process box shows.

@@ -125,6 +125,20 @@ class Private(Operation, frozen=True, tag="private"):
         return f"mount one tmpfs for {places} ({_words(self.flags)},{self.options})"
 
 
+class Disk(Operation, frozen=True, tag="disk"):
+    """In a machine, mount a disk of its own whose folders stand at several paths and share its size."""
+
+    device: str
+    kind: str
+    options: str
+    flags: int
+    folders: tuple[Folder, ...]
+
+    def describe(self) -> str:
+        places = " ".join(folder.path for folder in self.folders)
+        return f"mount the disk {self.device} for {places} ({self.kind},{_words(self.flags)},{self.options})"
+
+
 class Share(Operation, frozen=True, tag="share"):
     """Show one more folder of the private space."""
 
@@ -222,7 +236,7 @@ class Loopback(Operation, frozen=True, tag="loopback"):
         return "ip link set lo up"
 
 
-RootOp = MountNew | Private | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Show | Hostname | Loopback
+RootOp = MountNew | Private | Disk | Share | MakeDir | MakeFile | Hide | Freeze | UserMount | Show | Hostname | Loopback
 
 
 class LandlockRule(Struct, frozen=True):

@@ -16,6 +16,7 @@ from immure.plan.machine import (
     mounts_disk,
     processors,
 )
+from immure.plan.machine_space import disk_bytes
 from immure.plan.model import Inputs, Plan
 from immure.plan.qemu_arguments import Machine, qemu_arguments
 from immure.spec.models import SandboxSpec
@@ -54,6 +55,7 @@ def machine_words(spec: SandboxSpec, machine: MachineFacts) -> tuple[str, ...]:
         initramfs=FIRST_ROOT,
         image=IMAGE,
         mounts=mounts_disk(spec),
+        disk_bytes=disk_bytes(spec),
         modular=machine.modular,
         ticks_khz=machine.ticks_khz,
         memory_mib=memory_mib(spec),

@@ -13,8 +13,9 @@ from msgspec import Struct
 
 #: The port of the machine's console device that our init looks for.
 CHANNEL = "immure"
-#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both, and of the machine's memory.
-CHANNEL_FD, MONITOR_FD, MEMORY_FD = 0, 1, 3
+#: Descriptors that QEMU is started with: of its channel and its monitor, sockets both, of the machine's memory, and of
+#: its own disk where it has one.
+CHANNEL_FD, MONITOR_FD, MEMORY_FD, DISK_FD = 0, 1, 3, 4
 #: What the kernel says, and our init before its channel: in the space of the box that QEMU is in, which bounds it.
 CONSOLE = "/tmp/console"
 
@@ -38,6 +39,8 @@ class Machine(Struct, frozen=True):
     image: str
     #: A second disk, with the sources of the user's mounts; empty where there are none.
     mounts: str = ""
+    #: A last disk, which it can write, of this size; 0 where it has none.
+    disk_bytes: int = 0
     #: The kernel's drivers are modules, which find devices by ACPI; else it is told of them on its command line.
     modular: bool = False
     #: How quickly the processor's counter runs, for a kernel that has nothing to measure it by; None where it has.
@@ -68,6 +71,7 @@ def qemu_arguments(machine: Machine) -> tuple[str, ...]:
         *("-smp", _processors(machine), "-m", f"{machine.memory_mib}M"),
         *("-kernel", machine.kernel, "-initrd", machine.initramfs, "-append", kernel_words(machine)),
         *(word for name, path in disks.items() for word in _disk(name, path)),
+        *(_own_disk(machine.disk_bytes) if machine.disk_bytes else ()),
         *("-chardev", f"socket,id=channel,fd={CHANNEL_FD}", "-device", "virtio-serial-device"),
         *("-device", f"virtserialport,chardev=channel,name={CHANNEL}"),
         *("-device", "virtio-rng-device"),
@@ -102,6 +106,16 @@ def _disk(name: str, path: str) -> tuple[str, ...]:
     """One that can't be written."""
     file = f"file.driver=file,file.filename={_value(path)},file.read-only=on"
     return "-blockdev", f"driver=raw,node-name={name},read-only=on,{file}", "-device", f"virtio-blk-device,drive={name}"
+
+
+def _own_disk(size: int) -> tuple[str, ...]:
+    """One that it can write, of which nothing is to last. Where this host has no more room, the guest hears of it: QEMU
+    would have the machine stand still. What the guest discards is a hole again.
+    """
+    file = "file.driver=file,file.filename=/dev/fdset/1,file.locking=off,file.discard=unmap"
+    drive = f"driver=raw,node-name=own,size={size},discard=unmap,cache.no-flush=on,{file},file.cache.no-flush=on"
+    device = "virtio-blk-device,drive=own,werror=report,rerror=report"
+    return "-add-fd", f"fd={DISK_FD},set=1", "-blockdev", drive, "-device", device
 
 
 def _on(wanted: bool) -> str:

@@ -158,7 +158,7 @@ def _place(path: str, mount: Mount, source: SourceFacts | None, number: int) -> 
         if mount.size_mib is None:
             # A part of the private space, which `disk_mib` bounds.
             return Share(path=path, name=f"space{number}", mode=0o1777)
-        options = f"{_size(mount.size_mib)},mode=1777"
+        options = f"{tmpfs_size(mount.size_mib)},mode=1777"
         return MountNew(kind="tmpfs", path=path, options=options, flags=NOSUID | NODEV)
     attributes = NOSUID | NODEV | (RDONLY if mount.access == "ro" else 0)
     return UserMount(source=source.path, path=path, attributes=attributes)
@@ -172,14 +172,19 @@ def _proc(facts: HostFacts) -> list[RootOp]:
     return ops
 
 
-def _size(size_mib: int) -> str:
+def tmpfs_size(size_mib: int) -> str:
     """A bound on files too: an empty one takes no page of a tmpfs, and yet the kernel's memory."""
     return f"size={size_mib}m,nr_inodes={size_mib * INODES_PER_MIB}"
 
 
+def sized_tmpfs(spec: SandboxSpec) -> int:
+    """What tmpfs mounts of a size take of the private space together, in MiB."""
+    return sum(mount.size_mib or 0 for mount in spec.files.mounts)
+
+
 def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
     size = spec.limits.disk_mib or DEFAULT_DISK_MIB
-    written = sum(mount.size_mib or 0 for mount in spec.files.mounts)
+    written = sized_tmpfs(spec)
     if written >= size and written:
         raise SpecError(
             "the tmpfs mounts leave no private space",
@@ -191,7 +196,7 @@ def _private(spec: SandboxSpec, facts: HostFacts) -> list[RootOp]:
     owner = f",uid={spec.processes.user},gid={_TTY_GROUP}" if facts.ids.kind == "ranges" else ""
     return [
         Private(
-            options=f"{_size(size - written)},mode=0755",
+            options=f"{tmpfs_size(size - written)},mode=0755",
             flags=NOSUID | NODEV,
             folders=tuple(Folder(path=path, name=path.rsplit("/", 1)[1], mode=0o1777) for path in PRIVATE_SPACE),
         ),

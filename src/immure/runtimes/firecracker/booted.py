@@ -10,6 +10,7 @@ from immure.errors import BoxError, BoxLost, SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.firecracker.box import BOOT_S, FirecrackerBox
 from immure.runtimes.firecracker.monitor import Monitor
+from immure.runtimes.guest.disk import closing, new_disk
 from immure.runtimes.guest.machine_copy import MEMORY_FILE, STATE_FILE
 from immure.runtimes.guest.memory import copy_pieces
 from immure.runtimes.guest.vmm import reason_on
@@ -24,7 +25,11 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:
     """
     outer = Box(spawner, launch, one_shot=False)
     try:
-        monitor = Monitor(outer, launch, lambda request, stdio: outer.start(request.payload(), stdio, builtin=True))
+        # A copy of it has a disk of its own, on which is the same: nothing.
+        with closing(new_disk(launch)) as disk:
+            monitor = Monitor(
+                outer, launch, lambda request, stdio: outer.start(request.payload(), stdio, builtin=True), disk=disk
+            )
         try:
             outer.ready()
             outer.release()
@@ -45,7 +50,7 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:
 
 
 def _write(monitor: Monitor, above: Path) -> None:
-    memory, state = monitor.freeze()
+    memory, state = monitor.freeze(None)
     (above / STATE_FILE).write_bytes(state)
     with (above / MEMORY_FILE).open("xb", buffering=0) as file:
         copy_pieces(memory, file.fileno())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from immure.runtimes.firecracker.monitor import Monitor
 from immure.runtimes.firecracker.reach import two_of
 from immure.runtimes.guest.adopted import Adopts
 from immure.runtimes.guest.box import Driver
+from immure.runtimes.guest.disk import closing, copied_disk, empty_disk, new_disk
 from immure.runtimes.guest.machine import MachineBox
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.memory import sealed_bytes, sealed_pieces
@@ -59,7 +61,9 @@ class FirecrackerBox(MachineBox):
         """Has it started. The channel is made later."""
         origin = self._origin
         copied = (origin.memory, origin.state) if origin is not None and origin.memory is not None else None
-        self._monitor = Monitor(self.outer, launch, partial(self._asked_of_outer, builtin=True), copied=copied)
+        asks = partial(self._asked_of_outer, builtin=True)
+        with closing(_disk_of(launch, origin)) as disk:
+            self._monitor = Monitor(self.outer, launch, asks, disk=disk, copied=copied)
         self._carrier, self._said = self._monitor.command, self._monitor.said
         return -1, -1
 
@@ -68,14 +72,14 @@ class FirecrackerBox(MachineBox):
 
         Raises SetupFailed where Firecracker can't, BoxLost, and OSError where this host has no room.
         """
-        with self._copying:
+        with self._copying, closing(empty_disk(self.launch)) as disk:
             with self.parked() as standing:
                 # The guest's kernel cuts all connections of a machine that was copied, some time after it has gone on.
                 # This one stays until then, so that our init does not take one before that it would lose.
                 before = self._bridge.pump.leave()
                 try:
                     try:
-                        memory, state = self._monitor.freeze()
+                        memory, state = self._monitor.freeze(disk)
                     finally:
                         self._meet_again()
                 finally:
@@ -83,6 +87,7 @@ class FirecrackerBox(MachineBox):
             try:
                 copied = MachineCopy(sealed_bytes(state), None)
                 copied.memory = sealed_pieces(memory)
+                copied.disk = os.dup(disk) if disk is not None else None
             finally:
                 self._monitor.thaw()
             return Adopts(standing.last_stream, standing.commands, copied)
@@ -112,6 +117,13 @@ class FirecrackerBox(MachineBox):
         monitor = getattr(self, "_monitor", None)
         if monitor is not None:
             monitor.close()
+
+
+def _disk_of(launch: Launch, origin: MachineCopy | None) -> int | None:
+    """Its own, if it has one: what was on that of another, or nothing yet."""
+    if origin is None or origin.disk is None:
+        return new_disk(launch)
+    return copied_disk(origin.disk, launch)
 
 
 class _Arrival:

@@ -17,6 +17,7 @@ from immure.plan.machine import OUTER_USER
 from immure.runtimes.base import Commands
 from immure.runtimes.firecracker import models
 from immure.runtimes.firecracker.reach import Reach
+from immure.runtimes.guest.disk import fill_disk
 from immure.runtimes.guest.memory import empty_memory, make_memory
 from immure.runtimes.guest.outer import attended, carrier_request
 from immure.runtimes.process.request import Request
@@ -33,8 +34,9 @@ _STATE_BYTES = 4 << 20
 _STATE = "/tmp/state"
 #: Has a program started with more descriptors, the first in the place of its standard output.
 _CARRY, _OUTPUT_TOO = "carry", b"1"
-#: As Firecracker opens them: what a memory is written to, and the memory and the rest of a copy.
-_TARGET, _COPIED_MEMORY, _COPIED_STATE = (f"/proc/self/fd/{number}" for number in (3, 4, 5))
+#: What a memory is written to, as Firecracker has it. Its own disk is next, if there is one, and then the memory and
+#: the rest of a copy.
+_TARGET_FD = 3
 _COPY_S = 300.0
 
 
@@ -44,19 +46,28 @@ class Monitor:
     `command` is where its end is told, `said` what it writes of itself.
     """
 
-    def __init__(self, outer: Commands, launch: Launch, start: Start, *, copied: tuple[int, int] | None = None) -> None:
-        """`copied` are the memory and the rest of a machine that it is to go on from, which stay the caller's.
+    def __init__(
+        self, outer: Commands, launch: Launch, start: Start, *, disk: int | None, copied: tuple[int, int] | None = None
+    ) -> None:
+        """`disk` is its own, if it has one; `copied` are the memory and the rest of a machine that it is to go on from.
+        All stay the caller's.
 
         Raises BoxLost.
         """
         self._outer, self._launch = outer, launch
         self._memory_bytes = int(str(launch.expected["memory_mib"])) << 20
-        self._is_copy = copied is not None
+        self._disk: int | None = None
+        self._copied: tuple[str, str] | None = None
         self._console = self._target = self.said = -1
         try:
             self._console = make_memory(_CONSOLE_BYTES, bounded=True)
             self._target = make_memory(self._memory_bytes, bounded=True)
-            self.command = self._started(start, [self._console, self._target, *(copied or ())])
+            self._disk = os.dup(disk) if disk is not None else None
+            given = [self._target, *([] if disk is None else [disk])]
+            if copied is not None:
+                first = _TARGET_FD + len(given)
+                self._copied = _opened(first), _opened(first + 1)
+            self.command = self._started(start, [self._console, *given, *(copied or ())])
         except BaseException:
             self.close()
             raise
@@ -86,7 +97,7 @@ class Monitor:
 
     def go_on(self, until: float) -> None:
         """Has it go on from a copy, or where there is none from what its plan names. Raises SetupFailed and BoxLost."""
-        memory, state = (_COPIED_MEMORY, _COPIED_STATE) if self._is_copy else (MEMORY, STATE)
+        memory, state = self._copied or (MEMORY, STATE)
         backend = models.MemoryBackend(backend_type="File", backend_path=memory)
         client = self.reach.client(until)
         try:
@@ -97,23 +108,27 @@ class Monitor:
                 step="restore",
                 need="one of a host like this, and of this version of Firecracker",
                 have=error.have,
-                hint=None if self._is_copy else "try again: another one is made",
+                hint=None if self._copied else "try again: another one is made",
             ) from error
         finally:
             client.close()
 
-    def freeze(self) -> tuple[int, bytes]:
-        """A file with the memory of the machine as it stands, which is this one's own, and the rest of it.
+    def freeze(self, disk: int | None) -> tuple[int, bytes]:
+        """A file with the memory of the machine as it stands, which is this one's own, and the rest of it. What is on
+        its disk is copied to an empty one, if that is given.
 
-        It stands still for that and goes on, its connections cut. `thaw` lets go of the memory. Raises SetupFailed and
-        BoxLost.
+        It stands still for that and goes on, its connections cut. `thaw` lets go of the memory. Raises SetupFailed,
+        BoxLost, and OSError where this host has no room.
         """
         client = self.reach.client(time.monotonic() + _COPY_S)
-        wanted = models.SnapshotCreate(snapshot_path=_STATE, mem_file_path=_TARGET, snapshot_type="Full")
+        wanted = models.SnapshotCreate(snapshot_path=_STATE, mem_file_path=_opened(_TARGET_FD), snapshot_type="Full")
         try:
             client.pause()
             try:
                 client.create_snapshot(wanted)
+                if disk is not None:
+                    assert self._disk is not None
+                    fill_disk(self._disk, disk)
             finally:
                 client.resume()
         except VmmRefused as error:
@@ -141,10 +156,14 @@ class Monitor:
 
     def close(self) -> None:
         """Lets go of what it is seen by, but for its end and what it says of itself."""
-        fds, self._console, self._target = (self._console, self._target), -1, -1
+        fds, self._console, self._target, self._disk = (self._console, self._target, self._disk), -1, -1, None
         for fd in fds:
-            if fd >= 0:
+            if fd is not None and fd >= 0:
                 os.close(fd)
+
+
+def _opened(number: int) -> str:
+    return f"/proc/self/fd/{number}"
 
 
 def _has_ended(command: Socket) -> bool:

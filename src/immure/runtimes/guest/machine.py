@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from errno import EOPNOTSUPP
+from errno import ENODEV, EOPNOTSUPP
 
-from immure.errors import ProtectionUnavailable, SetupFailed
+from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SetupFailed
 from immure.plan.machine import OUTER_USER, OUTSIDE
 from immure.policy.landlock import LEAST_ABI
 from immure.runtimes.guest.carried import CarriedBox
@@ -17,10 +17,19 @@ class MachineBox(CarriedBox):
     outside, carrier_user = OUTSIDE, OUTER_USER
 
     def ready(self) -> dict[str, bytes]:
-        """As any carried box's. Raises ProtectionUnavailable, too, for what its kernel must have and has not."""
+        """As any carried box's. Raises ProtectionUnavailable and RuntimeUnavailable, too, for what its kernel must have
+        and has not.
+        """
         try:
             return super().ready()
         except SetupFailed as error:
+            if (error.step, error.errno) == ("disk", ENODEV):
+                raise RuntimeUnavailable(
+                    "the machine can't have a disk of its own",
+                    need="ext4 in its kernel, which disk_mib takes",
+                    have=f"{self.launch.programs[1][0]}: {error.message}",
+                    hint="name a kernel that has it by IMMURE_KERNEL, or leave disk_mib out",
+                ) from error
             if (error.step, error.errno) != ("landlock", EOPNOTSUPP):
                 raise
             raise ProtectionUnavailable(

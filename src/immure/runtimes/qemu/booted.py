@@ -116,7 +116,8 @@ def _hear_hello(vmm: Vmm, until: float) -> None:
 
 
 def _write(vmm: Vmm, launch: Launch, above: Path) -> None:
-    copy = empty_copy(vmm, launch)
+    # A copy of it has a disk of its own, on which is the same: nothing.
+    copy = empty_copy(vmm, launch, with_disk=False)
     try:
         copy_machine(vmm, copy)
         for name, source in ((STATE_FILE, copy.state), (MEMORY_FILE, copy.memory)):

@@ -23,7 +23,7 @@ from immure.runtimes.process.box import Box
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner
 from immure.runtimes.qemu.booted import Arrival
-from immure.runtimes.qemu.copies import begin_machine, copy_machine, empty_copy, move_machine, wake_machine
+from immure.runtimes.qemu.copies import begin_machine, beside, copy_machine, empty_copy, move_machine, wake_machine
 from immure.runtimes.qemu.saying import FAILED, REMEDY, STEP, said_by
 from immure.runtimes.qemu.vmm import Vmm
 
@@ -116,9 +116,9 @@ class QemuBox(MachineBox):
             return outer.start(request.payload(), stdio, builtin=True)
 
         if self._vmm.shared:
-            return Vmm(start, self.launch, memory=self._vmm.memory, waits=True)
+            return Vmm(start, self.launch, memory=self._vmm.memory, disk=self._vmm.disk, waits=True)
         # What it shares with others stays as it is.
-        return begin_machine(start, self.launch, waits=True)
+        return beside(start, self.launch, disk=self._vmm.disk)
 
     def _moved(self, vmm: Vmm) -> float:
         try:

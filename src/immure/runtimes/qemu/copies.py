@@ -15,6 +15,7 @@ from immure.errors import SetupFailed
 from immure.plan.launch import Launch
 from immure.plan.qemu_arguments import memory_bytes
 from immure.runtimes.guest.adopted import Adopts
+from immure.runtimes.guest.disk import closing, empty_disk, fill_disk, new_disk
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.memory import fill_and_seal, make_memory
 from immure.runtimes.qemu.monitor import PATIENCE_S
@@ -28,24 +29,30 @@ _BANDWIDTH = 1 << 40
 
 
 def begin_machine(start: Start, launch: Launch, *, waits: bool = False) -> Vmm:
-    """A new one, or one that waits for a state with all of its memory. Raises BoxLost."""
-    memory = make_memory(memory_bytes(launch.carrier))
-    try:
-        return Vmm(start, launch, memory=memory, waits=waits)
-    finally:
-        os.close(memory)
+    """A new one, or one that waits for a state with all of its memory. Raises SetupFailed and BoxLost."""
+    with closing(new_disk(launch)) as disk:
+        return beside(start, launch, disk=disk, waits=waits)
+
+
+def beside(start: Start, launch: Launch, *, disk: int | None, waits: bool = True) -> Vmm:
+    """The same with a disk that is there already, which stays the caller's."""
+    with closing(make_memory(memory_bytes(launch.carrier))) as memory:
+        assert memory is not None
+        return Vmm(start, launch, memory=memory, disk=disk, waits=waits)
 
 
 def wake_machine(start: Start, launch: Launch, adopts: Adopts, copy: MachineCopy) -> Vmm:
     """One that goes on from a copy, which may still be under way. Raises BoxLost, and as the copy has failed."""
     shared = copy.memory is None
     memory = make_memory(memory_bytes(launch.carrier)) if copy.memory is None else os.dup(copy.memory)
-    try:
-        vmm = Vmm(start, launch, memory=memory, shared=shared, waits=True)
-    finally:
-        os.close(memory)
+    with closing(memory), closing(empty_disk(launch)) as disk:
+        vmm = Vmm(start, launch, memory=memory, disk=disk, shared=shared, waits=True)
     try:
         adopts.settle()
+        if vmm.disk is not None:
+            assert copy.disk is not None
+            # It looks at its disk once it goes on.
+            fill_disk(copy.disk, vmm.disk)
         # With a place in it of its own: others may read the same.
         state = os.open(f"/proc/self/fd/{copy.state}", os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -58,12 +65,16 @@ def wake_machine(start: Start, launch: Launch, adopts: Adopts, copy: MachineCopy
     return vmm
 
 
-def empty_copy(vmm: Vmm, launch: Launch) -> MachineCopy:
-    """What `copy_machine` is to fill. Raises OSError where this process can't have so many descriptors."""
+def empty_copy(vmm: Vmm, launch: Launch, *, with_disk: bool = True) -> MachineCopy:
+    """What `copy_machine` is to fill: with what is on its disk, unless that is of no use.
+
+    Raises SetupFailed where there is no room for that, and OSError where this process can't have so many descriptors.
+    """
     copy = MachineCopy(os.memfd_create("immure-state", os.MFD_CLOEXEC), None)
     try:
         if vmm.shared:
             copy.memory = make_memory(memory_bytes(launch.carrier))
+        copy.disk = empty_disk(launch) if with_disk else None
     except BaseException:
         copy.close()
         raise
@@ -79,6 +90,9 @@ def copy_machine(vmm: Vmm, copy: MachineCopy) -> None:
         _send_state(vmm, copy.state, memory_is_sent=not vmm.shared)
         if copy.memory is not None:
             fill_and_seal(vmm.memory, copy.memory)
+        if copy.disk is not None:
+            assert vmm.disk is not None
+            fill_disk(vmm.disk, copy.disk)
     finally:
         _go_on(vmm)
 

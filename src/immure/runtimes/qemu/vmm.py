@@ -1,4 +1,5 @@
-"""QEMU as it is started in an outer box: with its channel, its monitor and the machine's memory as descriptors."""
+"""QEMU as it is started in an outer box: with its channel, its monitor, the machine's memory and its own disk as
+descriptors."""
 
 from __future__ import annotations
 
@@ -28,27 +29,40 @@ class Vmm:
     """A QEMU that was started. It owns its descriptors, but for what is taken.
 
     `asker` is where its end is told, `said` what it writes of itself, `memory` the machine's, or what that went on from
-    where it is not `shared`.
+    where it is not `shared`, and `disk` its own, if it has one.
     """
 
-    def __init__(self, start: Start, launch: Launch, *, memory: int, shared: bool = True, waits: bool = False) -> None:
-        """One that `waits` goes on from what `wake` gives it. `memory` stays the caller's. Raises BoxLost."""
+    def __init__(
+        self,
+        start: Start,
+        launch: Launch,
+        *,
+        memory: int,
+        disk: int | None,
+        shared: bool = True,
+        waits: bool = False,
+    ) -> None:
+        """One that `waits` goes on from what `wake` gives it. `memory` and `disk` stay the caller's. Raises BoxLost."""
         self.shared = shared
         # A machine may still be coming up on a thread when its box is closed.
         self._lock = threading.Lock()
         self.channel = self.said = self.memory = -1
+        self.disk: int | None = None
         arguments = waking_arguments(launch.carrier, shared=shared) if waits else launch.carrier
         request = carrier_request(launch, ("carry", *arguments), OUTER_USER)
         with ExitStack() as made:
             self.memory = os.dup(memory)
             made.callback(os.close, self.memory)
+            if disk is not None:
+                self.disk = os.dup(disk)
+                made.callback(os.close, self.disk)
             channel, first = _pair(made)
             monitor, second = _pair(made)
             self.said, third = os.pipe2(os.O_CLOEXEC)
             made.callback(os.close, self.said)
             os.set_blocking(self.said, False)
             with os.fdopen(third, "wb"), first, second:
-                socket.send_fds(monitor, [b"."], [memory])
+                socket.send_fds(monitor, [b"."], [memory] if disk is None else [memory, disk])
                 self.monitor = Monitor(monitor)
                 self.asker = start(request, (first.fileno(), second.fileno(), third))
             self.channel = channel.detach()
@@ -74,9 +88,10 @@ class Vmm:
         self.asker.close()
         self.monitor.close()
         with self._lock:
-            fds, self.channel, self.said, self.memory = (self.channel, self.said, self.memory), -1, -1, -1
+            fds, self.channel, self.said, self.memory = (self.channel, self.said, self.memory, self.disk), -1, -1, -1
+            self.disk = None
         for fd in fds:
-            if fd >= 0:
+            if fd is not None and fd >= 0:
                 os.close(fd)
 
 
