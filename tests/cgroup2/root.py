@@ -21,10 +21,13 @@ import pytest
 CHECKOUT = Path(__file__).parents[2]
 #: In the guest.
 IMMURE, PACKAGES = "/immure", "/packages"
+#: A user's own manager, and its units.
+SYSTEMD = "/lib/systemd/systemd"
+_UNITS = Path("/usr/lib/systemd/user")
 #: What scenes and boxes run.
 PROGRAMS = (
     *("bash", "busybox", "cat", "cut", "dd", "dash", "du", "env", "id", "ls", "mkdir", "mkswap", "mount"),
-    *("seq", "setsid", "sh", "sleep", "strace", "swapon", "tr", "true", "umount"),
+    *("seq", "setsid", "sh", "sleep", "strace", "swapon", "systemctl", "systemd-run", SYSTEMD, "tr", "true", "umount"),
 )
 _NEEDED = ("msgspec", "pytest", "pytest-timeout", "pyyaml", "rich", "tomli-w")
 _FOLDERS = ("dev", "etc", "home", "proc", "run", "sys", "tmp", "var/tmp", IMMURE[1:], PACKAGES[1:])
@@ -52,6 +55,7 @@ def build_root(folder: Path) -> None:
         _put(path, folder)
     for source in {*_standard_libraries()}:
         _put_tree(source, folder / str(source)[1:], _LEFT_OUT)
+    _put_tree(_UNITS, folder / str(_UNITS)[1:], ())
     for found in {one.metadata["Name"]: one for one in _distributions(_NEEDED)}.values():
         _put_package(found, folder / PACKAGES[1:])
     for name in ("src", "tests"):

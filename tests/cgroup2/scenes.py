@@ -46,6 +46,9 @@ GROUPS = (
     Group(f"{_OWN}/init.scope", owner=1000, lived_in=True),
     Group(f"{_OWN}/app.slice", "memory pids", owner=1000),
     Group(f"{_OWN}/app.slice/run-1.scope", owner=1000, delegated=True),
+    # Here it is a systemd that makes the rest.
+    Group("user.slice/user-1001.slice", "cpu memory pids"),
+    Group("user.slice/user-1001.slice/user@1001.service", owner=1001, delegated=True),
 )
 
 
@@ -59,6 +62,8 @@ class Scene:
     user: int = 0
     #: What a container has changed: a function of inside/scenery.py.
     container: str = ""
+    #: In a scope that a systemd of the user's makes in `place`.
+    scope: bool = False
 
 
 SCENES = (
@@ -81,6 +86,13 @@ SCENES = (
         f"{_OWN}/app.slice/run-1.scope",
         ("cgroup2/inside/delegated.py", "cgroup2/inside/endings.py"),
         user=1000,
+    ),
+    Scene(
+        "a scope of a user's systemd",
+        "user.slice/user-1001.slice/user@1001.service",
+        ("cgroup2/inside/scope.py", "cgroup2/inside/endings.py"),
+        user=1001,
+        scope=True,
     ),
     Scene("a service with a subgroup", f"{_SYSTEM}/split.service/main", ("cgroup2/inside/subgroup.py",), user=1001),
     Scene("a user's session", f"{_USERS}/session-3.scope", ("cgroup2/inside/session.py",), user=1000),

@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 
 import immure
+from cgroup2.root import SYSTEMD
 from cgroup2.scenes import GROUPS, SCENES, Group, Scene
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -52,6 +53,8 @@ def main() -> None:
     port = os.open(place, os.O_WRONLY | os.O_CLOEXEC)
     for group in GROUPS:
         make(group)
+    # By which a systemd knows that it is the host's.
+    Path("/run/systemd/system").mkdir(parents=True)
     # Whatever a scene needs is imported once.
     assert immure.run
     for scene in SCENES:
@@ -111,6 +114,7 @@ def play(scene: Scene, port: int) -> int:
 
 
 def act(scene: Scene, port: int) -> int:
+    """The exit status of its tests."""
     print(f"== {scene.name}", flush=True)
     join(scene.place)
     if scene.container:
@@ -120,8 +124,27 @@ def act(scene: Scene, port: int) -> int:
         os.setgid(scene.user)
         os.setuid(scene.user)
         os.environ["HOME"] = {1000: "/home/plain", 1001: "/home/ranges"}[scene.user]
+    return in_scope(scene, port) if scene.scope else run_tests(scene, port)
+
+
+def run_tests(scene: Scene, port: int) -> int:
     words = ["-q", "-p", "no:cacheprovider", "-o", "addopts=", *(f"tests/{one}" for one in scene.tests)]
     return int(pytest.main(words, plugins=[Reporter(scene, port)]))
+
+
+def in_scope(scene: Scene, port: int) -> int:
+    """As users are told to, by a systemd of the user's, which goes with the scene."""
+    os.environ["XDG_RUNTIME_DIR"] = own = f"{os.environ['HOME']}/run"
+    Path(own).mkdir(mode=0o700)
+    with subprocess.Popen([SYSTEMD, "--user", "--unit=basic.target"]) as manager:
+        try:
+            while subprocess.run(["systemctl", "--user", "is-active", "--quiet", "basic.target"]).returncode:
+                time.sleep(0.2)
+            words = [sys.executable, "-m", "cgroup2.inside.scenery", scene.name, str(port)]
+            scope = ["systemd-run", "--user", "--scope", "-p", "Delegate=yes", *words]
+            return subprocess.run(scope, pass_fds=[port]).returncode
+        finally:
+            manager.terminate()
 
 
 def unshare(flags: int) -> None:
@@ -182,4 +205,8 @@ def hidden() -> None:
 CONTAINERS: dict[str, Callable[[], None]] = {one.__name__: one for one in (sealed, writable, roomy, elsewhere, hidden)}
 
 if __name__ == "__main__":
+    if sys.argv[1:]:
+        # Of a scene whose place somebody else has made.
+        (here,) = (one for one in SCENES if one.name == sys.argv[1])
+        sys.exit(run_tests(here, int(sys.argv[2])))
     main()
