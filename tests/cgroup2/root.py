@@ -18,6 +18,8 @@ from pathlib import Path
 
 import pytest
 
+from runscs import runsc_of
+
 CHECKOUT = Path(__file__).parents[2]
 #: In the guest.
 IMMURE, PACKAGES = "/immure", "/packages"
@@ -50,7 +52,7 @@ def build_root(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, content in _FILES.items():
         (folder / name).write_text(content)
-    binaries = [*_programs(), *_interpreters()]
+    binaries = [*_programs(), *_interpreters(), runsc_of("newest")]
     for path in (*binaries, Path("/etc/ld.so.cache")):
         _put(path, folder)
     for source in {*_standard_libraries()}:

@@ -16,6 +16,19 @@ _SYSTEM, _USERS = "system.slice", "user.slice/user-1000.slice"
 _OWN = f"{_USERS}/user@1000.service"
 
 
+#: Those that a cgroup has a part in. What measures time is for processors that are none of an emulator's.
+_OF_LIMITS = (
+    "test_memory",
+    "test_a_child_that_runs_out_of_memory_is_its_parents_business",
+    "test_private_space_counts_as_memory",
+    "test_the_host_shows_the_limit",
+    "test_commands_are_in_the_cgroup",
+    "test_pids",
+    "test_there_is_a_limit_of_processes_where_none_is_written",
+    "test_a_box_that_is_full_says_so_and_recovers",
+)
+
+
 @dataclass(frozen=True)
 class Group:
     """A cgroup of the guest: what it passes on, whose it is, and whether systemd would mark it as delegated."""
@@ -73,7 +86,8 @@ SCENES = (
         (
             "cgroup2/inside/as_root.py",
             "cgroup2/inside/endings.py",
-            "integration/test_limits.py",
+            "cgroup2/inside/sentry.py",
+            *(f"integration/test_limits.py::{name}" for name in _OF_LIMITS),
             "integration/test_lost_spawner.py::test_no_cgroup_is_left",
             "integration/test_lost_spawner.py::test_while_a_command_runs_in_a_box",
             "security/test_limits.py::test_memory_is_bounded",
@@ -84,7 +98,7 @@ SCENES = (
     Scene(
         "a user's delegated scope",
         f"{_OWN}/app.slice/run-1.scope",
-        ("cgroup2/inside/delegated.py", "cgroup2/inside/endings.py"),
+        ("cgroup2/inside/delegated.py", "cgroup2/inside/endings.py", "cgroup2/inside/sentry.py"),
         user=1000,
     ),
     Scene(
