@@ -212,13 +212,11 @@ def test_nobody_else_of_the_service_is_touched() -> None:
     assert not (service / "cgroup.subtree_control").read_text().split()
 
 
-def test_a_delegation_that_comes_later_is_seen(tmp_path: Path) -> None:
+def test_a_delegation_that_comes_later_is_seen() -> None:
     """Nothing that is remembered of a host says otherwise: a unit gets it while the host runs."""
     service, main = CGROUPS / "system.slice/late.service", CGROUPS / "system.slice/late.service/main"
     main.mkdir(parents=True)
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    os.chown(cache, 1000, 1000)
+    cache = Path("/home/plain/cache")
 
     def attempt(*words: str) -> subprocess.CompletedProcess[bytes]:
         command = [sys.executable, "-m", "immure", "run", *words, "--", "cat", "/proc/self/cgroup"]
@@ -229,6 +227,7 @@ def test_a_delegation_that_comes_later_is_seen(tmp_path: Path) -> None:
     refused = attempt("--memory", "64")
     assert (refused.returncode, attempt().returncode) == (125, 0), refused.stderr
     assert f"{main} can't be written by this user".encode() in refused.stderr
+    assert [*(cache / "immure").iterdir()], "the control: something is remembered"
     try:
         (service / "cgroup.subtree_control").write_text("+memory +pids")
         for path in (service, service / "cgroup.procs"):
