@@ -225,7 +225,7 @@ def jailed_by_hand_subject() -> Iterator[Sampled]:
 
 def _cgroups() -> list[str]:
     """Options for the cgroups that our jail makes, too."""
-    parents = find_parents()
+    parents = find_parents().parents
     new = any(parent.version == 2 and "pids" in parent.controllers for parent in parents)
     memory = f"{'memory.max' if new else 'memory.limit_in_bytes'}={MEMORY_MIB + 64 << 20}"
     version = ["--cgroup-version", "2" if new else "1", "--parent-cgroup", GROUP]

@@ -203,11 +203,11 @@ pub struct OwnIds {
     pub group: u32,
 }
 
-/// A file to write in the box's cgroup of one controller.
+/// A file to write in the box's cgroup, which is made in `parent`.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CgroupLimit {
-    pub controller: String,
+    pub parent: String,
     pub file: String,
     pub value: String,
 }
@@ -244,10 +244,12 @@ pub enum IdSource {
     },
 }
 
-/// Where boxes' cgroups of some controllers are made.
+/// Where boxes' cgroups are made.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct CgroupParent {
-    pub controllers: Vec<String>,
     pub path: String,
+    pub version: u8,
+    /// Controllers that it has been given and does not pass on yet.
+    pub switch_on: Vec<String>,
 }

@@ -30,7 +30,7 @@ def start(jailed: Jailed, kernel: Path, *, says: bytes = HELLO) -> None:
 
 
 def _cgroups() -> set[Path]:
-    return {path for parent in find_parents() for path in Path(parent.path).glob("vmm-immure-*")}
+    return {path for parent in find_parents().parents for path in Path(parent.path).glob("vmm-immure-*")}
 
 
 def _taps() -> set[Path]:

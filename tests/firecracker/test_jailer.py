@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from immure.errors import BoxLost, RuntimeUnavailable, SetupFailed, SpecError, VmmRefused
+from immure.host.cgroups import Found
 from immure.runtimes.firecracker import claims, programs
 from immure.runtimes.firecracker.claims import FIRST_UID, sweep
 from immure.runtimes.firecracker.client import at
@@ -195,7 +196,7 @@ def test_memory_is_bounded(jailed: Make) -> None:
 
 def test_what_nothing_bounds_is_not_said_to_be(jailed: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a host whose cgroups this user can't write."""
-    monkeypatch.setattr("immure.runtimes.firecracker.jailer.find_parents", lambda: ())
+    monkeypatch.setattr("immure.runtimes.firecracker.jailer.find_parents", lambda: Found((), ""))
     machine = jailed()
     machine.limit_memory(32)
     assert machine.bounds() == (None, None)

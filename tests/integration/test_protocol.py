@@ -162,7 +162,7 @@ def test_a_release_that_comes_too_early_is_no_hang(launch: Launch, spawner: Spaw
 @pytest.mark.parametrize("ended", [False, True], ids=["asked at once", "asked when it has ended"])
 def test_a_spawner_that_can_not_start_says_why(ended: bool, launch: Launch) -> None:
     config = msgspec.msgpack.decode(launch.config)
-    config["cgroups"] = [{"controllers": ["pids"], "path": "/sys/fs/cgroup/no/such/place"}]
+    config["cgroups"] = [{"path": "/sys/fs/cgroup/no/such/place", "version": 2, "switch_on": []}]
     bad = Launch.from_tuple(launch.to_tuple())
     bad.config = msgspec.msgpack.encode(config)
     spawner = spawner_for(bad)

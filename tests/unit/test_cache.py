@@ -216,6 +216,25 @@ def test_another_boot_or_cgroup_is_another_key(file: str, monkeypatch: pytest.Mo
     assert host_key() != before
 
 
+def test_another_delegation_is_another_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit is given its cgroup while the host runs, and the next run of it has the same membership."""
+    for name in ("cgroup.controllers", "one/cgroup.subtree_control", "one/main/cgroup.subtree_control"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    read = cache._read
+    monkeypatch.setattr(cache, "_CGROUPS", (str(tmp_path / "not here"), str(tmp_path)))
+    monkeypatch.setattr(cache, "_read", lambda path: b"0::/one/main\n" if path == "/proc/self/cgroup" else read(path))
+    keys = [host_key()]
+    (tmp_path / "one/cgroup.subtree_control").write_text("memory")
+    keys.append(host_key())
+    access = os.access
+    owned = str(tmp_path / "one")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != owned and access(path, mode))
+    keys.append(host_key())
+    assert len({*keys}) == 3
+    assert host_key() == keys[-1]
+
+
 @pytest.mark.parametrize("name", ["geteuid", "getegid"])
 def test_another_user_is_another_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = host_key()

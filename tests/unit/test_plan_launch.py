@@ -155,7 +155,7 @@ def test_the_spawner_of_an_open_box_is_another() -> None:
 
 def test_the_spawner_knows_where_cgroups_are_made() -> None:
     told = config(launched(make_spec(), make_facts(cgroups=V2)))
-    assert told["cgroups"] == [{"controllers": ["memory", "cpu", "pids"], "path": "/sys/fs/cgroup/ours"}]
+    assert told["cgroups"] == [{"path": "/sys/fs/cgroup/ours", "version": 2, "switch_on": []}]
 
 
 def test_a_plain_users_bare_box_needs_no_range() -> None:

@@ -132,6 +132,60 @@ def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
         plan_limits(make_spec(limits={"cpus": 1}), make_facts(cgroups=hybrid))
 
 
+def unified(path: str, *controllers: str, **facts: object) -> CgroupParent:
+    return CgroupParent(controllers=controllers, path=f"/sys/fs/cgroup{path}", version=2, **facts)  # type: ignore[arg-type]
+
+
+#: As root in a service: systemd passes on to a slice what something in it needs.
+NESTED = (unified("/system.slice", "memory", "pids"), unified("", "memory", "pids", "cpu"))
+
+
+@pytest.mark.parametrize(
+    ("limits", "place"),
+    [
+        ({}, "/sys/fs/cgroup/system.slice"),
+        ({"memory_mib": 64, "pids": 9}, "/sys/fs/cgroup/system.slice"),
+        ({"cpus": 1}, "/sys/fs/cgroup"),
+        (WRITTEN, "/sys/fs/cgroup"),
+    ],
+)
+def test_on_v2_a_box_is_in_the_nearest_that_has_what_is_written(limits: dict[str, object], place: str) -> None:
+    """And in one alone, whatever its limits."""
+    plan = plan_limits(make_spec(limits=limits), make_facts(cgroups=NESTED))
+    assert {one.parent for one in plan.cgroup} == {place}
+    assert set(got(plan).values()) == {"exact"}
+
+
+def test_what_no_cgroup_passes_on_is_refused_and_the_rest_is_where_it_was() -> None:
+    facts = make_facts(cgroups=NESTED[:1])
+    with pytest.raises(ProtectionUnavailable, match=r"limits\.cpus"):
+        plan_limits(make_spec(limits=WRITTEN), facts)
+    plan = plan_limits(make_spec(limits=WRITTEN, protections={"cpus": "best_effort"}), facts)
+    assert set(files(plan)) == {"memory.max", "memory.swap.max", "pids.max"}
+
+
+def test_a_refusal_says_why_there_is_none() -> None:
+    why = "/sys/fs/cgroup is mounted read-only"
+    with pytest.raises(ProtectionUnavailable) as caught:
+        plan_limits(make_spec(limits={"memory_mib": 64}), make_facts(cgroups=(), no_cgroups=why))
+    assert caught.value.have == f"no writable cgroup of this controller: {why}"
+    assert "systemd-run --user --scope -p Delegate=yes" in (caught.value.hint or "")
+
+
+@pytest.mark.parametrize(
+    ("swap", "expected"),
+    [
+        ("limited", ({"memory.max", "memory.swap.max"}, "exact")),
+        ("none", ({"memory.max"}, "exact")),
+        ("uncounted", ({"memory.max"}, "approximated")),
+    ],
+)
+def test_swap_that_a_kernel_does_not_count(swap: str, expected: tuple[set[str], str]) -> None:
+    """A file that it does not have can't be written, and would refuse every box."""
+    plan = plan_limits(make_spec(limits={}), make_facts(cgroups=(unified("", "memory", swap=swap),)))
+    assert (set(files(plan)), got(plan)["memory_mib"]) == expected
+
+
 @pytest.mark.parametrize(
     ("limits", "facts", "count"),
     [

@@ -95,8 +95,8 @@ def test_every_operation_is_described_here() -> None:
 
 
 def test_a_limit_is_described() -> None:
-    limit = CgroupLimit(controller="memory", file="memory.max", value="4096")
-    assert limit.describe() == "cgroup memory: memory.max = 4096"
+    limit = CgroupLimit(parent="/sys/fs/cgroup/ours", file="memory.max", value="4096")
+    assert limit.describe() == "cgroup in /sys/fs/cgroup/ours: memory.max = 4096"
 
 
 @pytest.mark.parametrize("kind", [TemplateOp, RootOp], ids=["template", "root"])

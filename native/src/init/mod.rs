@@ -12,7 +12,7 @@ mod supervisor;
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::plan::Plan;
-use crate::sys::{fd, process, socket};
+use crate::sys::{fd, namespace, process, socket};
 use std::os::fd::RawFd;
 
 /// What a new box inherits from the spawner, as descriptors of its own.
@@ -73,6 +73,10 @@ fn make_box(birth: &Birth) -> Outcome<()> {
         process::set_uid(0).at("identity", "uid 0")?;
     }
     die_with_spawner(birth.spawner)?;
+    if birth.plan.namespaces & libc::CLONE_NEWCGROUP != 0 {
+        // Not at the clone: its root is where its maker is at that moment, and commands would see a path beside it.
+        namespace::unshare(libc::CLONE_NEWCGROUP).at("cgroup namespace", "unshare")?;
+    }
     root::build(&birth.plan.root, &birth.trees)
 }
 

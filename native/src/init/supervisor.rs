@@ -3,6 +3,7 @@
 
 use super::{stem, Birth};
 use crate::fault::{At, Outcome};
+use crate::processes;
 use crate::sys::{fd, process, socket};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
@@ -61,17 +62,25 @@ fn wait_for_end(stem: i32, signals: &OwnedFd, watched: [RawFd; 2]) -> Outcome<()
 
 /// Ends every process of the box. What a killed one leaves behind comes to this process, until none is left.
 fn end_descendants() {
-    let list = format!("/proc/self/task/{}/children", std::process::id());
     loop {
-        let children = fd::read_file_at(libc::AT_FDCWD, &list).unwrap_or_default();
-        for word in children.split(|byte| *byte == b' ').filter(|word| !word.is_empty()) {
-            if let Some(pid) = std::str::from_utf8(word).ok().and_then(|text| text.parse().ok()) {
-                // It may have ended by itself.
-                let _ = process::kill(pid, libc::SIGKILL);
-            }
+        for pid in children() {
+            // It may have ended by itself.
+            let _ = process::kill(pid, libc::SIGKILL);
         }
         if !matches!(process::wait(-1, 0), Ok(Some(_))) {
             return;
+        }
+    }
+}
+
+/// Of this process. Not every kernel lists them (CONFIG_PROC_CHILDREN), but each says of every process whose child it is.
+fn children() -> Vec<i32> {
+    let own = std::process::id();
+    match fd::read_file_at(libc::AT_FDCWD, &format!("/proc/self/task/{own}/children")) {
+        Ok(list) => String::from_utf8_lossy(&list).split_whitespace().flat_map(str::parse).collect(),
+        Err(_) => {
+            let found = processes::all().map(|(found, _)| found).unwrap_or_default();
+            found.iter().filter(|one| one.parent == own as i32).map(|one| one.pid).collect()
         }
     }
 }

@@ -7,7 +7,7 @@ use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::init::{self, Birth};
 use crate::plan::{Plan, RootOp};
-use crate::sys::{fd, mount, process, socket, trace};
+use crate::sys::{fd, mount, process, socket, trace, Sys};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 pub struct Cell {
@@ -145,13 +145,15 @@ fn clone_box(
         privileged: !ids.rootless(),
     };
     // SAFETY: the spawner has one thread.
-    let Some((pid, pidfd)) = unsafe { process::clone(request.plan.namespaces) }.at("box", "clone")? else {
+    let Some((pid, pidfd, born)) =
+        unsafe { born_in(cgroups, request.plan.namespaces & !libc::CLONE_NEWCGROUP) }.at("box", "clone")?
+    else {
         init::run(birth)
     };
     let mapped =
         if request.plan.bare { Ok(()) } else { host.write_maps(pid, &claim.uid_map, &claim.gid_map) };
     let prepared = mapped
-        .and_then(|()| cgroups.add(pid))
+        .and_then(|()| cgroups.add(pid, born))
         .and_then(|()| socket::send(ours.as_raw_fd(), &frame::header(frame::GO, 0, 0), &[]).at("box", "go"));
     if let Err(fault) = prepared {
         process::send_signal(pidfd.as_raw_fd(), libc::SIGKILL).at("box", "kill")?;
@@ -159,6 +161,23 @@ fn clone_box(
         return Err(fault);
     }
     Ok((pid, pidfd, ours))
+}
+
+/// A clone in the box's cgroup of version 2, and which that is. A container's filter may refuse clone3, as ENOSYS or EPERM;
+/// then it is a plain one, that has to be moved.
+///
+/// # Safety
+/// As for `process::clone`.
+unsafe fn born_in(cgroups: &Cgroups, namespaces: i32) -> Sys<Option<(i32, OwnedFd, Option<RawFd>)>> {
+    if let Some(place) = cgroups.birthplace() {
+        // SAFETY: the caller's.
+        match unsafe { process::clone_into(namespaces, place) } {
+            Err(libc::ENOSYS | libc::EPERM) => {}
+            made => return made.map(|parent| parent.map(|(pid, pidfd)| (pid, pidfd, Some(place)))),
+        }
+    }
+    // SAFETY: the caller's.
+    unsafe { process::clone(namespaces) }.map(|parent| parent.map(|(pid, pidfd)| (pid, pidfd, None)))
 }
 
 /// The user's mounts as detached trees, idmapped where the box has ids of its own.

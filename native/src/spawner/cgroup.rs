@@ -1,10 +1,10 @@
-//! A box's cgroups: one for each controller that its limits need.
+//! A box's cgroups: one for each hierarchy that its limits need.
 
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::plan::{CgroupLimit, CgroupParent};
 use crate::sys::fd;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 /// Counters that say afterwards what the kernel did. Those of other versions are absent.
 const COUNTERS: [&str; 7] = [
@@ -17,15 +17,26 @@ const COUNTERS: [&str; 7] = [
     "cpu.stat",
 ];
 
+const CONTROL: &str = "cgroup.subtree_control";
+
 /// Where boxes' cgroups are made, opened while the host's /sys is in sight.
 pub struct Parents {
-    parents: Vec<(Vec<String>, String, OwnedFd)>,
+    parents: Vec<Parent>,
+}
+
+struct Parent {
+    path: String,
+    dir: OwnedFd,
+    /// Version 2: a process can be born in a cgroup of it.
+    unified: bool,
+    switch_on: Vec<String>,
 }
 
 struct Group {
     parent: OwnedFd,
     dir: OwnedFd,
     name: String,
+    unified: bool,
 }
 
 #[derive(Default)]
@@ -38,7 +49,8 @@ impl Parents {
         let open = |parent: &CgroupParent| {
             let dir =
                 fd::open(&parent.path, libc::O_RDONLY | libc::O_DIRECTORY).at("cgroup", &parent.path)?;
-            Ok((parent.controllers.clone(), parent.path.clone(), dir))
+            let (path, switch_on) = (parent.path.clone(), parent.switch_on.clone());
+            Ok(Parent { path, dir, unified: parent.version == 2, switch_on })
         };
         Ok(Parents { parents: parents.iter().map(open).collect::<Outcome<_>>()? })
     }
@@ -46,13 +58,12 @@ impl Parents {
     /// Makes the cgroups that `limits` need and writes them.
     pub fn make(&self, name: &str, limits: &[CgroupLimit]) -> Outcome<Cgroups> {
         let mut made = Cgroups::default();
-        for (controllers, path, parent) in &self.parents {
-            let wanted: Vec<_> =
-                limits.iter().filter(|limit| controllers.contains(&limit.controller)).collect();
+        for parent in &self.parents {
+            let wanted: Vec<_> = limits.iter().filter(|limit| limit.parent == parent.path).collect();
             if wanted.is_empty() {
                 continue;
             }
-            let outcome = made.add_group(parent, path, name, &wanted);
+            let outcome = parent.pass_on().and_then(|()| made.add_group(parent, name, &wanted));
             if let Err(fault) = outcome {
                 made.remove();
                 return Err(fault);
@@ -62,22 +73,30 @@ impl Parents {
     }
 }
 
+impl Parent {
+    /// In a cgroup that was delegated to us, it is ours to say what the cgroups in it have. Said again it costs little, and
+    /// whoever has unsaid it meanwhile is not believed.
+    fn pass_on(&self) -> Outcome<()> {
+        for name in &self.switch_on {
+            fd::write_file_at(self.dir.as_raw_fd(), CONTROL, format!("+{name}").as_bytes())
+                .at("cgroup", format!("{}/{CONTROL}: {name}", self.path))?;
+        }
+        Ok(())
+    }
+}
+
 impl Cgroups {
-    fn add_group(
-        &mut self,
-        parent: &OwnedFd,
-        path: &str,
-        name: &str,
-        limits: &[&CgroupLimit],
-    ) -> Outcome<()> {
-        let place = format!("{path}/{name}");
-        fd::mkdir_at(parent.as_raw_fd(), name, 0o755).at("cgroup", &place)?;
-        let dir = fd::open_at(parent.as_raw_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
+    fn add_group(&mut self, parent: &Parent, name: &str, limits: &[&CgroupLimit]) -> Outcome<()> {
+        let place = format!("{}/{name}", parent.path);
+        fd::mkdir_at(parent.dir.as_raw_fd(), name, 0o755).at("cgroup", &place)?;
+        let dir = fd::open_at(parent.dir.as_raw_fd(), name, libc::O_RDONLY | libc::O_DIRECTORY, 0)
             .at("cgroup", &place)?;
+        let unified = parent.unified;
         let parent = parent
+            .dir
             .try_clone()
             .map_err(|error| Fault::new("cgroup", &place, error.raw_os_error().unwrap_or(libc::EIO)))?;
-        self.groups.push(Group { parent, dir, name: name.into() });
+        self.groups.push(Group { parent, dir, name: name.into(), unified });
         let dir = self.groups[self.groups.len() - 1].dir.as_raw_fd();
         for limit in limits {
             fd::write_file_at(dir, &limit.file, limit.value.as_bytes())
@@ -86,8 +105,15 @@ impl Cgroups {
         Ok(())
     }
 
-    pub fn add(&self, pid: i32) -> Outcome<()> {
-        for group in &self.groups {
+    /// The one of version 2, where there is one: a process that is born in it need not be moved, which has the kernel
+    /// wait for milliseconds until no process forks.
+    pub fn birthplace(&self) -> Option<RawFd> {
+        self.groups.iter().find(|group| group.unified).map(|group| group.dir.as_raw_fd())
+    }
+
+    /// Moves a process into all but its birthplace.
+    pub fn add(&self, pid: i32, born: Option<RawFd>) -> Outcome<()> {
+        for group in self.groups.iter().filter(|group| Some(group.dir.as_raw_fd()) != born) {
             fd::write_file_at(group.dir.as_raw_fd(), "cgroup.procs", pid.to_string().as_bytes())
                 .at("cgroup", format!("{}/cgroup.procs", group.name))?;
         }

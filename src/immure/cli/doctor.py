@@ -9,6 +9,7 @@ import msgspec
 
 from immure.cli.execute import printable
 from immure.engine.doctor import Diagnosis, diagnose
+from immure.host.facts import HostFacts
 
 
 def doctor(*, level: str | None, json: bool) -> int:
@@ -40,9 +41,15 @@ def _print(diagnosis: Diagnosis) -> None:
     lines.append(f"kernel {facts.kernel[0]}.{facts.kernel[1]} {facts.arch}, Landlock ABI {facts.landlock_abi}")
     lines.append(f"user {facts.uid}: {_ids(diagnosis)}")
     lines.append(f"KVM: {diagnosis.kvm.kind}")
-    groups = ", ".join(f"{' '.join(one.controllers)} (v{one.version})" for one in facts.cgroups)
-    lines.append(f"cgroups that can be written: {groups or 'none'}")
+    lines += _cgroups(facts)
     sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+
+
+def _cgroups(facts: HostFacts) -> list[str]:
+    lines = [f"cgroups in {one.path} (v{one.version}): {' '.join(one.controllers)}" for one in facts.cgroups]
+    if facts.no_cgroups:
+        lines.append(f"no cgroups of v2: {facts.no_cgroups}")
+    return lines or ["no cgroups"]
 
 
 def _ids(diagnosis: Diagnosis) -> str:

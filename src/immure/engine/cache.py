@@ -39,6 +39,8 @@ _INTERRUPTS = (1, 2, 3, 15)
 _LOOKED_AT = ("/", "/etc", "/etc/subuid", "/etc/subgid")
 #: They stand for the container that we may be in.
 _NAMESPACES = ("/proc/self/ns/user", "/proc/self/ns/mnt")
+#: Where version 2 is, alone or beside version 1.
+_CGROUPS = ("/sys/fs/cgroup", "/sys/fs/cgroup/unified")
 _PRIVATE = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -57,12 +59,27 @@ def host_key() -> tuple[object, ...]:
         os.getegid(),
         _identity(program),
         package_key(),
-        _read("/proc/self/cgroup"),
+        _cgroups(),
         _lines("/proc/self/status", (b"Groups", b"CapEff")),
         _lines("/proc/self/limits", (b"Max processes",)),
         tuple(_identity(path) for path in _LOOKED_AT),
         tuple(os.stat(path).st_ino for path in _NAMESPACES),  # noqa: PTH116
     )
+
+
+def _cgroups() -> tuple[object, ...]:
+    """Ours, and what those of version 2 above pass on and to whom: units get their delegation while the host runs."""
+    membership = _read("/proc/self/cgroup")
+    mount = next((one for one in _CGROUPS if os.path.exists(one + "/cgroup.controllers")), None)  # noqa: PTH110
+    own = next((os.fsdecode(line[3:]) for line in membership.split(b"\n") if line.startswith(b"0::")), None)
+    if mount is None or own is None:
+        return (membership,)
+    place = mount + own.rstrip("/")
+    found: list[object] = []
+    while len(place) >= len(mount):
+        found.append((_read(place + "/cgroup.subtree_control"), os.access(place, os.W_OK)))
+        place = place.rpartition("/")[0]
+    return (membership, *found)
 
 
 def package_key() -> tuple[object, ...]:

@@ -13,6 +13,10 @@ class CgroupParent(Struct, frozen=True):
     controllers: tuple[str, ...]
     path: str
     version: Literal[1, 2]
+    #: Those of `controllers` that it has been given and does not pass on yet, which we are to switch on.
+    switch_on: tuple[str, ...] = ()
+    #: What becomes of swap in v2: it is limited, there is none, or this kernel does not count it.
+    swap: Literal["limited", "none", "uncounted"] = "limited"
 
 
 class IdRange(Struct, frozen=True):
@@ -132,7 +136,10 @@ class HostFacts(Struct, frozen=True):
     proc_hidden_folders: tuple[str, ...]
     proc_frozen: tuple[str, ...]
     ids: IdRange
+    #: One for each hierarchy of v1. Of v2 every cgroup that will do, the nearest first: a box is in one of them.
     cgroups: tuple[CgroupParent, ...]
+    #: Why no cgroup of v2 will do; empty where one does.
+    no_cgroups: str = ""
     #: Hard RLIMIT_NPROC, which can't be raised; None where it is unlimited.
     nproc_hard: int | None = None
     #: The id here that is root outside our user namespace; None where none is.

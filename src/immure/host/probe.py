@@ -45,6 +45,7 @@ def probe() -> HostFacts:
     major, minor = (int(part) for part in name.release.split("-")[0].split(".")[:2])
     ids = find_ids()
     tried = try_host()
+    cgroups = find_parents()
     return HostFacts(
         kernel=(major, minor),
         arch=_ARCH.get(name.machine, name.machine),
@@ -61,7 +62,8 @@ def probe() -> HostFacts:
         proc_hidden_folders=tuple(path.name for path in hidden if path.is_dir()),
         proc_frozen=tuple(entry for entry in _FROZEN if (proc / entry).exists()),
         ids=ids,
-        cgroups=find_parents(),
+        cgroups=cgroups.parents,
+        no_cgroups=cgroups.why_none,
         nproc_hard=_nproc_hard(),
         host_root_id=host_root_id(),
         seccomp=tried.seccomp,

@@ -57,8 +57,7 @@ def make_launch(plan: Plan, spec: SandboxSpec, facts: HostFacts, inputs: Inputs)
     output = spec.limits.output_mib
     launch.config = spawner_config(facts, host_network=spec.network.mode == "host" or plan.bare, bare=plan.bare)
     launch.root = facts.root or (plan.bare and facts.switches_user)
-    used = {limit.controller for limit in plan.cgroup}
-    launch.cgroups = tuple(one.path for one in facts.cgroups if used & set(one.controllers))
+    launch.cgroups = tuple(dict.fromkeys(limit.parent for limit in plan.cgroup))
     launch.own_processes = own_processes(bare=plan.bare)
     launch.ranges = _id_source(facts, bare=plan.bare).kind == "ranges"
     launch.output_bytes = int(output * (1 << 20)) if output is not None else None
@@ -95,7 +94,9 @@ def spawner_config(facts: HostFacts, *, host_network: bool, bare: bool) -> bytes
             "caller_uid": facts.uid,
             "caller_gid": facts.gid,
             "ids": ids,
-            "cgroups": [{"controllers": one.controllers, "path": one.path} for one in facts.cgroups],
+            "cgroups": [
+                {"path": one.path, "version": one.version, "switch_on": one.switch_on} for one in facts.cgroups
+            ],
         }
     )
 

@@ -5,6 +5,8 @@ A limit that was written is required; a default is best effort, and the report s
 
 from __future__ import annotations
 
+from collections.abc import Set as AbstractSet
+
 from msgspec import Struct
 
 from immure.errors import ProtectionUnavailable
@@ -19,6 +21,7 @@ DEFAULT_DISK_MIB = 1024
 DEFAULT_OUTPUT_MIB = 16
 _CPU_PERIOD_US = 100_000
 RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NPROC = 1, 4, 6
+_DELEGATE = "delegate one (systemd-run --user --scope -p Delegate=yes …; see Cgroups in docs/host-setup.md)"
 #: What a kernel in user space may have on this host: a process and its threads for each of its own, and for itself.
 _HOST_PROCESSES_PER_PID, _HOST_PROCESSES = 4, 256
 
@@ -41,9 +44,10 @@ def plan_limits(spec: SandboxSpec, facts: HostFacts, *, bare: bool = False, insi
 
     Raises ProtectionUnavailable for a written limit that this host can't enforce.
     """
-    parents = {name: parent for parent in facts.cgroups for name in parent.controllers}
-    memory, memory_clause = _memory(spec, parents)
-    cpus, cpus_clause = _cpus(spec, parents)
+    written = {"memory": spec.limits.memory_mib, "cpu": spec.limits.cpus, "pids": spec.limits.pids}
+    parents = choose_parents(facts.cgroups, {name for name, value in written.items() if value is not None})
+    memory, memory_clause = _memory(spec, facts, parents)
+    cpus, cpus_clause = _cpus(spec, facts, parents)
     own = own_processes(bare=bare)
     pids, pids_clause = _pids_within(spec, parents) if inside else _pids(spec, parents, own)
     nproc = spec.limits.pids or DEFAULT_PIDS
@@ -59,26 +63,55 @@ def plan_limits(spec: SandboxSpec, facts: HostFacts, *, bare: bool = False, insi
     )
 
 
-def _memory(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+def choose_parents(parents: tuple[CgroupParent, ...], needed: AbstractSet[str]) -> dict[str, CgroupParent]:
+    """Where the cgroup of each controller is made. On v2 a box is in one cgroup: in the nearest that passes on most of
+    what is needed. Those further up are bounded by less than we are, so nothing goes there that need not.
+    """
+    chosen = {name: parent for parent in parents if parent.version == 1 for name in parent.controllers}
+    unified = [parent for parent in parents if parent.version == 2]
+    if unified:
+        left = needed - chosen.keys()
+        # The first of equals.
+        one = max(unified, key=lambda parent: len(left & set(parent.controllers)))
+        for name in one.controllers:
+            chosen.setdefault(name, one)
+    return chosen
+
+
+def _memory(
+    spec: SandboxSpec, facts: HostFacts, parents: dict[str, CgroupParent]
+) -> tuple[tuple[CgroupLimit, ...], Clause]:
     written = spec.limits.memory_mib
     clause = "limits.memory_mib"
     wanted = str(written or f"{DEFAULT_MEMORY_MIB} (default)")
     size = str((written or DEFAULT_MEMORY_MIB) << 20)
     parent = parents.get("memory")
     if parent is not None and parent.version == 2:
-        limits = (
-            CgroupLimit(controller="memory", file="memory.max", value=size),
-            CgroupLimit(controller="memory", file="memory.swap.max", value="0"),
-        )
-        return limits, Clause(clause=clause, wanted=wanted, got="exact", by="cgroup v2 memory.max")
+        return _memory_of_v2(parent, size), _clause_of_v2(parent, wanted)
     if parent is not None and written is not None:
-        limit = CgroupLimit(controller="memory", file="memory.limit_in_bytes", value=size)
+        limit = CgroupLimit(parent=parent.path, file="memory.limit_in_bytes", value=size)
         return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by="cgroup v1 memory.limit_in_bytes")
-    why = _why_not(spec, "memory", written, parent)
+    why = _why_not(spec, facts, "memory", written, parent)
     return (), Clause(clause=clause, wanted=wanted, got="unenforceable", by="nothing", why=why)
 
 
-def _cpus(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[CgroupLimit, ...], Clause]:
+def _memory_of_v2(parent: CgroupParent, size: str) -> tuple[CgroupLimit, ...]:
+    limit = CgroupLimit(parent=parent.path, file="memory.max", value=size)
+    if parent.swap != "limited":
+        return (limit,)
+    return limit, CgroupLimit(parent=parent.path, file="memory.swap.max", value="0")
+
+
+def _clause_of_v2(parent: CgroupParent, wanted: str) -> Clause:
+    got, why = "exact", ""
+    if parent.swap == "uncounted":
+        got, why = "approximated", "this kernel does not count what goes to swap (swapaccount=1 on its command line)"
+    return Clause(clause="limits.memory_mib", wanted=wanted, got=got, by="cgroup v2 memory.max", why=why)
+
+
+def _cpus(
+    spec: SandboxSpec, facts: HostFacts, parents: dict[str, CgroupParent]
+) -> tuple[tuple[CgroupLimit, ...], Clause]:
     written = spec.limits.cpus
     clause = "limits.cpus"
     if written is None:
@@ -86,14 +119,14 @@ def _cpus(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[tuple[Cg
     quota = max(1000, int(written * _CPU_PERIOD_US))
     parent = parents.get("cpu")
     if parent is None:
-        why = _why_not(spec, "cpus", written, parent)
+        why = _why_not(spec, facts, "cpus", written, parent)
         return (), Clause(clause=clause, wanted=str(written), got="unenforceable", by="nothing", why=why)
     if parent.version == 2:
-        limits = (CgroupLimit(controller="cpu", file="cpu.max", value=f"{quota} {_CPU_PERIOD_US}"),)
+        limits = (CgroupLimit(parent=parent.path, file="cpu.max", value=f"{quota} {_CPU_PERIOD_US}"),)
     else:
         limits = (
-            CgroupLimit(controller="cpu", file="cpu.cfs_period_us", value=str(_CPU_PERIOD_US)),
-            CgroupLimit(controller="cpu", file="cpu.cfs_quota_us", value=str(quota)),
+            CgroupLimit(parent=parent.path, file="cpu.cfs_period_us", value=str(_CPU_PERIOD_US)),
+            CgroupLimit(parent=parent.path, file="cpu.cfs_quota_us", value=str(quota)),
         )
     return limits, Clause(clause=clause, wanted=str(written), got="exact", by=f"cgroup v{parent.version} CPU quota")
 
@@ -105,7 +138,7 @@ def _pids(spec: SandboxSpec, parents: dict[str, CgroupParent], own: int) -> tupl
     parent = parents.get("pids")
     if parent is not None and (written is not None or parent.version == 2):
         count = (written or DEFAULT_PIDS) + own
-        limit = CgroupLimit(controller="pids", file="pids.max", value=str(count))
+        limit = CgroupLimit(parent=parent.path, file="pids.max", value=str(count))
         return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by=f"cgroup v{parent.version} pids.max")
     return (), Clause(
         clause=clause,
@@ -123,7 +156,7 @@ def _pids_within(spec: SandboxSpec, parents: dict[str, CgroupParent]) -> tuple[t
     if not limits:
         return (), clause
     most = _HOST_PROCESSES_PER_PID * (spec.limits.pids or DEFAULT_PIDS) + _HOST_PROCESSES
-    limit = CgroupLimit(controller="pids", file="pids.max", value=str(most))
+    limit = CgroupLimit(parent=limits[0].parent, file="pids.max", value=str(most))
     why = f"{clause.why}; on this host all of it is bounded at {most}"
     by = f"RLIMIT_NPROC in the Sentry, {around.by} around it"
     return (limit,), Clause(clause=clause.clause, wanted=clause.wanted, got="approximated", by=by, why=why)
@@ -166,8 +199,8 @@ def own_limits(spec: SandboxSpec) -> tuple[Clause, ...]:
     )
 
 
-def _why_not(spec: SandboxSpec, name: str, written: object, parent: CgroupParent | None) -> str:
-    have = "no writable cgroup of this controller"
+def _why_not(spec: SandboxSpec, facts: HostFacts, name: str, written: object, parent: CgroupParent | None) -> str:
+    have = "no writable cgroup of this controller" + (f": {facts.no_cgroups}" if facts.no_cgroups else "")
     if written is None:
         if parent is None:
             return f"{have}; a default is best effort"
@@ -178,5 +211,5 @@ def _why_not(spec: SandboxSpec, name: str, written: object, parent: CgroupParent
         f"limits.{'memory_mib' if name == 'memory' else name}",
         need=f"a cgroup with the {'cpu' if name == 'cpus' else name} controller that this user can write",
         have=have,
-        hint=f"delegate one (systemd: Delegate=yes), or pass --best-effort {name}",
+        hint=f"{_DELEGATE}, or pass --best-effort {name}",
     )

@@ -284,12 +284,12 @@ class CommandStage(Struct, frozen=True):
 
 
 class CgroupLimit(Struct, frozen=True):
-    """One file to write in the box's cgroup."""
+    """One file to write in the box's cgroup, which is made in `parent`."""
 
-    controller: str
+    parent: str
     file: str
     value: str
 
     def describe(self) -> str:
         """One line of plain text."""
-        return f"cgroup {self.controller}: {self.file} = {self.value}"
+        return f"cgroup in {self.parent}: {self.file} = {self.value}"

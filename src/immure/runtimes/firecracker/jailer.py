@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import IO, Final
 
 from immure.errors import BoxLost, ImmureError, SetupFailed
-from immure.host.cgroups import find_parents
+from immure.host.cgroups import find_parents, switch_on
 from immure.host.tree import below
+from immure.plan.limits import choose_parents
 from immure.runtimes.firecracker import bringing, system, taps
 from immure.runtimes.firecracker.claims import FIRST_UID, Claim, Loan, runs_as
 from immure.runtimes.firecracker.client import Client
@@ -253,8 +254,12 @@ class Jailed:
 
     def _cgroups(self) -> tuple[str, ...]:
         """A cgroup for each controller that there is, recorded before it is made."""
-        made = tuple(f"{parent.path}/vmm-immure-{self.uid}" for parent in find_parents())
+        chosen = choose_parents(find_parents().parents, {"memory", "pids"})
+        parents = tuple(dict.fromkeys(chosen.values()))
+        made = tuple(f"{parent.path}/vmm-immure-{self.uid}" for parent in parents)
         self._claim.write(cgroups=made)
+        for parent in parents:
+            switch_on(parent)
         for cgroup in made:
             os.makedirs(cgroup, exist_ok=True)  # noqa: PTH103
             _set(cgroup, "pids.max", _PROCESSES)

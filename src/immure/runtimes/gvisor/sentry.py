@@ -75,7 +75,9 @@ class SentryReading:
         found: dict[int, bytes] = {}
         for pid in pids:
             programs = read.get(pid, 0)
-            found[pid] = b"all" if isinstance(programs, int) or not programs else _asked(tuple(programs))
+            # None is what a kernel without CONFIG_CHECKPOINT_RESTORE says of every process. Whether this one has any is
+            # in its status.
+            found[pid] = b"all" if isinstance(programs, int) else _asked(tuple(programs)) if programs else b"unread"
         return found
 
 

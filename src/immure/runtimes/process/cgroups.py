@@ -50,7 +50,9 @@ def sweep(launch: Launch) -> None:
 
 
 def _lives(pid: str) -> bool:
-    return _read(f"/proc/{pid}/comm").startswith(b"immure-spawner")
+    """One that was killed keeps its name until somebody has waited for it."""
+    name, _, rest = _read(f"/proc/{pid}/stat").partition(b"(")[2].rpartition(b") ")
+    return name == b"immure-spawner" and not rest.startswith((b"Z", b"X"))
 
 
 def _read(path: str) -> bytes:
