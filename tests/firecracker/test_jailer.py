@@ -186,11 +186,18 @@ def test_a_socket_that_the_vmm_s_user_puts_in_the_place_of_its_own(
 
 def test_memory_is_bounded(jailed: Make) -> None:
     machine = jailed()
-    machine.limit_memory(32)
-    found = [
-        Path(one, name) for one in machine._claim.record.cgroups for name in ("memory.max", "memory.limit_in_bytes")
-    ]
-    assert [int(path.read_text()) for path in found if path.exists()] == [96 << 20]
+    places = [Path(one) for one in machine._claim.record.cgroups]
+
+    def shown(*names: str) -> list[str]:
+        found = [place / name for place in places for name in names]
+        return [path.read_text().strip() for path in found if path.exists()]
+
+    for guest_mib in (16, 48, 32):
+        machine.limit_memory(guest_mib)
+        bound = str((guest_mib + 64) << 20)
+        assert shown("memory.max", "memory.limit_in_bytes") == [bound]
+        assert set(shown("memory.memsw.limit_in_bytes")) <= {bound}
+        assert set(shown("memory.swap.max")) <= {"0"}
     assert machine.bounds() == (96 << 20, 64)
 
 

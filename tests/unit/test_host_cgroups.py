@@ -156,6 +156,19 @@ def test_what_becomes_of_swap(files: dict[str, str], expected: str, find: Find) 
     assert one.swap == expected
 
 
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({"memory/a/memory.memsw.limit_in_bytes": "0", "swaps": ""}, "limited"),
+        ({"swaps": ""}, "uncounted"),
+        ({}, "none"),
+    ],
+)
+def test_what_becomes_of_swap_on_v1(files: dict[str, str], expected: str, find: Find) -> None:
+    (one,) = find("4:memory:/a\n", {"memory/a/cgroup.procs": "", **files}).parents
+    assert one.swap == expected
+
+
 def test_v1_alone_says_nothing_of_v2(find: Find) -> None:
     assert find("4:memory:/a\n", {"memory/a/cgroup.procs": ""}).why_none == ""
 

@@ -6,6 +6,7 @@ import pytest
 from hosts import NO_CGROUPS, SINGLE, V1, V2, clauses, compiled, make_facts, make_spec
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec import structs
 
 from immure.errors import ProtectionUnavailable
 from immure.host.facts import CgroupParent
@@ -49,12 +50,17 @@ WRITTEN = {"memory_mib": 64, "cpus": 1.5, "pids": 9}
             "v1",
             {
                 "memory.limit_in_bytes": str(64 << 20),
+                "memory.memsw.limit_in_bytes": str(64 << 20),
                 "cpu.cfs_period_us": "100000",
                 "cpu.cfs_quota_us": "150000",
                 "pids.max": "10",
             },
         ),
-        ({"memory_mib": 4}, "v1", {"memory.limit_in_bytes": str(4 << 20)}),
+        (
+            {"memory_mib": 4},
+            "v1",
+            {"memory.limit_in_bytes": str(4 << 20), "memory.memsw.limit_in_bytes": str(4 << 20)},
+        ),
         ({"pids": 1}, "v1", {"pids.max": "2"}),
         ({}, "none", {}),
         # A quota below what the kernel takes is its least.
@@ -127,7 +133,8 @@ def test_a_hybrid_host_is_taken_controller_by_controller() -> None:
     hybrid = (V1[0], CgroupParent(controllers=("pids",), path="/sys/fs/cgroup/unified/ours", version=2))
     spec = make_spec(limits={"memory_mib": 64})
     plan = plan_limits(spec, make_facts(cgroups=hybrid))
-    assert files(plan) == {"memory.limit_in_bytes": str(64 << 20), "pids.max": "513"}
+    memory = {name: str(64 << 20) for name in ("memory.limit_in_bytes", "memory.memsw.limit_in_bytes")}
+    assert files(plan) == {**memory, "pids.max": "513"}
     with pytest.raises(ProtectionUnavailable):
         plan_limits(make_spec(limits={"cpus": 1}), make_facts(cgroups=hybrid))
 
@@ -183,6 +190,20 @@ def test_a_refusal_says_why_there_is_none() -> None:
 def test_swap_that_a_kernel_does_not_count(swap: str, expected: tuple[set[str], str]) -> None:
     """A file that it does not have can't be written, and would refuse every box."""
     plan = plan_limits(make_spec(limits={}), make_facts(cgroups=(unified("", "memory", swap=swap),)))
+    assert (set(files(plan)), got(plan)["memory_mib"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("swap", "expected"),
+    [
+        ("limited", ({"memory.limit_in_bytes", "memory.memsw.limit_in_bytes"}, "exact")),
+        ("none", ({"memory.limit_in_bytes"}, "exact")),
+        ("uncounted", ({"memory.limit_in_bytes"}, "approximated")),
+    ],
+)
+def test_swap_that_a_kernel_of_v1_does_not_count(swap: str, expected: tuple[set[str], str]) -> None:
+    parent = structs.replace(V1[0], swap=swap)
+    plan = plan_limits(make_spec(limits={"memory_mib": 64}), make_facts(cgroups=(parent,)))
     assert (set(files(plan)), got(plan)["memory_mib"]) == expected
 
 

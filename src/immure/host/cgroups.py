@@ -12,6 +12,7 @@ from typing import Literal, NamedTuple
 
 from immure.host.facts import CgroupParent
 
+_Swap = Literal["limited", "none", "uncounted"]
 _WANTED = ("memory", "pids", "cpu")
 _MOUNT = Path("/sys/fs/cgroup")
 _SWAPS = Path("/proc/swaps")
@@ -65,7 +66,8 @@ def _legacy(controllers: list[str], path: str) -> list[CgroupParent]:
     # In a container the path is the host's, but the mount may show the own cgroup as its root.
     for place in (mount / path.lstrip("/"), mount):
         if _can_be_written(place):
-            return [CgroupParent(controllers=wanted, path=str(place), version=1)]
+            counted = "memory" not in wanted or (place / "memory.memsw.limit_in_bytes").is_file()
+            return [CgroupParent(controllers=wanted, path=str(place), version=1, swap=_swap_where(counted))]
     return []
 
 
@@ -145,13 +147,17 @@ def _is_delegated(place: Path) -> bool:
     return False
 
 
-def _swap(place: Path) -> Literal["limited", "none", "uncounted"]:
+def _swap(place: Path) -> _Swap:
     """As some cgroup there shows it that has the memory controller: kernels are built and started without."""
     for one in (place, *(entry for entry in place.iterdir() if entry.is_dir())):
         if (one / "memory.max").is_file():
-            counted = (one / "memory.swap.max").is_file()
-            return "limited" if counted else "uncounted" if _SWAPS.is_file() else "none"
+            return _swap_where((one / "memory.swap.max").is_file())
     return "limited"
+
+
+def _swap_where(counted: bool) -> _Swap:
+    """A kernel that can't swap has no list of what it swaps to."""
+    return "limited" if counted else "uncounted" if _SWAPS.is_file() else "none"
 
 
 def _can_be_written(place: Path) -> bool:

@@ -15,7 +15,7 @@ class CgroupParent(Struct, frozen=True):
     version: Literal[1, 2]
     #: Those of `controllers` that it has been given and does not pass on yet, which we are to switch on.
     switch_on: tuple[str, ...] = ()
-    #: What becomes of swap in v2: it is limited, there is none, or this kernel does not count it.
+    #: What becomes of swap: it is limited, there is none, or this kernel does not count it.
     swap: Literal["limited", "none", "uncounted"] = "limited"
 
 

@@ -22,6 +22,7 @@ DEFAULT_OUTPUT_MIB = 16
 _CPU_PERIOD_US = 100_000
 RLIMIT_FSIZE, RLIMIT_CORE, RLIMIT_NPROC = 1, 4, 6
 _DELEGATE = "delegate one (systemd-run --user --scope -p Delegate=yes …; see Cgroups in docs/host-setup.md)"
+_UNCOUNTED = "this kernel does not count what goes to swap (swapaccount=1 on its command line)"
 #: What a kernel in user space may have on this host: a process and its threads for each of its own, and for itself.
 _HOST_PROCESSES_PER_PID, _HOST_PROCESSES = 4, 256
 
@@ -86,27 +87,24 @@ def _memory(
     wanted = str(written or f"{DEFAULT_MEMORY_MIB} (default)")
     size = str((written or DEFAULT_MEMORY_MIB) << 20)
     parent = parents.get("memory")
-    if parent is not None and parent.version == 2:
-        return _memory_of_v2(parent, size), _clause_of_v2(parent, wanted)
-    if parent is not None and written is not None:
-        limit = CgroupLimit(parent=parent.path, file="memory.limit_in_bytes", value=size)
-        return (limit,), Clause(clause=clause, wanted=wanted, got="exact", by="cgroup v1 memory.limit_in_bytes")
+    if parent is not None and (written is not None or parent.version == 2):
+        limits = _memory_limits(parent, size)
+        by = f"cgroup v{parent.version} {limits[0].file}"
+        if parent.swap == "uncounted":
+            return limits, Clause(clause=clause, wanted=wanted, got="approximated", by=by, why=_UNCOUNTED)
+        return limits, Clause(clause=clause, wanted=wanted, got="exact", by=by)
     why = _why_not(spec, facts, "memory", written, parent)
     return (), Clause(clause=clause, wanted=wanted, got="unenforceable", by="nothing", why=why)
 
 
-def _memory_of_v2(parent: CgroupParent, size: str) -> tuple[CgroupLimit, ...]:
-    limit = CgroupLimit(parent=parent.path, file="memory.max", value=size)
-    if parent.swap != "limited":
-        return (limit,)
-    return limit, CgroupLimit(parent=parent.path, file="memory.swap.max", value="0")
-
-
-def _clause_of_v2(parent: CgroupParent, wanted: str) -> Clause:
-    got, why = "exact", ""
-    if parent.swap == "uncounted":
-        got, why = "approximated", "this kernel does not count what goes to swap (swapaccount=1 on its command line)"
-    return Clause(clause="limits.memory_mib", wanted=wanted, got=got, by="cgroup v2 memory.max", why=why)
+def _memory_limits(parent: CgroupParent, size: str) -> tuple[CgroupLimit, ...]:
+    """With nothing swapped: v2 bounds swap by itself, v1 the sum of both, which may not be below the memory's bound."""
+    if parent.version == 2:
+        limit, swap = ("memory.max", size), ("memory.swap.max", "0")
+    else:
+        limit, swap = ("memory.limit_in_bytes", size), ("memory.memsw.limit_in_bytes", size)
+    files = (limit, swap) if parent.swap == "limited" else (limit,)
+    return tuple(CgroupLimit(parent=parent.path, file=file, value=value) for file, value in files)
 
 
 def _cpus(

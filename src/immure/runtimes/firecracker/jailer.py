@@ -37,6 +37,7 @@ _BESIDE_MIB = 64
 _PROCESSES = 64
 #: Of cgroup v2 and v1.
 _MEMORY = ("memory.max", "memory.limit_in_bytes")
+_SWAP, _MEMORY_AND_SWAP = "memory.swap.max", "memory.memsw.limit_in_bytes"
 #: Waits to be let go, starts what follows, and ends when that does or the pipe does.
 _SHELL: Final = """
 read -r _ || exit 125
@@ -175,9 +176,15 @@ class Jailed:
             raise self.lost("its confinement can't be read") from error
 
     def limit_memory(self, guest_mib: int) -> None:
-        """Bounds its memory by its guest's and what a VMM has beside. Without a memory controller nothing happens."""
+        """Bounds its memory by its guest's and what a VMM has beside, none of it swapped where the kernel counts that.
+
+        Without a memory controller nothing happens.
+        """
         for cgroup in self._claim.record.cgroups:
-            for name in _MEMORY:
+            _set(cgroup, _SWAP, 0)
+            # It may not be below the memory's own bound, which may be raised now.
+            _set(cgroup, _MEMORY_AND_SWAP, -1)
+            for name in (*_MEMORY, _MEMORY_AND_SWAP):
                 _set(cgroup, name, (guest_mib + _BESIDE_MIB) << 20)
 
     def bounds(self) -> tuple[int | None, int | None]:
