@@ -28,11 +28,8 @@ else:
 _MOST = 256
 _PRESETS = ("default", "strict", "python", "node", "build", "network-client")
 _DECIDING = (
-    *(
-        f"/plan/{name}.py"
-        for name in ("process", "gvisor", "bundle", "qemu", "qemu_arguments", "answers", "launching", "limits")
-    ),
-    *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config", "filters", "image", "root")),
+    *(f"/plan/{name}.py" for name in ("process", "gvisor", "bundle", "qemu", "qemu_arguments", "answers", "launching")),
+    *(f"/plan/{name}.py" for name in ("firecracker", "firecracker_config", "filters", "image", "limits", "root")),
     *(f"/plan/machine{name}.py" for name in ("", "_clauses", "_landlock", "_mounts", "_space")),
     *("/policy/landlock.py", "/policy/seccomp/guard.py"),
     *(f"/policy/seccomp/presets/{name}.json" for name in _PRESETS),
