@@ -379,7 +379,8 @@ class TestStats:
         before = box.box.stats().cpu_ms
         program = "import time\nwhile time.process_time() < 0.3: pass"
         assert box.exec(["/usr/bin/python3", "-ISc", program]).ok
-        assert box.box.stats().cpu_ms - before >= 290
+        # A kernel of the box's own gives its process what a busy host has meanwhile given to others.
+        assert box.box.stats().cpu_ms - before >= (150 if has_kernel(box.face) else 290)
 
     def test_a_closed_box_has_none(self, face: str) -> None:
         with blocking(face) as box:

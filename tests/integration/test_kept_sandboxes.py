@@ -169,11 +169,12 @@ def test_where_there_is_no_keeper(kept: Kept) -> None:
 
 def test_a_lost_keeper_is_told(box: KeptSandbox, kept: Kept) -> None:
     kept.kill_keeper()
+    # The spawner sees it, and ends the box.
+    assert eventually(lambda: box.state == "failed")
     with pytest.raises(BoxLost):
         box.exec(["true"])
     with pytest.raises(BoxLost):
         box.stats()
-    assert box.state == "failed"
     # The next one starts another.
     with KeptSandbox.make("desk") as again:
         assert again.exec(["true"]).ok
