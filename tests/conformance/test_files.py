@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.rootless, pytest.mark.timeout(2 * PATIENCE_S)]
 
 @pytest.fixture(params=FACES, scope="module")
 def box(request: pytest.FixtureRequest) -> Iterator[BlockingBox]:
-    with blocking(request.param, timeout_s=40) as made:
+    with blocking(request.param, timeout_s=1.5 * PATIENCE_S) as made:
         yield made
 
 
@@ -112,7 +112,7 @@ class TestContent:
             file.write(b"end")
         # They are on a machine's own disk.
         memory = {"memory_mib": 256} if is_machine(box.face) else {}
-        with blocking(box.face, disk_mib=2400, timeout_s=170, **memory) as large:
+        with blocking(box.face, disk_mib=2400, timeout_s=5.5 * PATIENCE_S, **memory) as large:
             tracemalloc.start()
             try:
                 large.files.upload(source, "/tmp/large")

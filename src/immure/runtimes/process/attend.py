@@ -11,6 +11,7 @@ import select
 from time import monotonic
 
 from immure.errors import BoxLost
+from immure.plan.launch import MACHINES
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hear, send
@@ -22,6 +23,8 @@ _SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
 _END_OF_INPUT = b"\x04"
 #: A machine that is busy takes a while to end a command. What ends its box instead takes it from everybody.
 _GRACE_S = 5.0
+#: In a virtual machine, whose processor may be emulated.
+_MACHINE_GRACE_S = 30.0
 #: How late a command is before somebody else than its attendant ends it.
 LATE_S = 0.5
 #: What a pipe holds at most. pipe(7): a plain user can't make it longer.
@@ -179,6 +182,7 @@ class Attendance:
         self.wakeup = wakeup
         #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
         self.heard: Callable[[int, bytes], None] | None = None
+        self._grace_s = _MACHINE_GRACE_S if request.launch.runtime in MACHINES else _GRACE_S
         self._timeout_s = self._deadline = None
         if request.timeout_s is not None:
             self.begin_time(request.timeout_s)
@@ -281,7 +285,7 @@ class Attendance:
             if now >= self._last_call:
                 # In a box without namespaces a command can stop the stem, and with it our word to the command.
                 self.box.kill()
-                self._last_call = now + _GRACE_S
+                self._last_call = now + self._grace_s
         elif self._deadline is not None and now >= self._deadline:
             self.timed_out = True
             self.stop()
@@ -292,7 +296,7 @@ class Attendance:
             self._own.kill()
         else:
             self.signal(_SIGKILL, group=True)
-        self._last_call = monotonic() + _GRACE_S
+        self._last_call = monotonic() + self._grace_s
 
     def overdue(self) -> float | None:
         """For another thread, when its time is over: ends what its attendant has not. Gives when to look again.
@@ -310,7 +314,7 @@ class Attendance:
                 self.timed_out = True
                 self.stop()
             self._late = True
-        return _GRACE_S
+        return self._grace_s
 
     def leave(self) -> None:
         """Nothing of it is left to be held up by."""
