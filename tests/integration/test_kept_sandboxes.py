@@ -123,7 +123,7 @@ def test_detached_commands_and_their_log(box: KeptSandbox) -> None:
         box.detach([])
 
 
-def test_pause_is_for_everybody(box: KeptSandbox, kept: Kept) -> None:
+def test_a_pause_is_told_to_who_attaches_after_it(box: KeptSandbox, kept: Kept) -> None:
     box.pause()
     assert (box.state, kept.boxes()["desk"]["state"]) == ("paused", "paused")
     with pytest.raises(BoxError, match="paused"):

@@ -83,7 +83,8 @@ class AsyncKeptSandbox(KeptFace, AsyncVerbs):
         output_mib: float | None = None,
     ) -> int:
         """As `KeptSandbox.detach`."""
-        return await asyncio.to_thread(self._detach, argv, env, workdir, user, timeout_s, output_mib)
+        others = {"workdir": workdir, "user": user, "timeout_s": timeout_s, "output_mib": output_mib}
+        return await asyncio.to_thread(self._detach, argv, env, **others)
 
     async def logs(self, command: int | None = None, tail: int | None = None) -> Logs:  # type: ignore[override]
         """As `KeptSandbox.logs`."""

@@ -65,25 +65,10 @@ class KeptFace(BoxFace):
         self._of_keeper("pause" if paused else "resume")
         self.paused = paused
 
-    def _detach(
-        self,
-        argv: Sequence[Argument],
-        env: Mapping[str, str] | None,
-        workdir: str | None,
-        user: int | None,
-        timeout_s: float | None,
-        output_mib: float | None,
-    ) -> int:
+    def _detach(self, argv: Sequence[Argument], env: Mapping[str, str] | None, **others: Any) -> int:
         # What is wrong with it is known before it is asked for.
-        words = self.request(argv, env, workdir, user, timeout_s, output_mib).argv
-        keywords = {
-            "env": dict(env) if env is not None else None,
-            "workdir": workdir,
-            "user": user,
-            "timeout_s": timeout_s,
-            "output_mib": output_mib,
-        }
-        return self._of_keeper("start", argv=words, keywords=keywords)
+        words = self.request(argv, env, **others).argv
+        return self._of_keeper("start", argv=words, keywords={"env": dict(env or {}), **others})
 
     def _logs(self, command: int | None, tail: int | None) -> Logs:
         self._check_usable()
@@ -166,7 +151,7 @@ class KeptSandbox(KeptFace, Verbs):
         What it writes goes into that log, which keeps the newest 4 MiB. The keywords are those of `exec`, and so are
         the errors.
         """
-        return self._detach(argv, env, workdir, user, timeout_s, output_mib)
+        return self._detach(argv, env, workdir=workdir, user=user, timeout_s=timeout_s, output_mib=output_mib)
 
     def logs(self, command: int | None = None, tail: int | None = None) -> Logs:
         """What its detached commands did and wrote, whoever has asked for them. As `Sandbox.logs`; raises BoxLost."""
@@ -177,7 +162,7 @@ class KeptSandbox(KeptFace, Verbs):
         return stats_of(self._of_keeper("stats"))
 
     def pause(self) -> None:
-        """As `Sandbox.pause`, for everybody who has the box."""
+        """As `Sandbox.pause`. Who attaches from now on is refused commands; who had attached before is not told."""
         self._set_paused(True)
 
     def resume(self) -> None:
