@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
 # Runs all tests by the interpreter that PYTHON names, in two lanes beside each other, since most tests wait more than
 # they compute: those of pure code, those of Firecracker's boxes and, as root, those of plain users one after the other in
-# the one; all others in the other, which is shown while it runs. Each lane looks at its own processes and mounts alone.
+# the one; all others in the other. Both are shown line by line while they run. Each lane looks at its own processes and
+# mounts alone, and can be interrupted as if it stood in the foreground. Tests that have not ended after
+# IMMURE_TESTS_TIMEOUT_S seconds (75 min) are aborted, and tell where they were.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -15,19 +17,21 @@ first_lane() {
   "$here/test_as_plain_user.sh" || status=1
   return $status
 }
-if [ "${1:-}" = --first-lane ]; then
-  first_lane
-  exit
-fi
+case "${1:-}" in
+  --first-lane) first_lane; exit ;;
+  --second-lane) exec "$here/run_tests.sh" "${apart[@]/#/--ignore=}" tests ;;
+esac
 
-said=$(mktemp)
-trap 'rm -f "$said"' EXIT
-first=("$here/run_all_tests.sh" --first-lane)
-[ "$(id -u)" != 0 ] || first=(unshare --mount --propagation private "${first[@]}")
-"${first[@]}" >"$said" 2>&1 &
+run() { # NAME [COMMAND that runs the lane]
+  "${@:2}" env --default-signal=INT,QUIT "$here/run_all_tests.sh" "--$1-lane" </dev/null \
+    > >(exec sed --unbuffered "s/^/$1 | /") 2>&1
+}
+apart_from_here=()
+[ "$(id -u)" != 0 ] || apart_from_here=(unshare --mount --propagation private)
+export IMMURE_TESTS_END_S=$(($(date +%s) + ${IMMURE_TESTS_TIMEOUT_S:-4500}))
+run first "${apart_from_here[@]}" &
 beside=$!
 status=0
-"$here/run_tests.sh" "${apart[@]/#/--ignore=}" tests || status=1
+run second || status=1
 wait "$beside" || status=1
-cat "$said"
 exit $status

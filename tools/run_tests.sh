@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Runs pytest with these arguments, by the interpreter that PYTHON names. Tests that fail are run once more by themselves,
 # since thousands of them measure and race on machines that others use too: those that pass then are named as FLAKY, and
-# are to be mended. Where more than a few fail nothing is run again.
+# are to be mended. Where more than a few fail nothing is run again. Where IMMURE_TESTS_END_S says when they must have
+# ended (seconds since 1970), pytest is aborted then, and says in which line each of its threads was.
 set -uo pipefail
 
 most=3
@@ -9,7 +10,16 @@ python=${PYTHON:-python3}
 cache=$(mktemp -d)
 trap 'rm -rf "$cache"' EXIT
 
-"$python" -m pytest -q -p cacheprovider -o cache_dir="$cache" "$@"
+run_pytest() {
+  local within=()
+  if [ -n "${IMMURE_TESTS_END_S:-}" ]; then
+    local left_s=$((IMMURE_TESTS_END_S - $(date +%s)))
+    within=(timeout --foreground --signal=ABRT --kill-after=30 "$((left_s > 1 ? left_s : 1))")
+  fi
+  "${within[@]}" "$python" -m pytest -q -p cacheprovider -o cache_dir="$cache" "$@"
+}
+
+run_pytest "$@"
 status=$?
 [ "$status" = 1 ] || exit "$status"
 failed=$("$python" - "$cache/v/cache/lastfailed" <<'END'
@@ -23,5 +33,5 @@ if [ "$count" = 0 ] || [ "$count" -gt "$most" ]; then
   exit 1
 fi
 echo "== once more, by themselves:" "$failed"
-"$python" -m pytest -q -p cacheprovider -o cache_dir="$cache" --last-failed "$@" || exit 1
+run_pytest --last-failed "$@" || exit 1
 while read -r name; do echo "FLAKY $name"; done <<<"$failed"
