@@ -64,12 +64,10 @@ ALIASES = {"Argument": command.Argument, "StrPath": files.StrPath, "Content": fi
 _BOX = {
     "id": "Twelve hex digits, new for each box.",
     "name": "The box's name, and its host name.",
-    "paused": "Whether `pause` was called, and `resume` was not: nothing in the box runs.",
     "log": "The record that `logs` reads, for who follows it.",
 }
 _KEPT = {
     **_BOX,
-    "paused": "Whether the box was paused when it was attached, or is by `pause` here.",
     "log": "Of no use here: `logs` asks the keeper.",
 }
 WORDS: dict[str, dict[str, str]] = {

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 from time import monotonic
+from typing import Literal
 
 import pytest
 
@@ -123,17 +124,34 @@ def test_detached_commands_and_their_log(box: KeptSandbox) -> None:
         box.detach([])
 
 
-def test_a_pause_is_told_to_who_attaches_after_it(box: KeptSandbox, kept: Kept) -> None:
-    box.pause()
-    assert (box.state, kept.boxes()["desk"]["state"]) == ("paused", "paused")
-    with pytest.raises(BoxError, match="paused"):
-        box.exec(["true"])
-    with KeptSandbox.attach("desk") as other:
-        assert other.paused
-        other.resume()
-        assert other.exec(["true"]).ok
-    box.resume()
-    assert box.exec(["true"]).ok
+def is_refused(box: KeptSandbox) -> bool:
+    """Whether all is refused that would have something run in it."""
+    calls = (lambda: box.exec(["true"]), lambda: box.start(["true"]), lambda: box.start(["true"], pty=True),
+             lambda: box.files.read("/etc/passwd"), lambda: box.detach(["true"]))  # fmt: skip
+    for call in calls:
+        with pytest.raises(BoxError, match="the box is paused"):
+            call()
+    return True
+
+
+@pytest.mark.parametrize("level", ["L2", "L3"])
+def test_a_pause_and_its_end_are_everybody_s(kept: Kept, level: Literal["L2", "L3"]) -> None:
+    with using(runsc_of("newest")), KeptSandbox.make("desk", level=level) as box:
+        with KeptSandbox.attach("desk") as before:
+            for _ in range(2):
+                assert before.exec(["true"]).ok
+                box.pause()
+                with KeptSandbox.attach("desk") as after:
+                    for one in (box, before, after):
+                        assert (one.paused, one.state, is_refused(one)) == (True, "paused", True)
+                    assert kept.boxes()["desk"]["state"] == "paused"
+                    assert kept.carry_out("exec", "desk", "--", "true").returncode == 125
+                    before.resume()
+                    for one in (box, before, after):
+                        assert (one.paused, one.state, one.exec(["true"]).ok) == (False, "ready", True)
+        box.kill()
+        with pytest.raises(BoxLost):
+            _ = box.paused
 
 
 def test_kill_ends_it_for_everybody(box: KeptSandbox) -> None:

@@ -86,7 +86,7 @@ pub struct Slot {
 }
 
 /// Steps as numbers, for `Slot`. `runtimes/process/frames.py` has the same list.
-const STEPS: [&str; 12] = [
+const STEPS: [&str; 13] = [
     "",
     "exec",
     "stdio",
@@ -99,7 +99,11 @@ const STEPS: [&str; 12] = [
     "no_new_privs",
     "seccomp",
     "witness",
+    "paused",
 ];
+
+/// In `STEPS`: the stage was not begun, since its box is paused.
+pub const PAUSED: u32 = 12;
 
 /// The parts of a stage that `Slot` can carry: the fault's step is one of `STEPS`.
 pub fn leave_word(slot: *mut Slot, fault: &Fault) {

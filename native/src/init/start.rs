@@ -1,6 +1,6 @@
 //! A stem's requests for commands: what they must bring, and what their askers are told.
 
-use super::command::{parse, Command};
+use super::command::{parse, Command, PAUSED};
 use super::starter::{Manner, Witness, SLOTS};
 use super::stem::{Asker, Running, Stem};
 use crate::fault::{At, Fault, Outcome};
@@ -40,6 +40,10 @@ impl Stem<'_> {
             inline
         };
         let mut command = parse(payload).ok_or_else(|| bad("command"))?;
+        if self.paused {
+            tell_exit(self.askers[asker].socket.as_raw_fd(), 0, libc::EBUSY, PAUSED, None);
+            return Ok(());
+        }
         if let Some((uid, gid)) = self.birth.bare_user {
             (command.uid, command.gid) = (uid, gid);
         }

@@ -45,6 +45,8 @@ pub struct Stem<'a> {
     signals: OwnedFd,
     /// The first command of a one-shot box is its witness: the spawner inspects it before its execve.
     pub witness_due: bool,
+    /// Nothing is started before the box goes on, whoever asks.
+    pub paused: bool,
 }
 
 /// `rope` tells a supervisor that the box is to end, which is sooner noticed than this process's own end.
@@ -67,6 +69,7 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
         poller: Poller::new().at("poll", "")?,
         signals: process::watch_signals().at("signals", "")?,
         witness_due: birth.one_shot,
+        paused: false,
     };
     stem.poller.add(stem.signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
     stem.poller.add(birth.engine, ENGINE).at("poll", "engine")?;
@@ -167,11 +170,17 @@ impl Stem<'_> {
 
     fn hear_engine(&mut self, message: socket::Message) -> Outcome<()> {
         match frame::split(message.data).map(|(header, _)| header.kind) {
-            Some(frame::PAUSE) => self.signal_all(libc::SIGSTOP),
-            Some(frame::RESUME) => self.signal_all(libc::SIGCONT),
+            Some(frame::PAUSE) => self.pause(true),
+            Some(frame::RESUME) => self.pause(false),
             Some(frame::OPEN_TERMINAL) => give_terminal(message),
             _ => self.exec_of_new(message),
         }
+    }
+
+    fn pause(&mut self, paused: bool) -> Outcome<()> {
+        self.signal_all(if paused { libc::SIGSTOP } else { libc::SIGCONT })?;
+        self.paused = paused;
+        Ok(())
     }
 
     /// All processes of the namespace but this one, in one call: none can be made meanwhile. kill(2).

@@ -90,7 +90,5 @@ def exec_plain(arguments: list[str]) -> int | None:
         joined = join(name)
     except ImmureError:
         return None
-    if joined.paused:
-        return None
     request = Request(joined.stem.launch, [os.fsencode(one) for one in command])
     return execute_into(KeptOutcome(joined, request), interactive="-i" in options, quiet="-q" in options)

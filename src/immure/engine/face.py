@@ -26,6 +26,7 @@ from immure.runtimes.base import Box, Commands
 from immure.runtimes.guest.box import GuestBox
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
+from immure.runtimes.process.faults import box_paused
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hang_up
 from immure.runtimes.process.stem import ask
@@ -47,8 +48,6 @@ class BoxFace:
 
     id: str
     name: str
-    #: Nothing in it runs before `resume`.
-    paused: bool
     #: What its commands did and wrote, for who follows it; `logs` gives what is kept of it.
     log: Log
     _launch: Launch
@@ -66,7 +65,12 @@ class BoxFace:
         #: What it goes on from.
         self._restored: Origin | None = None
         self.log = Log(int(log_mib * (1 << 20)))
-        self.paused = False
+        self._paused = False
+
+    @property
+    def paused(self) -> bool:
+        """Whether nothing in it runs before `resume`."""
+        return self._paused
 
     @property
     def state(self) -> State:
@@ -141,8 +145,8 @@ class BoxFace:
     ) -> Request:
         """A command of this box. Raises SpecError for bad input, and BoxLost where the box can't be used."""
         self._check_usable()
-        if self.paused:
-            raise BoxError("the box is paused", need="a box that runs", hint="resume it first")
+        if self._paused:
+            raise box_paused()
         request = make_request(self._launch, argv)
         if env:
             own = check_environment(env).items()
@@ -268,7 +272,7 @@ class BoxFace:
                 hint="use namespaces: all",
             )
         self._stem.pause(paused)
-        self.paused = paused
+        self._paused = paused
 
     def _pausing_s(self) -> float:
         """How long everything has to stop."""

@@ -96,11 +96,11 @@ class AsyncKeptSandbox(KeptFace, AsyncVerbs):
 
     async def pause(self) -> None:
         """As `KeptSandbox.pause`."""
-        await asyncio.to_thread(self._set_paused, True)
+        await asyncio.to_thread(self._of_keeper, "pause")
 
     async def resume(self) -> None:
         """As `KeptSandbox.resume`."""
-        await asyncio.to_thread(self._set_paused, False)
+        await asyncio.to_thread(self._of_keeper, "resume")
 
     async def close(self) -> None:
         """As `KeptSandbox.close`."""

@@ -52,7 +52,6 @@ class HeldBox(Sandbox):
             "items": self._measured.items,
             "namespaces": dict(own_namespaces()),
             "pid": self._box.pid,
-            "paused": self.paused,
         }
         return value, [self._stem_socket().fileno()]
 

@@ -58,7 +58,7 @@ class Joined:
         (fd,) = fds
         launch = Launch.from_tuple(value["launch"])
         items = value["items"]
-        self.name, self.id, self.paused = value["name"], value["id"], value["paused"]
+        self.name, self.id = value["name"], value["id"]
         self.stem = KeptStem(launch, _socket.socket(fileno=fd), self.name)
         self.stem.pid = value["pid"]
         self.measured = Measured(launch, items, judge_items(items, launch, value["namespaces"]))

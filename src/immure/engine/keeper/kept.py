@@ -37,7 +37,7 @@ class KeptFace(BoxFace):
         super().__init__(joined.name, log_mib=0)
         self._launch = joined.stem.launch
         self.joined = joined
-        self.id, self.paused = joined.id, joined.paused
+        self.id = joined.id
         self._stem, self._measured = joined.stem, joined.measured
         self._under_way: WeakSet[ProcessFace] = WeakSet()
         if self._launch.cgroups:
@@ -61,9 +61,10 @@ class KeptFace(BoxFace):
         self._check_usable()
         return ask(verb, {"name": self.name, **arguments})[0]
 
-    def _set_paused(self, paused: bool) -> None:
-        self._of_keeper("pause" if paused else "resume")
-        self.paused = paused
+    @property
+    def paused(self) -> bool:
+        """Whether nothing in it runs before `resume`, whoever has paused it. Raises BoxLost where it is gone."""
+        return self._of_keeper("state") == "paused"
 
     def _detach(self, argv: Sequence[Argument], env: Mapping[str, str] | None, **others: Any) -> int:
         # What is wrong with it is known before it is asked for.
@@ -162,12 +163,12 @@ class KeptSandbox(KeptFace, Verbs):
         return stats_of(self._of_keeper("stats"))
 
     def pause(self) -> None:
-        """As `Sandbox.pause`. Who attaches from now on is refused commands; who had attached before is not told."""
-        self._set_paused(True)
+        """As `Sandbox.pause`, for everybody who has the box."""
+        self._of_keeper("pause")
 
     def resume(self) -> None:
         """Lets a paused box go on, whoever has paused it."""
-        self._set_paused(False)
+        self._of_keeper("resume")
 
     def close(self) -> None:
         """Ends what `start` has started here. The box stays. May be called again."""

@@ -53,6 +53,7 @@ class Keeper:
             "join": self._join,
             "list": self._list,
             "kill": self._kill,
+            "state": self._state,
             "pause": self._pause,
             "resume": self._resume,
             "stats": self._stats,
@@ -209,6 +210,9 @@ class Keeper:
             if self._held.get(box.name) is box:
                 del self._held[box.name]
         return None, []
+
+    def _state(self, arguments: dict[str, Any], fds: list[int]) -> Answer:
+        return self._box(arguments["name"]).state, []
 
     def _pause(self, arguments: dict[str, Any], fds: list[int]) -> Answer:
         self._box(arguments["name"]).pause()

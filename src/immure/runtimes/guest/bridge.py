@@ -14,11 +14,12 @@ from immure.runtimes.guest.adopted import Adopted, Adopts
 from immure.runtimes.guest.relay import Relay, exit_message
 from immure.runtimes.guest.streams import Source, Target, own_copy
 from immure.runtimes.guest.terminals import make_raw
+from immure.runtimes.process import frames
 from immure.runtimes.process.faults import explain_fault
-from immure.runtimes.process.spawner import Socket
+from immure.runtimes.process.spawner import Socket, send
 
 _OUTPUTS: tuple[channel.Output, ...] = (1, 2)
-_E2BIG, _EAGAIN, _EXEC_STEP = 7, 11, 1
+_E2BIG, _EAGAIN, _EBUSY, _EXEC_STEP = 7, 11, 16, 1
 
 
 Told = Callable[[channel.Configured | BoxError], None]
@@ -56,13 +57,18 @@ class Bridge:
         self.greeted, self.parked = threading.Event(), threading.Event()
         #: The last pause that everything has come to rest for.
         self.paused = 0
+        #: From when a pause is asked for: nothing is started then, whoever asks.
+        self._stands_still = False
         self.pump.flush()
 
     def start(self, asker: Socket, command: bytes, stdio: tuple[int | None, int, int], flags: int) -> None:
-        """Asks for a command. `asker` is closed when nobody needs it any more; `stdio` stays the caller's."""
-        refused = self._refusal(command)
+        """Asks for a command. `asker` is closed when nobody needs it any more; `stdio` stays the caller's.
+
+        Raises BoxLost where nobody has its other end.
+        """
+        refused, step = self._refusal(command)
         if refused:
-            asker.send(exit_message(channel.Exited(1, 0, refused, _EXEC_STEP, 0, 0, 0), draining=False))
+            send(asker, exit_message(channel.Exited(1, 0, refused, step, 0, 0, 0), draining=False), [])
             asker.close()
             return
         columns, rows = make_raw(stdio[1]) if flags & channel.TERMINAL else (0, 0)
@@ -75,20 +81,24 @@ class Bridge:
             relay.source = Source(self.pump, source, stream)
         self.pump.flush()
 
-    def _refusal(self, command: bytes) -> int:
-        """The errno of a command that can't even be asked for."""
+    def _refusal(self, command: bytes) -> tuple[int, int]:
+        """The errno and the step of a command that can't even be asked for."""
+        if self._stands_still:
+            return _EBUSY, frames.PAUSED
         if not self.host.takes_command(command):
-            return _E2BIG
-        return 0 if self.host.has_room_for_stream() and self.pump.takes_commands() else _EAGAIN
+            return _E2BIG, _EXEC_STEP
+        return (0 if self.host.has_room_for_stream() and self.pump.takes_commands() else _EAGAIN), _EXEC_STEP
 
     def pause(self) -> int:
         """Has everything stop; `paused` becomes the number that this gives once it has."""
+        self._stands_still = True
         number = self.host.pause()
         self.pump.flush()
         return number
 
     def resume(self) -> None:
         """Lets everything go on."""
+        self._stands_still = False
         self.host.resume()
         self.pump.flush()
 

@@ -64,7 +64,8 @@ class Exit:
         self.draining = bool(int.from_bytes(message[2:4], "little") & frames.DRAINING)
         self.status = frames.i32(message, 8)
         self.errno = frames.i32(message, 12)
-        self.step = frames.STEPS[min(frames.u32(message, 16), len(frames.STEPS) - 1)]
+        step = frames.u32(message, 16)
+        self.step = frames.STEPS[step] if step < len(frames.STEPS) else "an unknown step"
         self.cpu_ms = frames.u64(message, 20) // 1000
         self.memory_peak_bytes = frames.u64(message, 28) * 1024
 

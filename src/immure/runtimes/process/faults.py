@@ -84,8 +84,15 @@ def explain_fault(name: str, thing: str, number: int) -> SetupFailed:
     )
 
 
-def exec_failed(request: Request, number: int, step: str) -> ExecFailed:
-    """The error of a command that never started."""
+def box_paused() -> BoxError:
+    """The error of what is asked of a box that stands still."""
+    return BoxError("the box is paused", need="a box that runs", hint="resume it first")
+
+
+def exec_failed(request: Request, number: int, step: str) -> BoxError:
+    """The error of a command that never started: ExecFailed but where the box is paused."""
+    if step == frames.STEPS[frames.PAUSED]:
+        return box_paused()
     command = os.fsdecode(request.argv[0])
     if step == "workdir":
         return ExecFailed(

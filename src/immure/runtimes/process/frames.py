@@ -46,7 +46,9 @@ STEPS = (
     "no_new_privs",
     "seccomp",
     "witness",
+    "paused",
 )
+PAUSED = STEPS.index("paused")
 
 
 def header(kind: int, flags: int = 0, number: int = 0) -> bytes:
