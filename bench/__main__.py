@@ -6,11 +6,12 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from bench import peers, report, rivals, subjects, walls
 from bench.build import BuildError, compile_package
-from bench.contender import Contender, count
+from bench.contender import Contender, count, in_a_row
 from bench.filters import Filters, write_filters
 from bench.gates import Verdict, judge, missed
 from bench.measure import Measured, measure
@@ -19,12 +20,15 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "immure": subjects.fresh,
     "floor": peers.floor,
     "bwrap": peers.bwrap,
+    "immure-row": partial(in_a_row, subjects.fresh),
+    "floor-row": partial(in_a_row, peers.floor),
+    "bwrap-row": partial(in_a_row, peers.bwrap),
     "immure-l1": subjects.bare,
     "immure-exec": subjects.ready,
-    "immure-exec-row": subjects.ready_row,
+    "immure-exec-row": partial(in_a_row, subjects.ready),
     "immure-pool": subjects.pooled,
     "vfork": peers.vfork,
-    "vfork-row": peers.vfork_row,
+    "vfork-row": partial(in_a_row, peers.vfork),
     "immure-cli": subjects.cli,
     "python": peers.python,
     **{rival.name: rival.contender for rival in rivals.RIVALS},

@@ -12,8 +12,11 @@ import argparse
 import subprocess
 import sys
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+
+from bench.filters import Filters
 
 ROOT = Path(__file__).parent.parent
 COMMAND = "/bin/true"
@@ -48,9 +51,10 @@ def count(text: str) -> int:
     return int(text)
 
 
-def in_a_row(one: Contender) -> Contender:
-    """The same, ten at each turn: what is hot of it is its own, as with one command after another."""
-    return replace(one, name=f"{one.name}-row", title=f"{one.title}, of ten in a row", in_a_row=10)
+def in_a_row(make: Callable[[Filters], Contender], filters: Filters) -> Contender:
+    """The same, ten at each turn: what is hot of it is its own, as with one after another."""
+    one = make(filters)
+    return replace(one, name=f"{one.name}-row", title=f"{one.title}, of ten in a row", in_a_row=10, rated=False)
 
 
 def python_worker(subject: str, *arguments: str) -> tuple[str, ...]:

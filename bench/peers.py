@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.build import build
-from bench.contender import COMMAND, Contender, in_a_row, python_worker
+from bench.contender import COMMAND, Contender, python_worker
 from bench.filters import Filters
 
 HOST_LINKS = ("bin", "sbin", "lib", "lib32", "libx32", "lib64")
@@ -43,10 +43,6 @@ def vfork(_: Filters) -> Contender:
         f"vfork_exec serve {COMMAND}",
         (str(build("vfork_exec")), "serve", COMMAND),
     )
-
-
-def vfork_row(filters: Filters) -> Contender:
-    return in_a_row(vfork(filters))
 
 
 def python(_: Filters) -> Contender:

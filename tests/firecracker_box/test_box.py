@@ -19,6 +19,8 @@ from immure.engine.kvm import kvm_facts
 from immure.host.tree import below
 from machine.machines import make_image
 
+pytestmark = pytest.mark.rootless
+
 PARTS = {"kernel.machine", "files.mac", "syscalls.default_deny", "network.namespace", "identity.no_host_root"}
 
 

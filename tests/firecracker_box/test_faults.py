@@ -20,19 +20,12 @@ from immure.host.facts import KvmFacts, Missing
 from immure.host.tree import below
 from immure.plan import firecracker_config
 from immure.runtimes.firecracker import booted
+from integration.processes import adopt_orphans, descendants, eventually, running
 
 
 def firecrackers() -> set[int]:
-    """Processes of this host that are one."""
-    found: set[int] = set()
-    for entry in Path("/proc").iterdir():
-        try:
-            if entry.name.isdecimal() and (entry / "comm").read_text() == "firecracker\n":
-                found.add(int(entry.name))
-        except OSError:
-            # It has ended meanwhile.
-            continue
-    return found
+    """Processes that came of this one and are one."""
+    return {one.pid for one in descendants() if one.name == "firecracker" and one.state != "Z"}
 
 
 def memories() -> int:
@@ -44,6 +37,7 @@ def memories() -> int:
 @pytest.fixture(autouse=True)
 def nothing_is_left(settings: None) -> Iterator[None]:
     """No process, and no half of a machine that was to boot."""
+    adopt_orphans()
     before, held = firecrackers(), memories()
     yield
     until = time.monotonic() + 10
@@ -134,6 +128,7 @@ class TestStarts:
         assert (caught.value.have, caught.value.hint) == ("Permission denied", "add the user")
 
 
+@pytest.mark.rootless
 class TestEnds:
     def test_a_machine_that_is_killed(self, spec: dict[str, Any]) -> None:
         with Sandbox(**spec) as box:
@@ -151,7 +146,7 @@ class TestEnds:
         pids = [box._box.pid, *below(box._box.pid)]
         assert len(pids) == 2
         box.close()
-        assert not [pid for pid in pids if Path(f"/proc/{pid}").exists()]
+        assert not [pid for pid in pids if running(pid)]
 
     def test_it_goes_with_a_caller_that_is_killed(self, spec: dict[str, Any]) -> None:
         program = (
@@ -164,10 +159,7 @@ class TestEnds:
         pids = [first, *below(first)]
         caller.kill()
         caller.communicate()
-        until = time.monotonic() + 10
-        while any(Path(f"/proc/{pid}").exists() for pid in pids):
-            assert time.monotonic() < until
-            time.sleep(0.02)
+        assert eventually(lambda: not any(map(running, pids)), within=10)
 
     def test_a_caller_that_is_killed_while_one_boots(self, spec: dict[str, Any], tmp_path: Path) -> None:
         """What it leaves is not taken for a machine, and another one can boot."""
