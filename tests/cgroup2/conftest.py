@@ -20,6 +20,6 @@ def guest(tmp_path_factory: pytest.TempPathFactory) -> Guest:
     folder: Path = tmp_path_factory.mktemp("cgroup2")
     root, image = folder / "root", folder / "root.erofs"
     root.mkdir()
-    build_root(root)
+    build_root(root, kernel)
     pack(root, image)
     return run_guest(kernel, image, folder)

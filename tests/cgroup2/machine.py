@@ -12,7 +12,7 @@ from typing import Any
 from cgroup2.root import IMMURE, interpreter
 
 #: All scenes; an emulated processor takes ten times what this one does.
-PATIENCE_S = 420
+PATIENCE_S = 600
 _MEMORY_MIB, _SWAP_MIB = 1536, 256
 _KERNEL = (
     "console=ttyS0 quiet reboot=t panic=-1 nokaslr no_timer_check tsc=reliable"

@@ -22,14 +22,22 @@ from runscs import runsc_of
 
 CHECKOUT = Path(__file__).parents[2]
 #: In the guest.
-IMMURE, PACKAGES = "/immure", "/packages"
+IMMURE, PACKAGES, KERNEL = "/immure", "/packages", "/opt/vmlinux"
 #: A user's own manager, and its units.
 SYSTEMD = "/lib/systemd/systemd"
 _UNITS = Path("/usr/lib/systemd/user")
 #: What scenes and boxes run.
 PROGRAMS = (
-    *("bash", "busybox", "cat", "cut", "dd", "dash", "du", "env", "id", "ls", "mkdir", "mkswap", "mount"),
-    *("seq", "setsid", "sh", "sleep", "strace", "swapon", "systemctl", "systemd-run", SYSTEMD, "tr", "true", "umount"),
+    *("bash", "busybox", "cat", "cut", "dd", "dash", "du", "env", "id", "ls", "mkdir", "mkfs.erofs", "mkswap", "mount"),
+    *("qemu-system-x86_64", "seq", "setsid", "sh", "sleep", "strace", "swapon", "systemctl", "systemd-run", SYSTEMD),
+    *("tr", "true", "umount"),
+)
+#: Of QEMU, what a microvm needs of its libraries and firmware.
+_OF_QEMU = (
+    "/usr/lib/*/qemu/accel-*",
+    "/usr/share/qemu/*microvm*",
+    "/usr/share/qemu/linuxboot*",
+    "/usr/share/qemu/pvh*",
 )
 _NEEDED = ("msgspec", "pytest", "pytest-timeout", "pyyaml", "rich", "tomli-w")
 _FOLDERS = ("dev", "etc", "home", "proc", "run", "sys", "tmp", "var/tmp", IMMURE[1:], PACKAGES[1:])
@@ -43,8 +51,8 @@ _LEFT_OUT = ("test", "tests", "idlelib", "ensurepip", "site-packages", "dist-pac
 _LIBRARY = re.compile(r"(/\S+) \(0x")
 
 
-def build_root(folder: Path) -> None:
-    """Fills an empty folder. Skips where a program is missing."""
+def build_root(folder: Path, kernel: Path) -> None:
+    """Fills an empty folder; machines in the guest boot that kernel. Skips where a program is missing."""
     for name in ("bin", "sbin", "lib", "lib32", "lib64"):
         if Path("/", name).is_symlink():
             (folder / name).symlink_to(Path("/", name).readlink())
@@ -52,11 +60,14 @@ def build_root(folder: Path) -> None:
         (folder / name).mkdir(parents=True, exist_ok=True)
     for name, content in _FILES.items():
         (folder / name).write_text(content)
-    binaries = [*_programs(), *_interpreters(), runsc_of("newest")]
+    of_qemu = [one for pattern in _OF_QEMU for one in Path("/").glob(pattern[1:])]
+    binaries = [*_programs(), *_interpreters(), runsc_of("newest"), *of_qemu]
     for path in (*binaries, Path("/etc/ld.so.cache")):
         _put(path, folder)
     for source in {*_standard_libraries()}:
         _put_tree(source, folder / str(source)[1:], _LEFT_OUT)
+    (folder / KERNEL[1:]).parent.mkdir()
+    shutil.copy2(kernel, folder / KERNEL[1:])
     _put_tree(_UNITS, folder / str(_UNITS)[1:], ())
     for found in {one.metadata["Name"]: one for one in _distributions(_NEEDED)}.values():
         _put_package(found, folder / PACKAGES[1:])

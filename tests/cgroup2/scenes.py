@@ -87,6 +87,7 @@ SCENES = (
             "cgroup2/inside/as_root.py",
             "cgroup2/inside/endings.py",
             "cgroup2/inside/sentry.py",
+            "cgroup2/inside/vmm.py",
             *(f"integration/test_limits.py::{name}" for name in _OF_LIMITS),
             "integration/test_lost_spawner.py::test_no_cgroup_is_left",
             "integration/test_lost_spawner.py::test_while_a_command_runs_in_a_box",
@@ -98,7 +99,12 @@ SCENES = (
     Scene(
         "a user's delegated scope",
         f"{_OWN}/app.slice/run-1.scope",
-        ("cgroup2/inside/delegated.py", "cgroup2/inside/endings.py", "cgroup2/inside/sentry.py"),
+        (
+            "cgroup2/inside/delegated.py",
+            "cgroup2/inside/endings.py",
+            "cgroup2/inside/sentry.py",
+            "cgroup2/inside/vmm.py",
+        ),
         user=1000,
     ),
     Scene(

@@ -53,6 +53,8 @@ def readback() -> Items:
         "inside/uname": b"Linux\x006.12.117\0#1 Sat Nov 28\0x86_64",
         "inside/interfaces": b"lo\nsit0",
         "inside/outer_opens": b"1",
+        "inside/boot_id": b"11111111-0000-4000-8000-000000000000\n",
+        "host/boot_id": b"22222222-0000-4000-8000-000000000000\n",
         "host/uname": b"6.18.44\0#1 SMP PREEMPT_DYNAMIC",
         f"{VMM}/exe": PROGRAM.encode(),
         f"{VMM}/kvm": b"nothing",

@@ -23,6 +23,8 @@ pub fn read() -> Vec<Item> {
     }
     put(&mut items, "status", status);
     put(&mut items, "uname", process::uname().map(|parts| parts.join(&0)));
+    // Of the kernel that runs, whichever release it is.
+    put(&mut items, "boot_id", read_at_most("/proc/sys/kernel/random/boot_id", MOST_BYTES));
     put(&mut items, "interfaces", read_at_most("/proc/self/net/dev", MOST_BYTES).map(|text| names(&text)));
     items
 }

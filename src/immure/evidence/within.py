@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 _EPERM, _ENOENT, _EACCES, _ENOTDIR, _EINVAL, _EROFS, _ENETUNREACH, _EHOSTUNREACH = 1, 2, 13, 20, 22, 30, 101, 113
 #: system, release, version and machine.
 _UNAME_PARTS = 4
+#: A UUID as text.
+_BOOT_ID_BYTES = 36
 _NO_WAY = frozenset((_ENETUNREACH, _EHOSTUNREACH))
 _NO_PATH = frozenset((_ENOENT, _EACCES, _EPERM, _ENOTDIR))
 
@@ -111,3 +113,13 @@ def other_kernel(items: dict[str, bytes]) -> tuple[str, bool]:
     # A process may have its kernel give another release (personality(2)), and no other version.
     other = bool(release) and len(host) == 2 and all(host) and release != host[0] and uname[2] != host[1]
     return release.decode("ascii", "replace"), other
+
+
+def other_boot(items: dict[str, bytes]) -> bool | None:
+    """Whether it is another start of a kernel than this host's, which may be of the same release; None where one of the
+    two does not say. Of each start there is a random UUID. random(4).
+    """
+    within, host = (items.get(f"{side}/boot_id", b"").strip() for side in ("inside", "host"))
+    if len(within) != _BOOT_ID_BYTES or len(host) != _BOOT_ID_BYTES:
+        return None
+    return within != host

@@ -24,7 +24,7 @@ from cgroup2.scenes import GROUPS, SCENES, Group, Scene
 
 CGROUPS = Path("/sys/fs/cgroup")
 #: A scene that takes longer hangs.
-SCENE_S = 150
+SCENE_S = 300
 _NEW_MOUNTS, _NEW_CGROUPS = 0x0002_0000, 0x0200_0000
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
