@@ -45,10 +45,11 @@ if [ -c /dev/kvm ]; then
   with_kvm=(unshare --mount --propagation private sh -c 'mount --bind "$0" /dev/kvm && exec "$@"' "$work/kvm")
 fi
 
-# Of no interest with other ids again: endurance and hostile neighbours for the one, for the other what a Sentry saw and
-# machines of Firecracker's.
+# Of no interest with other ids again: endurance, hostile neighbours and all of /usr in a machine for the one, what a Sentry
+# saw and machines of Firecracker's for the other.
 declare -A elsewhere=(
-  [immure-single]="integration/test_chaos.py integration/test_endurance.py integration/test_hostile_streams.py"
+  [immure-single]="integration/test_chaos.py integration/test_endurance.py integration/test_hostile_streams.py
+    machine/test_host_image.py"
   [immure-ranges]="firecracker_box integration/test_box_trace.py integration/test_trace_command.py sentry/test_sabotage.py
     sentry/test_faults.py security/test_attempts_in_a_sentry.py security/test_sentry.py"
 )

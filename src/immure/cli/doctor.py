@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 
 from immure.cli.execute import printable
-from immure.engine.doctor import Diagnosis, diagnose
+from immure.engine.doctor import Diagnosis, Disks, diagnose
 from immure.host.facts import HostFacts
 
 
@@ -41,8 +41,15 @@ def _print(diagnosis: Diagnosis) -> None:
     lines.append(f"kernel {facts.kernel[0]}.{facts.kernel[1]} {facts.arch}, Landlock ABI {facts.landlock_abi}")
     lines.append(f"user {facts.uid}: {_ids(diagnosis)}")
     lines.append(f"KVM: {diagnosis.kvm.kind}")
+    lines.append(f"disks of machines (disk_mib): {_disks(diagnosis.disks)}")
     lines += _cgroups(facts)
     sys.stdout.write("".join(printable(line) + "\n" for line in lines))
+
+
+def _disks(disks: Disks) -> str:
+    if disks.missing is None:
+        return f"in {disks.folder}, by {disks.formatter}"
+    return f"none; needs {disks.missing.need}; have {disks.missing.have}; to do {disks.missing.command}"
 
 
 def _cgroups(facts: HostFacts) -> list[str]:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from msgspec import Struct
 
 from immure.engine.kvm import kvm_facts
-from immure.engine.machines import missing_for_machines, usual_vmm
+from immure.engine.machines import machine_disks, missing_for_machines, usual_vmm
 from immure.engine.prepare import host_facts
-from immure.host.facts import OWN_ID_IS_ROOT, HostFacts, KvmFacts, Missing
+from immure.host.facts import OWN_ID_IS_ROOT, DiskFacts, HostFacts, KvmFacts, Missing
 from immure.host.runsc import find_runsc
 from immure.policy.landlock import LEAST_ABI
 
@@ -20,12 +20,21 @@ class LevelState(Struct, frozen=True):
     missing: tuple[Missing, ...]
 
 
+class Disks(Struct, frozen=True):
+    """Of machines with `disk_mib`: the folder that holds their disks and what formats them, or what is missing."""
+
+    folder: str | None
+    formatter: str | None
+    missing: Missing | None
+
+
 class Diagnosis(Struct, frozen=True):
     """Everything that `immure doctor` knows."""
 
     levels: dict[str, LevelState]
     facts: HostFacts
     kvm: KvmFacts
+    disks: Disks
 
 
 def diagnose() -> Diagnosis:
@@ -46,7 +55,14 @@ def diagnose() -> Diagnosis:
         },
         facts=facts,
         kvm=kvm,
+        disks=_disks(machine_disks()),
     )
+
+
+def _disks(found: DiskFacts | Missing) -> Disks:
+    if isinstance(found, Missing):
+        return Disks(folder=None, formatter=None, missing=found)
+    return Disks(folder=found.folder, formatter=found.formatter, missing=None)
 
 
 def _state(missing: tuple[Missing, ...], runtime: str | None) -> LevelState:

@@ -139,8 +139,11 @@ def _goes_on(spec: SandboxSpec, machine: MachineFacts) -> bool:
 
 def _disk(spec: SandboxSpec) -> DiskFacts | Missing | None:
     """How its own disk is made, where it is to have one."""
-    if spec.limits.disk_mib is None:
-        return None
+    return machine_disks() if spec.limits.disk_mib is not None else None
+
+
+def machine_disks() -> DiskFacts | Missing:
+    """How machines' own disks are made here."""
     above = cache.folder()
     return find_disks(None if above is None else f"{above}/disks")
 
