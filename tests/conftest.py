@@ -10,15 +10,44 @@ from __future__ import annotations
 
 import faulthandler
 import os
+import threading
+import time
+from collections.abc import Generator
 
 import pytest
 
 ELSEWHERE = ("needs uid 0", "root:", "rootless:", "host:", "IMMURE_CORPUS")
 #: An interpreter that takes longer to end says where it hangs.
 END_S = 60
+#: Whoever is told that his time is over has so long to clean up.
+CLEANING_S = 240
+_LOOK_S = 5
+
+
+class Watch:
+    """Ends this process at a moment, and says where its threads were. A test's own timer is spent by then, and pytest
+    takes back that of the fault handler when a test fails.
+    """
+
+    def __init__(self, stderr: int) -> None:
+        self.until_s: float | None = None
+        self._stderr = stderr
+        threading.Thread(target=self._look, name="watch", daemon=True).start()
+
+    def _look(self) -> None:
+        while True:
+            time.sleep(_LOOK_S)
+            if self.until_s is not None and time.monotonic() > self.until_s:
+                faulthandler.dump_traceback(self._stderr)
+                os._exit(1)
+
+
+_WATCH = pytest.StashKey[Watch]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Before it is captured.
+    config.stash[_WATCH] = Watch(os.dup(2))
     if os.environ.get("IMMURE_EXPECT_ALL") == "1":
         config.pluginmanager.register(ExpectAll(), "immure-expect-all")
 
@@ -29,6 +58,19 @@ def pipes_ahead() -> None:
     from immure.engine.pipes import make_ahead
 
     make_ahead()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
+    """A test that hangs when its time is over, too, ends all of the run, and says where."""
+    marker = item.get_closest_marker("timeout")
+    limit_s = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
+    watch = item.config.stash[_WATCH]
+    watch.until_s = time.monotonic() + limit_s + CLEANING_S
+    try:
+        return (yield)
+    finally:
+        watch.until_s = None
 
 
 def pytest_unconfigure() -> None:
