@@ -76,7 +76,8 @@ def nothing_grows(box: Sandbox) -> Iterator[None]:
     yield
     gc.collect()
     assert eventually(lambda: not zombies()), zombies()
-    assert {pid: len(open_descriptors(pid)) for pid in before} == before
+    # What ended before may be closed late.
+    assert all(len(open_descriptors(pid)) <= count for pid, count in before.items())
     for pid in seen:
         assert few_more(memory[pid], resident_kib(pid), 64), "the stem grows" if pid == stem else "the spawner grows"
     assert descendants(stem) == [], "nothing is left in the box"

@@ -38,6 +38,8 @@ Change = Callable[[Plan], None]
 
 #: One instruction: return SECCOMP_RET_ALLOW.
 ALLOW_ALL = bytes([0x06, 0, 0, 0, 0, 0, 0xFF, 0x7F])
+#: And SECCOMP_RET_KILL_PROCESS.
+KILL_ALL = bytes([0x06, 0, 0, 0, 0, 0, 0, 0x80])
 
 
 @pytest.fixture(autouse=True)
@@ -237,9 +239,18 @@ def break_a_limit(plan: Plan) -> None:
     plan["command"]["rlimits"].append([9999, 0, 0])
 
 
+def kill_at_the_next_call(plan: Plan) -> None:
+    """By the first filter, which a command installs itself: the second one can't be installed."""
+    plan["command"]["inherited_filters"] = 0
+    plan["command"]["filters"].insert(0, KILL_ALL)
+
+
 @pytest.mark.rootless
-@pytest.mark.parametrize("change", [keep_a_capability_without_the_means, break_the_filter, break_a_limit])
-def test_a_last_stage_that_fails_is_an_error_and_no_hang(change: Change, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "change", [keep_a_capability_without_the_means, break_the_filter, break_a_limit, kill_at_the_next_call]
+)
+@pytest.mark.parametrize("time", range(5))
+def test_a_last_stage_that_fails_is_an_error_and_no_hang(change: Change, time: int, tmp_path: Path) -> None:
     tmp_path.chmod(0o777)
     launch = tampered(change, tmp_path)
     box = Box(spawner_for(launch), launch, one_shot=False)

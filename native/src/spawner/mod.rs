@@ -299,9 +299,13 @@ impl Spawner {
         };
         let mut buffer = [0; 8192];
         let Ok(Some(message)) = socket::receive(ctl, &mut buffer) else {
-            // The end of the box, of which reap() tells.
+            // The end of the box, of which reap() tells. In a box that stays it may be its witness alone that has ended,
+            // which nobody else would notice.
             self.poller.remove(ctl);
             cell.ctl = None;
+            if !cell.inspected && !cell.one_shot {
+                cell.kill();
+            }
             return;
         };
         match frame::split(message.data) {

@@ -140,9 +140,12 @@ pub fn receive(fd: RawFd, buffer: &mut [u8]) -> Sys<Option<Message<'_>>> {
         header.msg_iovlen = 1;
         header.msg_control = control.0.as_mut_ptr().cast();
         header.msg_controllen = CONTROL_BYTES;
+        let mut was_reset = false;
         let count = loop {
             match check(libc::recvmsg(fd, &mut header, libc::MSG_CMSG_CLOEXEC) as i64) {
                 Err(libc::EINTR) => {}
+                // A peer that ended with something of ours unread makes that known once, before what it had said.
+                Err(libc::ECONNRESET) if !was_reset => was_reset = true,
                 other => break other?,
             }
         };
