@@ -46,7 +46,6 @@ class Verdict:
 GATES = (
     Gate("fresh box : safe floor", "immure", "floor", le, 1.5, 1.2),
     Gate("fresh box : bwrap", "immure", "bwrap", lt, 0.5),
-    Gate("the same, of ten in a row", "immure-row", "bwrap-row", lt, 0.5),
     Gate("command in a ready box : vfork + exec, p50", "immure-exec", "vfork", le, 1.4),
     Gate("the same, of ten in a row, p50", "immure-exec-row", "vfork-row", le, 1.4),
     Gate("command in a ready box : vfork + exec, p99", "immure-exec", "vfork", le, 4.0, at=0.99),

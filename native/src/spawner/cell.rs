@@ -19,7 +19,7 @@ pub struct Cell {
     /// To whoever asked for the box: evidence and end go out here, release and kill come in, and its end is the
     /// box's end.
     pub owner: OwnedFd,
-    /// To the box, until the witness is released.
+    /// To the box, until its witness is inspected.
     pub ctl: Option<OwnedFd>,
     pub claim: Claim,
     pub cgroups: Cgroups,
@@ -66,7 +66,6 @@ impl Cell {
     }
 
     pub fn release(&mut self) {
-        self.ctl = None;
         if let Some(witness) = &mut self.witness {
             witness.released = true;
             witness.detach_if_due();

@@ -221,9 +221,7 @@ impl Spawner {
         let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
         // Whatever is born here without a network namespace of its own has used this one.
         self.spare &= request.plan.namespaces & libc::CLONE_NEWNET != 0;
-        let mut made =
-            cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
-        made.note_membership(self.host.proc_dir());
+        let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
         let token = FIRST_BOX + 2 * u64::from(made.id);
         let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
             let ctl = made.ctl.as_ref().map_or(-1, |ctl| ctl.as_raw_fd());
@@ -274,9 +272,6 @@ impl Spawner {
         let message = socket::receive(cell.owner.as_raw_fd(), &mut buffer).ok().flatten();
         let kind = message.and_then(|message| frame::split(message.data).map(|(header, _)| header.kind));
         if kind == Some(frame::RELEASE) && cell.inspected {
-            if let Some(ctl) = &cell.ctl {
-                self.poller.remove(ctl.as_raw_fd());
-            }
             cell.release();
             // A box for one command is gone soon, and its end should not have to wait for this.
             self.spare_due |= !cell.one_shot;
@@ -382,6 +377,10 @@ impl Spawner {
         // It goes on to its execve while the engine judges what was read.
         let _ = trace::resume(pid, 0);
         tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
+        // The box has said all that it says here, and its closing this need not wake us.
+        if let Some(ctl) = cell.ctl.take() {
+            self.poller.remove(ctl.as_raw_fd());
+        }
         Ok(())
     }
 
@@ -427,6 +426,8 @@ fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd, pro
             cell.witness = Some(Witness { pid, report, at_exec: false, released: false });
             // Where it is gone, reap() tells.
             let _ = socket::send(ctl, &frame::header(frame::GO, 0, 0), &[]);
+            // While it goes on.
+            cell.note_membership(proc_dir);
         }
         // Its command could not be started; the stem tells.
         Err(_) if witness::has_ended(sender, proc_dir) => {}

@@ -46,7 +46,7 @@ pub fn has_ended(pid: Option<i32>, proc_dir: RawFd) -> bool {
     }
 }
 
-/// The cgroups of a box's init, which everything in the box shares. Read while it sets the box up.
+/// The cgroups of a box's init, which everything in the box shares. Read while its witness goes on.
 pub fn read_cgroups(pid: i32, proc_dir: RawFd) -> Vec<u8> {
     let mut data = Vec::new();
     let mut buffer = [0u8; 4096];
