@@ -21,6 +21,8 @@ ELSEWHERE = ("needs uid 0", "root:", "rootless:", "host:", "IMMURE_CORPUS")
 END_S = 60
 #: Whoever is told that his time is over has so long to clean up.
 CLEANING_S = 240
+#: And at first this, where nothing is said of it.
+USUAL_S = 300
 _LOOK_S = 5
 
 
@@ -64,7 +66,7 @@ def pipes_ahead() -> None:
 def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object]:
     """A test that hangs when its time is over, too, ends all of the run, and says where."""
     marker = item.get_closest_marker("timeout")
-    limit_s = float(marker.args[0] if marker is not None else item.config.getini("timeout"))
+    limit_s = float(marker.args[0] if marker is not None else item.config.getini("timeout") or USUAL_S)
     watch = item.config.stash[_WATCH]
     watch.until_s = time.monotonic() + limit_s + CLEANING_S
     try:

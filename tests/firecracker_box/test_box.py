@@ -19,8 +19,6 @@ from immure.engine.kvm import kvm_facts
 from immure.host.tree import below
 from machine.machines import make_image
 
-pytestmark = pytest.mark.rootless
-
 PARTS = {"kernel.machine", "files.mac", "syscalls.default_deny", "network.namespace", "identity.no_host_root"}
 
 
@@ -38,6 +36,7 @@ def said(box: Sandbox, script: str, **keywords: Any) -> str:
     return box.exec(["/bin/sh", "-c", f"exec 2>&1; {script}"], **keywords).stdout.text()
 
 
+@pytest.mark.rootless
 class TestLevel:
     def test_it_is_measured(self, shared: Sandbox) -> None:
         evidence = shared.evidence()
@@ -83,6 +82,7 @@ class TestLevel:
             assert Path(f"/proc/{vmm}/ns/{name}").readlink() != Path(f"/proc/self/ns/{name}").readlink()
 
 
+@pytest.mark.rootless
 class TestVerbs:
     def test_commands(self, shared: Sandbox) -> None:
         result = shared.exec(["/bin/sh", "-c", "cat; id -u; exit 7"], stdin=b"in\n")

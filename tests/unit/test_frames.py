@@ -182,6 +182,7 @@ def test_both_sides_number_the_steps_alike() -> None:
     listed = re.search(r"const STEPS: \[&str; \d+\] = \[(.*?)\];", native("init/command.rs"), re.DOTALL)
     assert listed is not None
     assert tuple(re.findall(r'"(\w*)"', listed[1])) == frames.STEPS
+    assert f"pub const PAUSED: u32 = {frames.PAUSED};" in native("init/command.rs")
 
 
 def test_both_sides_number_messages_and_flags_alike() -> None:
@@ -191,4 +192,4 @@ def test_both_sides_number_messages_and_flags_alike() -> None:
     assert {name: there[name] for name in both} == {name: here[name] for name in both}
     # What only the native program's own processes say to each other, and what only limits lengths here.
     assert there.keys() - both == {"FAULT", "WITNESS", "GO"}
-    assert here.keys() - both == {"INLINE_LIMIT", "MESSAGE_LIMIT", "SHORT_LIMIT", "EXITED_BYTES"}
+    assert here.keys() - both == {"INLINE_LIMIT", "MESSAGE_LIMIT", "SHORT_LIMIT", "EXITED_BYTES", "PAUSED"}
