@@ -1,6 +1,7 @@
 """Machines of Firecracker's that go on from a snapshot, up to the first answer of the guest's init: boxes, and by hand.
 
-Both boot the same kernel, init and image once, and go on from there.
+Both boot the same kernel, init and image once, and go on from there: each sample from a snapshot of its own, since what
+is under way in a guest at that moment decides how soon it hears of anything when it wakes up.
 """
 
 from __future__ import annotations
@@ -13,11 +14,15 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bench.contender import Contender
 from bench.filters import Filters
 from bench.firecrackers import Sampled, connected, contender, end_vmm, programs, put
 from bench.machines import LEVEL, MEMORY_MIB, choose_kernel, image_of_busybox
+
+if TYPE_CHECKING:
+    from immure import Sandbox
 
 #: As plan/firecracker_config.py has it.
 PORT = 1
@@ -47,12 +52,36 @@ def _spec() -> Iterator[dict[str, object]]:
         yield {**spec, "memory_mib": MEMORY_MIB}
 
 
+class Snapshots:
+    """Of one box, a new one after each sample."""
+
+    def __init__(self, box: Sandbox) -> None:
+        self._box = box
+        self.newest = box.snapshot()
+
+    def over(self, end: Callable[[], None]) -> Callable[[], None]:
+        """Ends a sample, and makes the next one's."""
+
+        def ended() -> None:
+            end()
+            self.newest.close()
+            self.newest = self._box.snapshot()
+
+        return ended
+
+    def __enter__(self) -> Snapshots:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.newest.close()
+
+
 @contextmanager
 def whole_subject() -> Iterator[Sampled]:
     from immure import Sandbox
 
-    with _spec() as spec, Sandbox(**spec) as box, box.snapshot() as snapshot:  # type: ignore[arg-type]
-        yield Sampled(lambda: Sandbox.restore(snapshot).close)
+    with _spec() as spec, Sandbox(**spec) as box, Snapshots(box) as snapshots:  # type: ignore[arg-type]
+        yield Sampled(lambda: snapshots.over(Sandbox.restore(snapshots.newest).close))
 
 
 @contextmanager
@@ -63,15 +92,15 @@ def answer_subject() -> Iterator[Sampled]:
     from immure.runtimes.guest.carried import CarriedBox
     from immure.runtimes.registry import open_box
 
-    with _spec() as spec, Sandbox(**spec) as box, box.snapshot() as snapshot:  # type: ignore[arg-type]
+    with _spec() as spec, Sandbox(**spec) as box, Snapshots(box) as snapshots:  # type: ignore[arg-type]
 
         def begin() -> Callable[[], None]:
-            launch = snapshot.launch()
-            made = open_box(spawner_for(launch), launch, adopts=snapshot.standing)
+            launch = snapshots.newest.launch()
+            made = open_box(spawner_for(launch), launch, adopts=snapshots.newest.standing)
             assert isinstance(made, CarriedBox)
             made._outer_ready()
             GuestBox.ready(made)
-            return made.close
+            return snapshots.over(made.close)
 
         yield Sampled(begin)
 
@@ -85,7 +114,7 @@ def by_hand_subject() -> Iterator[Sampled]:
     firecracker, _ = programs()
     with tempfile.TemporaryDirectory(prefix="immure-bench-") as name, image_of_busybox() as image:
         folder = Path(name)
-        api, vsock, config = folder / "api", folder / "vsock", folder / "config"
+        first, api, vsock, config = folder / "first", folder / "api", folder / "vsock", folder / "config"
         machine = Machine(
             choose_kernel(),
             str(first_root()),
@@ -95,25 +124,21 @@ def by_hand_subject() -> Iterator[Sampled]:
             emulated=kvm_facts().kind == "emulating",
         )
         config.write_bytes(configuration(machine))
-        words = [firecracker, "--api-sock", str(api), "--level", "Error"]
-
-        def started(*more: str) -> subprocess.Popen[bytes]:
-            return subprocess.Popen([*words, *more], stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
-
-        process = started("--config-file", str(config))
-        try:
-            _answer(vsock, _BOOT_S).close()
-            files = {"snapshot_path": str(folder / "state"), "mem_file_path": str(folder / "memory")}
-            put(api, ("/vm", {"state": "Paused"}), method="PATCH")
-            put(api, ("/snapshot/create", files))
-        finally:
-            end_vmm(process, api)
-            vsock.unlink(missing_ok=True)
+        files = {"snapshot_path": str(folder / "state"), "mem_file_path": str(folder / "memory")}
         backend = {"backend_type": "File", "backend_path": files["mem_file_path"]}
         load = {"snapshot_path": files["snapshot_path"], "mem_backend": backend, "resume_vm": True}
 
+        def started(api: Path, *more: str) -> subprocess.Popen[bytes]:
+            words = [firecracker, "--api-sock", str(api), "--level", "Error", *more]
+            return subprocess.Popen(words, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+
+        def save() -> None:
+            put(first, ("/vm", {"state": "Paused"}), method="PATCH")
+            put(first, ("/snapshot/create", files))
+            put(first, ("/vm", {"state": "Resumed"}), method="PATCH")
+
         def begin() -> Callable[[], None]:
-            process = started()
+            process = started(api)
             put(api, ("/snapshot/load", load))
             connection = _answer(vsock, _ANSWER_S)
 
@@ -121,10 +146,19 @@ def by_hand_subject() -> Iterator[Sampled]:
                 connection.close()
                 end_vmm(process, api)
                 vsock.unlink()
+                save()
 
             return over
 
-        yield Sampled(begin)
+        booted = started(first, "--config-file", str(config))
+        try:
+            _answer(vsock, _BOOT_S).close()
+            # Those that go on from it make theirs in this place.
+            vsock.unlink()
+            save()
+            yield Sampled(begin)
+        finally:
+            end_vmm(booted, first)
 
 
 def _answer(vsock: Path, within_s: float) -> socket.socket:

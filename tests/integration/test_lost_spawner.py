@@ -10,14 +10,19 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
-from immure import BoxLost, ImmureError, Sandbox, run
+from immure import BoxLost, ImmureError, Sandbox, SetupFailed, run
 from immure.engine.prepare import host_facts
 from immure.engine.spawners import close_all
 from immure.host.native import native_program
+from immure.runtimes.guest.carried import CarriedBox
 from immure.runtimes.process import frames, spawner
+from machine.machines import make_image
+from runscs import runsc_of, using
+from vmm_programs import named_vmm
 
 from .processes import eventually, running, spawner_pids
 
@@ -221,3 +226,23 @@ def test_whatever_is_asked_of_a_box_that_is_gone_says_so() -> None:
         for verb in verbs:
             with pytest.raises(BoxLost, match="the box has ended"):
                 verb()
+
+
+@pytest.mark.parametrize("runtime", ["gvisor", "qemu"])
+def test_it_is_why_whatever_the_carrier_has_said(
+    runtime: Literal["gvisor", "qemu"], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One that is killed takes the programs along that carry a box, and these may complain of it."""
+    image = str(make_image(tmp_path / "image"))
+    with named_vmm("qemu"), using(runsc_of("newest")):
+        box = Sandbox(level="L3", runtime=runtime, image=image, workdir="/")
+        carried = box._box
+        assert isinstance(carried, CarriedBox)
+        monkeypatch.setattr(carried, "said", lambda: "Received signal 13")
+        with pytest.raises(SetupFailed, match="signal 13"):
+            raise carried._explained(BoxLost("the control"))
+        kill_spawners()
+        assert eventually(lambda: not box._box.alive())
+        with pytest.raises(BoxLost, match="the spawner is gone"):
+            raise carried._explained(BoxLost("it ended"))
+        box.close()

@@ -40,6 +40,7 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path) -> None:
             finally:
                 os.close(connection)
         except BoxLost as error:
+            outer.check_spawner()
             raise _explained(monitor, error) from error
         finally:
             monitor.command.close()

@@ -163,6 +163,7 @@ class CarriedBox(GuestBox):
         said = self.said()
         if not said:
             return error
+        self.outer.check_spawner()
         return SetupFailed(self.failed, step=self.step, have=said.splitlines()[-1][:_MOST_SAID], hint=self.remedy)
 
     def ran_out(self) -> bool:

@@ -56,7 +56,7 @@ class Box(Stem):
         said = self._spawner.last_word()
         if frames.kind_of(said) == frames.FAILED:
             raise explain_last(said)
-        raise BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
+        raise _no_spawner()
 
     def release(self) -> None:
         """Lets the inspected process go on. One that could not be started has taken its box along already."""
@@ -71,6 +71,11 @@ class Box(Stem):
         poll.register(self.owner.fileno(), select.POLLIN)
         poll.register(self.stem.fileno(), 0)
         return not poll.poll(0)
+
+    def check_spawner(self) -> None:
+        """Raises BoxLost where its spawner is gone: whatever else is said of the box's end came of that."""
+        if self._spawner.gone(within_ms=0):
+            raise _no_spawner()
 
     def kill(self) -> None:
         """Ends the box at once; `wait_end` tells when it is gone."""
@@ -141,6 +146,10 @@ class Box(Stem):
         except ProcessLookupError:
             return
         select.select([self._pidfd], [], [], 5.0)
+
+
+def _no_spawner() -> BoxLost:
+    return BoxLost("the spawner is gone", have="it ended while the box was made", hint="try again")
 
 
 def open_sources(sources: tuple[tuple[str, str], ...]) -> list[int]:

@@ -200,7 +200,7 @@ class Spawner:
                     break
         return b""
 
-    def gone(self) -> bool:
+    def gone(self, within_ms: int = _MOMENT_MS) -> bool:
         """Whether its end of our socket is closed, or is so in a moment: a killed process takes one to go."""
         import select
 
@@ -209,7 +209,7 @@ class Spawner:
         if fd < 0:
             return True
         poll.register(fd, 0)
-        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(_MOMENT_MS))
+        return any(event & (select.POLLHUP | select.POLLERR) for _, event in poll.poll(within_ms))
 
     def alive(self) -> bool:
         """Whether the process runs, and is ours rather than that of the process we were forked from."""

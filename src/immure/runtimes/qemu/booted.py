@@ -43,6 +43,7 @@ def boot_for_others(spawner: Spawner, launch: Launch, above: Path, *, start_s: f
             _hear_hello(vmm, time.monotonic() + start_s)
             _write(vmm, launch, above)
         except BoxLost as error:
+            outer.check_spawner()
             raise not_up(error, said_by(vmm.said, outer, launch)) from error
         finally:
             vmm.close()
