@@ -52,12 +52,9 @@ def run(
     watched = _watched(launch) if denials else None
     beside = watched.begin if watched is not None else None
     planned = perf_counter_ns()
-    once, box = Once(), NewId()
+    once = Once()
     try:
-        once.run(
-            spawner_for(launch), request, lambda _: captured(stdin),
-            watched=watch_over, beside=beside, meanwhile=box.make,
-        )  # fmt: skip
+        once.run(spawner_for(launch), request, lambda _: captured(stdin), watched=watch_over, beside=beside)
     except BoxLost:
         if once.measured is not None or once.spawner is None or not once.spawner.gone():
             raise
@@ -65,20 +62,8 @@ def run(
         spawner = replace(launch, once.spawner)
         once = Once()
         once.run(spawner, request, lambda _: captured(stdin), watched=watch_over, beside=beside)
-    result = result_of_once(request, once, name=name, box=box.make(), planned_us=(planned - began) // 1000)
+    result = result_of_once(request, once, name=name, box=secrets.token_hex(6), planned_us=(planned - began) // 1000)
     return result if watched is None else with_denials(result, watched.found)
-
-
-class NewId:
-    """The id of a box, made when there is time for it, or when it is needed."""
-
-    def __init__(self) -> None:
-        self._id = ""
-
-    def make(self) -> str:
-        """Always the same one."""
-        self._id = self._id or secrets.token_hex(6)
-        return self._id
 
 
 def _watched(launch: Launch) -> WatchedOnce:

@@ -176,13 +176,11 @@ class Once:
         listening: Callable[[int], None] | None = None,
         watched: Callable[[Attendance, float | None], None] | None = None,
         beside: Callable[[Box], Callable[[], None]] | None = None,
-        meanwhile: Callable[[], object] | None = None,
     ) -> None:
         """Runs it to the end; `attending` is called before the command goes on: from then on signals
         on `wakeup` are passed to it. `listening` is given the listener of a filter that asks a supervisor, and
         `watched` what another thread can end when its time is over. `beside` is given a box with a kernel of its own
-        before the command is started, and what it gives is called when that has ended. `meanwhile` may be called while
-        the kernel takes a box apart whose command has ended.
+        before the command is started, and what it gives is called when that has ended.
 
         Raises ImmureError; the box is gone on return, whatever happens.
         """
@@ -204,7 +202,6 @@ class Once:
                 self.measured = _measure_with(box, asker, request, _last_touch(stdio, request, attending))
                 ready = perf_counter_ns()
                 self.attendance = Attendance(box, asker, stdio, request, own=box, wakeup=wakeup)
-                self.attendance.meanwhile = meanwhile
                 self.attendance.see_through(stdio, watched)
                 self.times_us = _times(began, created, ready)
             finally:

@@ -183,8 +183,6 @@ class Attendance:
         self.wakeup = wakeup
         #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
         self.heard: Callable[[int, bytes], None] | None = None
-        #: Called when the command of a one-shot box has ended, while the kernel takes the box apart.
-        self.meanwhile: Callable[[], object] | None = None
         self._grace_s = _MACHINE_GRACE_S if request.launch.runtime in MACHINES else _GRACE_S
         self._timeout_s = self._deadline = None
         if request.timeout_s is not None:
@@ -196,7 +194,7 @@ class Attendance:
         self._over = False
         #: Held while its end is decided: afterwards the socket may be another command's.
         self._deciding = _thread.allocate_lock()
-        self._late = self._left = self._has_exited = False
+        self._late = self._left = False
         #: Streams of which something that was written before the exit is still under way.
         self._draining: set[int] = set()
         self._open: dict[int, Sink] = {}
@@ -240,7 +238,9 @@ class Attendance:
             # that would miss the deadline.
             os.set_blocking(fd, False)
             poll.register(fd, _IN)
-        poll.register(self.asker.fileno(), _IN)
+        # The end of a one-shot box comes with its owner's socket; the exit is then there to be read.
+        end = self._own.owner if self._own is not None else self.asker
+        poll.register(end.fileno(), _IN)
         if self.wakeup is not None:
             poll.register(self.wakeup, _IN)
         if self._feed is not None:
@@ -260,8 +260,6 @@ class Attendance:
             self._move_input(poll, fd, event)
         elif self._hear_end():
             poll.unregister(fd)
-            if self._own is not None and self._own.ended is None:
-                poll.register(self._own.owner.fileno(), _IN)
 
     def finished(self) -> bool:
         """Whether the command, or the one-shot box, has ended and its output is all here."""
@@ -342,9 +340,11 @@ class Attendance:
                 self.signal(number, group=number in (1, 2, 3))
 
     def _hear_end(self) -> bool:
-        """True once the command has ended, and in a one-shot box once more with the box."""
+        """True once the command, or the one-shot box, has ended."""
         if self._own is not None:
-            return self._hear_end_of_box(self._own)
+            self._own.hear_owner()
+            if self._own.ended is None:
+                return False
         message = hear(self.asker)
         with self._deciding:
             self._over = True
@@ -359,29 +359,11 @@ class Attendance:
             # Behind a channel the connection ends once everything has been told.
             lost = self.exit is None or bool(self._draining)
             self._draining.clear()
-            if lost and not (self.timed_out or self.flooded or self.box.ran_out()):
+            if lost and self._own is None and not (self.timed_out or self.flooded or self.box.ran_out()):
                 raise self.box.failure or BoxLost(
                     "the box ended under the command", have="its stem closed the connection"
                 )
         return not self._draining
-
-    def _hear_end_of_box(self, own: Box) -> bool:
-        """First that of its command, or that nothing will be said of it; then its owner's socket tells of the box's."""
-        if self._has_exited:
-            own.hear_owner()
-            with self._deciding:
-                self._over = own.ended is not None
-            return self._over
-        message = hear(self.asker)
-        self._has_exited = True
-        if message and frames.kind_of(message) == frames.EXITED:
-            self.exit = Exit(message)
-        for sink in self.sinks:
-            if sink.fd not in self._open:
-                sink.close()
-        if self.meanwhile is not None:
-            self.meanwhile()
-        return True
 
     def note(self, sink: Sink, chunk: bytes, *, bounded: bool) -> bytes:
         """Counts what somebody else has read of a stream, and gives what of it is within the limit of output."""
