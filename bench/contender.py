@@ -54,7 +54,7 @@ def count(text: str) -> int:
 def in_a_row(make: Callable[[Filters], Contender], filters: Filters) -> Contender:
     """The same, ten at each turn: what is hot of it is its own, as with one after another."""
     one = make(filters)
-    return replace(one, name=f"{one.name}-row", title=f"{one.title}, of ten in a row", in_a_row=10, rated=False)
+    return replace(one, name=f"{one.name}-row", title=f"{one.title}, of ten in a row", in_a_row=10)
 
 
 def python_worker(subject: str, *arguments: str) -> tuple[str, ...]:

@@ -27,7 +27,8 @@ EVERY = (
 #: A command takes seconds where KVM interprets a guest's kernel; then tests/firecracker_box is what tests these, unless
 #: IMMURE_TEST_SLOW_FACES is set.
 ALL = bool(os.environ.get("IMMURE_TEST_SLOW_FACES"))
-_QUICK = EVERY if ALL or kvm_facts().kind == "hardware" else EVERY[:8]
+INTERPRETED = kvm_facts().kind != "hardware"
+_QUICK = EVERY if ALL or not INTERPRETED else EVERY[:8]
 #: How long a test may take.
 PATIENCE_S = 600 if ALL else 30
 #: What each of the two plain users takes of them; anybody else takes all.

@@ -1,6 +1,6 @@
 """500 kills of callers and spawners at random moments leave nothing, 200 where boxes have a Sentry, 200 where they are
-machines of QEMU's, and 10 where of Firecracker's: as many as those with IMMURE_TEST_SLOW_FACES, which takes an hour
-where KVM interprets a guest's kernel.
+machines of QEMU's, and 10 where of Firecracker's: as many as those with IMMURE_TEST_SLOW_FACES, which takes twenty
+minutes where KVM interprets a guest's kernel.
 """
 
 from __future__ import annotations

@@ -55,7 +55,6 @@ def readback() -> Items:
         "inside/outer_opens": b"1",
         "inside/boot_id": b"11111111-0000-4000-8000-000000000000\n",
         "host/boot_id": b"22222222-0000-4000-8000-000000000000\n",
-        "host/uname": b"6.18.44\0#1 SMP PREEMPT_DYNAMIC",
         f"{VMM}/exe": PROGRAM.encode(),
         f"{VMM}/kvm": b"nothing",
         f"{VMM}/status": b"Name:\tqemu-system-x86\nNoNewPrivs:\t1\nSeccomp:\t2\n",

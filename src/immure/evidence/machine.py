@@ -14,7 +14,7 @@ from immure.evidence.within import (
     find_filters,
     find_no_new_privs,
     other_boot,
-    other_kernel,
+    release_within,
     status_within,
     with_attempts,
 )
@@ -84,9 +84,8 @@ def _hardware(items: dict[str, bytes]) -> Finding:
 
 def _kernel(items: dict[str, bytes], expected: dict[str, Any]) -> Finding:
     """Another kernel answers within, and on the host there is nothing that this one could run."""
-    shown, named_otherwise = other_kernel(items)
-    booted_apart = other_boot(items)
-    other = named_otherwise if booted_apart is None else booted_apart
+    shown = release_within(items)
+    other = bool(shown) and other_boot(items)
     processes = sorted({name.split("/")[1] for name in items if name.startswith("vmm/")})
     programs = {items.get(f"vmm/{pid}/exe", b"?").decode("utf-8", "replace") for pid in processes}
     statuses = [dict(status_lines(items.get(f"vmm/{pid}/status", b""))) for pid in processes]

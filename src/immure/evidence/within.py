@@ -105,21 +105,28 @@ def with_attempts(
     return Finding(found.part, held, observed, f"{where} reaches a network")
 
 
+def _uname(items: dict[str, bytes]) -> tuple[list[bytes], bytes]:
+    uname = items.get("inside/uname", b"").split(b"\0")
+    return uname, uname[1] if len(uname) == _UNAME_PARTS else b""
+
+
+def release_within(items: dict[str, bytes]) -> str:
+    """The release that is told within, or nothing."""
+    return _uname(items)[1].decode("ascii", "replace")
+
+
 def other_kernel(items: dict[str, bytes]) -> tuple[str, bool]:
     """The release that is told within, and whether it is another kernel than this host's."""
-    uname = items.get("inside/uname", b"").split(b"\0")
-    release = uname[1] if len(uname) == _UNAME_PARTS else b""
+    uname, release = _uname(items)
     host = items.get("host/uname", b"").split(b"\0")
     # A process may have its kernel give another release (personality(2)), and no other version.
     other = bool(release) and len(host) == 2 and all(host) and release != host[0] and uname[2] != host[1]
     return release.decode("ascii", "replace"), other
 
 
-def other_boot(items: dict[str, bytes]) -> bool | None:
-    """Whether it is another start of a kernel than this host's, which may be of the same release; None where one of the
-    two does not say. Of each start there is a random UUID. random(4).
+def other_boot(items: dict[str, bytes]) -> bool:
+    """Whether it is another start of a kernel than this host's, which may be of the same release. Both must say: each
+    start has a random UUID. random(4).
     """
     within, host = (items.get(f"{side}/boot_id", b"").strip() for side in ("inside", "host"))
-    if len(within) != _BOOT_ID_BYTES or len(host) != _BOOT_ID_BYTES:
-        return None
-    return within != host
+    return len(within) == len(host) == _BOOT_ID_BYTES and within != host

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Self
 from weakref import WeakSet
 
 from immure.engine.command import Argument, prepare_call
-from immure.engine.face import BoxFace, P
+from immure.engine.face import BoxFace, P, State
 from immure.engine.keeper.answers import KeptInfo, infos, last_of, logs_of, stats_of
 from immure.engine.keeper.client import ask, begin, no_keeper
 from immure.engine.keeper.joined import Joined, join
@@ -18,7 +18,7 @@ from immure.engine.process_face import ProcessFace
 from immure.engine.result import BoxStats
 from immure.engine.tracing import Wanted, check_traceable, wanted
 from immure.engine.verbs import Verbs
-from immure.errors import SpecError
+from immure.errors import BoxLost, SpecError
 from immure.plan.launch import Launch
 from immure.runtimes.gvisor.trace import MAX_BYTES, MAX_EVENTS, Trace
 from immure.runtimes.process.box import open_sources
@@ -60,6 +60,14 @@ class KeptFace(BoxFace):
         """What the keeper answers about this box."""
         self._check_usable()
         return ask(verb, {"name": self.name, **arguments})[0]
+
+    @property
+    def state(self) -> State:
+        """As `Sandbox.state`. Where its keeper does not know it any more it has `failed`."""
+        try:
+            return super().state
+        except BoxLost:
+            return "failed"
 
     @property
     def paused(self) -> bool:
