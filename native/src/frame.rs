@@ -39,8 +39,10 @@ pub const FAULT: u16 = 21;
 /// With what the stem reports of itself.
 pub const WITNESS: u16 = 23;
 pub const GO: u16 = 24;
+/// The box is wanted, with what its request brought: the engine's socket, and the user's mounts.
+pub const ORDER: u16 = 25;
 
-/// BOX: the box ends with its first command, whose process is the witness.
+/// BOX, ORDER: the box ends with its first command, whose process is the witness.
 pub const ONE_SHOT: u16 = 1;
 /// EXEC: the payload is in the last descriptor, a memory file.
 pub const IN_FILE: u16 = 1;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from pathlib import Path
 from immure.engine import spawners
 from immure.engine.prepare import host_facts
 
+#: How names of our own processes begin.
+OURS = ("immure-init", "immure-stem", "immure-spare", "immure-spawner")
 _PR_SET_CHILD_SUBREAPER = 36
 
 
@@ -77,12 +80,30 @@ def spawner_pids() -> set[int]:
     return {one.pid for one in spawners._spawners.values() if one.owner == os.getpid()}
 
 
+def spare_of(spawner: int) -> Process | None:
+    """The box that a spawner has begun and nobody has asked for."""
+    found = [one for one in every_process() if (one.name, one.parent) == ("immure-spare", spawner) and one.state != "Z"]
+    assert len(found) <= 1, found
+    return found[0] if found else None
+
+
+def end_spare(spawner: int) -> None:
+    """Ends it, and waits until the spawner knows."""
+    found = spare_of(spawner)
+    if found is not None:
+        os.kill(found.pid, signal.SIGKILL)
+        eventually(lambda: read_process(found.pid) is None)
+
+
 def left_behind() -> list[Process]:
     """Processes of boxes, and spawners that nobody uses. Zombies that were adopted are reaped on the way."""
     known = spawner_pids()
     left: list[Process] = []
     for process in descendants():
-        if process.pid in known or not process.name.startswith(("immure-init", "immure-stem", "immure-spawner")):
+        if process.pid in known or not process.name.startswith(OURS):
+            continue
+        # The next box of a spawner that is used, which is nobody's yet.
+        if process.name == "immure-spare" and process.parent in known and process.state != "Z":
             continue
         if process.state == "Z" and process.parent == os.getpid():
             _reap(process.pid)

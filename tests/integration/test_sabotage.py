@@ -271,6 +271,9 @@ def test_a_last_stage_that_fails_is_an_error_and_no_hang(change: Change, time: i
     thread.join(5)
     assert not hangs
     assert isinstance(outcome[0], BoxError)
+    if change is kill_at_the_next_call:
+        assert "witness" in str(outcome[0])
+        assert "profile kills a call" in str(outcome[0].hint)
     assert isinstance(refusal_of_one_command(launch), BoxError)
     assert list(tmp_path.iterdir()) == []
 

@@ -9,12 +9,17 @@ from pathlib import Path
 
 from immure.engine.prepare import host_facts
 
-from .processes import descendants, open_descriptors, spawner_pids
+from .processes import descendants, end_spare, open_descriptors, spawner_pids
 
 
 def traces() -> Counter[str]:
-    """A line for each thing, and how many there are: the same before boxes were made and after they are gone."""
+    """A line for each thing, and how many there are: the same before boxes were made and after they are gone.
+
+    What spawners have begun ahead is nobody's, and no trace of a box that was: it is ended first.
+    """
     spawners = sorted(spawner_pids())
+    for spawner in spawners:
+        end_spare(spawner)
     found = Counter(f"process {one.name} {one.state}" for one in descendants() if one.pid not in spawners)
     found.update(f"cgroup {path}" for path in cgroups(spawners))
     found.update(f"file {path}" for path in state_files())

@@ -13,25 +13,66 @@ use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::plan::Plan;
 use crate::sys::{fd, namespace, process, socket};
-use std::os::fd::RawFd;
+use std::cell::OnceCell;
+use std::os::fd::{IntoRawFd, RawFd};
 
 /// What a new box inherits from the spawner, as descriptors of its own.
 pub struct Birth<'a> {
     pub plan: &'a Plan,
     /// To the spawner, until the first command.
     pub ctl: RawFd,
-    /// To the engine: requests for commands.
-    pub engine: RawFd,
     /// The spawner's pidfd: readable when it is gone.
     pub spawner: RawFd,
-    pub trees: Vec<RawFd>,
     /// The box maps a range of ids, so that the stem can be its root and groups can be dropped.
     pub range: bool,
-    pub one_shot: bool,
     /// In a bare box: the host's ids that its commands have.
     pub bare_user: Option<(u32, u32)>,
     /// The spawner may inspect any process, dumpable or not.
     pub privileged: bool,
+    /// What somebody asks of it, which a box that is made ahead waits for.
+    pub order: OnceCell<Order>,
+}
+
+/// What comes with the request for a box, as descriptors of this process.
+pub struct Order {
+    /// To the engine: requests for commands.
+    pub engine: RawFd,
+    /// The user's mounts, detached.
+    pub trees: Vec<RawFd>,
+    pub one_shot: bool,
+}
+
+impl Birth<'_> {
+    /// Waits for it where it has not come yet.
+    pub fn order(&self) -> Outcome<&Order> {
+        while self.order.get().is_none() {
+            self.hear_spawner()?;
+        }
+        self.order.get().ok_or_else(|| Fault::new("order", "", libc::EBADMSG))
+    }
+
+    /// That the maps are written; and the order, which may come with it.
+    fn hear_spawner(&self) -> Outcome<()> {
+        let mut buffer = [0; 64];
+        let message = socket::receive(self.ctl, &mut buffer).at("order", "")?;
+        let message = message.ok_or_else(|| Fault::new("order", "spawner", libc::EPIPE))?;
+        let Some((header, _)) = frame::split(message.data).filter(|(header, _)| header.kind == frame::ORDER)
+        else {
+            return Ok(());
+        };
+        let mut fds = message.fds.into_iter().map(IntoRawFd::into_raw_fd);
+        let engine = fds.next().ok_or_else(|| Fault::new("order", "engine", libc::EBADMSG))?;
+        process::set_name(c"immure-init");
+        let order = Order { engine, trees: fds.collect(), one_shot: header.flags & frame::ONE_SHOT != 0 };
+        self.order.set(order).map_err(|_| Fault::new("order", "twice", libc::EBADMSG))
+    }
+
+    /// What is kept of the descriptors, beside the standard ones.
+    fn own_descriptors(&self) -> Vec<RawFd> {
+        let mut own = vec![0, 1, 2, self.ctl, self.spawner];
+        own.extend(self.order.get().map(|order| order.engine));
+        own
+    }
 }
 
 /// Runs in place after the clone. Never returns.
@@ -49,20 +90,17 @@ fn or_tell(birth: &Birth, work: impl FnOnce() -> Outcome<()>) -> ! {
 }
 
 fn live(birth: &Birth) -> Outcome<()> {
-    process::set_name(c"immure-init");
-    let mut keep = birth.trees.clone();
-    keep.extend([0, 1, 2, birth.ctl, birth.engine, birth.spawner]);
-    fd::close_all_but(&mut keep).at("descriptors", "")?;
+    // A name of its own for as long as it is nobody's.
+    process::set_name(c"immure-spare");
+    fd::close_all_but(&mut birth.own_descriptors()).at("descriptors", "")?;
     // While the spawner writes the maps. Everything in the box inherits it.
     command::drop_bounding_set(&birth.plan.command)?;
-    if socket::receive(birth.ctl, &mut [0; 64]).at("maps", "")?.is_none() {
-        return Err(Fault::new("maps", "spawner", libc::EPIPE));
-    }
+    birth.hear_spawner()?;
     if birth.bare_user.is_some() {
         return supervisor::run(birth);
     }
     make_box(birth)?;
-    fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine, birth.spawner]).at("descriptors", "")?;
+    fd::close_all_but(&mut birth.own_descriptors()).at("descriptors", "")?;
     stem::run(birth, None)
 }
 
@@ -77,7 +115,7 @@ fn make_box(birth: &Birth) -> Outcome<()> {
         // Not at the clone: its root is where its maker is at that moment, and commands would see a path beside it.
         namespace::unshare(libc::CLONE_NEWCGROUP).at("cgroup namespace", "unshare")?;
     }
-    root::build(&birth.plan.root, &birth.trees)
+    root::build(birth)
 }
 
 /// The kernel's signal on the parent's death is cleared by a change of credentials, so this comes after the last.

@@ -1,5 +1,6 @@
 //! A box's own root: the image, bound on itself, and the mounts of its own on top.
 
+use super::Birth;
 use crate::fault::{At, Fault, Outcome};
 use crate::machine;
 use crate::plan::{Folder, RootOp};
@@ -14,18 +15,18 @@ const GUEST_STAND: &str = "/.immure/space";
 /// Where a machine's first process mounts the disk with the sources of the user's mounts, until they are shown.
 pub const GUEST_MOUNTS: &str = "/.immure/mounts";
 
-/// Carries the operations out and makes the result the root of this mount namespace. `trees` are the user's
-/// mounts, detached.
+/// Carries the plan's operations out and makes the result the root of this mount namespace. Whoever asks for the box
+/// brings the user's mounts, and nothing before the first of them waits for that.
 ///
 /// Paths of the image are looked up plainly: it is sealed and of our own making. Targets of the user's mounts, which
 /// may lie in each other, are resolved inside the root and through no link: an earlier box may have left one in a
 /// writable folder. The plan has followed those of the image.
-pub fn build(operations: &[RootOp], trees: &[RawFd]) -> Outcome<()> {
+pub fn build(birth: &Birth) -> Outcome<()> {
     // A bind of the image on itself is a mount of our own: the inherited one is locked and can't be pivoted to.
     mount::bind("/r", "/r", true).at("root", "/r")?;
     // What stands in /s goes with the outer root, and what is bound from it stays.
-    let mut site = Site::at("/r", "/s", trees)?;
-    operations.iter().try_for_each(|operation| site.carry_out(operation))?;
+    let mut site = Site::at("/r", "/s", Some(birth))?;
+    birth.plan.root.iter().try_for_each(|operation| site.carry_out(operation))?;
     fd::fchdir(site.root.as_raw_fd()).at("pivot", "/r")?;
     mount::pivot_here().at("pivot", "/r")
 }
@@ -39,7 +40,7 @@ pub fn complete(operations: &[RootOp]) -> Outcome<()> {
     if let Some(object) = operations.iter().find_map(beyond_guest) {
         return Err(Fault::new("root", object, libc::EINVAL));
     }
-    let mut site = Site::at("/", GUEST_STAND, &[])?;
+    let mut site = Site::at("/", GUEST_STAND, None)?;
     operations.iter().try_for_each(|operation| site.carry_out(operation))?;
     let any = |kind: fn(&RootOp) -> bool| operations.iter().any(kind);
     if any(|operation| matches!(operation, RootOp::Private { .. } | RootOp::Disk { .. })) {
@@ -106,14 +107,16 @@ struct Site<'a> {
     root: OwnedFd,
     /// Where the private space stands while its folders are bound to their places.
     stand: &'static str,
-    trees: std::slice::Iter<'a, RawFd>,
+    birth: Option<&'a Birth<'a>>,
+    /// How many of the user's mounts have been attached.
+    attached: usize,
 }
 
 impl<'a> Site<'a> {
-    fn at(path: &str, stand: &'static str, trees: &'a [RawFd]) -> Outcome<Site<'a>> {
+    fn at(path: &str, stand: &'static str, birth: Option<&'a Birth<'a>>) -> Outcome<Site<'a>> {
         let root = fd::open(path, libc::O_PATH | libc::O_DIRECTORY).at("root", path)?;
         fd::fchdir(root.as_raw_fd()).at("root", path)?;
-        Ok(Site { root, stand, trees: trees.iter() })
+        Ok(Site { root, stand, birth, attached: 0 })
     }
 
     fn carry_out(&mut self, operation: &RootOp) -> Outcome<()> {
@@ -207,7 +210,10 @@ impl<'a> Site<'a> {
     }
 
     fn user_mount(&mut self, path: &str, attributes: u64) -> Outcome<()> {
-        let tree = *self.trees.next().ok_or_else(|| Fault::new("mount", path, libc::EBADF))?;
+        let missing = || Fault::new("mount", path, libc::EBADF);
+        let trees = &self.birth.ok_or_else(missing)?.order()?.trees;
+        let tree = *trees.get(self.attached).ok_or_else(missing)?;
+        self.attached += 1;
         mount::set_attributes(tree, attributes, None).at("mount", path)?;
         let target = self.object(path).at("mount", path)?;
         mount::attach(tree, target.as_raw_fd()).at("mount", path)

@@ -4,7 +4,7 @@
 use super::command::{self, Command};
 use super::start::{send_signal, tell_exit};
 use super::starter::{last_stage, Manner, Starter};
-use super::{landlock, Birth};
+use super::{landlock, Birth, Order};
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::sys::poll::Poller;
@@ -36,6 +36,7 @@ pub struct Running {
 
 pub struct Stem<'a> {
     pub birth: &'a Birth<'a>,
+    pub order: &'a Order,
     /// What the witness passes on: how Landlock answered.
     pub report: Vec<u8>,
     pub starter: Starter<'a>,
@@ -60,29 +61,34 @@ pub fn run(birth: &Birth, rope: Option<&OwnedFd>) -> Outcome<()> {
         frame::put_item(&mut report, "sentinel.after", &sentinel.after.to_le_bytes());
     }
     super::hide_from_box()?;
-    let mut stem = Stem {
-        birth,
-        report,
-        starter: Starter::new(&birth.plan.command)?,
-        askers: Vec::new(),
-        next_token: FIRST_ASKER,
-        poller: Poller::new().at("poll", "")?,
-        signals: process::watch_signals().at("signals", "")?,
-        witness_due: birth.one_shot,
-        paused: false,
-    };
-    stem.poller.add(stem.signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
-    stem.poller.add(birth.engine, ENGINE).at("poll", "engine")?;
+    let starter = Starter::new(&birth.plan.command)?;
+    let poller = Poller::new().at("poll", "")?;
+    let signals = process::watch_signals().at("signals", "")?;
+    poller.add(signals.as_raw_fd(), SIGNALS).at("poll", "signals")?;
     if rope.is_none() {
-        stem.poller.add(birth.spawner, SPAWNER).at("poll", "spawner")?;
-    }
-    if birth.plan.command.listener_flags != 0 && !birth.one_shot {
-        // The witness of a box that stays has nobody who could answer for its calls.
-        return Err(Fault::new("seccomp", "listener", libc::EINVAL));
+        poller.add(birth.spawner, SPAWNER).at("poll", "spawner")?;
     }
     // From here on this process itself is under those filters that leave it what it needs.
     command::install_inherited_filters(&birth.plan.command)?;
-    if !birth.one_shot {
+    let order = birth.order()?;
+    poller.add(order.engine, ENGINE).at("poll", "engine")?;
+    let mut stem = Stem {
+        birth,
+        order,
+        report,
+        starter,
+        askers: Vec::new(),
+        next_token: FIRST_ASKER,
+        poller,
+        signals,
+        witness_due: order.one_shot,
+        paused: false,
+    };
+    if birth.plan.command.listener_flags != 0 && !order.one_shot {
+        // The witness of a box that stays has nobody who could answer for its calls.
+        return Err(Fault::new("seccomp", "listener", libc::EINVAL));
+    }
+    if !order.one_shot {
         stem.show_witness()?;
     }
     stem.serve()?;
@@ -154,7 +160,7 @@ impl Stem<'_> {
                             return Ok(());
                         }
                     }
-                    ENGINE => match socket::receive(self.birth.engine, &mut buffer) {
+                    ENGINE => match socket::receive(self.order.engine, &mut buffer) {
                         Ok(Some(message)) => self.hear_engine(message)?,
                         Ok(None) => return Ok(()),
                         // No room for its descriptors: they are closed, and so the asker knows.
@@ -213,7 +219,7 @@ impl Stem<'_> {
             if asker.gone {
                 self.askers.swap_remove(place);
             }
-            if self.birth.one_shot {
+            if self.order.one_shot {
                 return Ok(true);
             }
         }

@@ -31,7 +31,8 @@ pub fn run(birth: &Birth) -> Outcome<()> {
 fn become_stem(birth: &Birth, rope: OwnedFd) -> ! {
     process::set_name(c"immure-stem");
     super::or_tell(birth, || {
-        fd::close_all_but(&mut [0, 1, 2, birth.ctl, birth.engine, rope.as_raw_fd()]).at("descriptors", "")?;
+        let mut own = vec![0, 1, 2, birth.ctl, birth.order()?.engine, rope.as_raw_fd()];
+        fd::close_all_but(&mut own).at("descriptors", "")?;
         stem::run(birth, Some(&rope))
     })
 }

@@ -8,6 +8,7 @@ use crate::frame;
 use crate::init::{self, Birth};
 use crate::plan::{Plan, RootOp};
 use crate::sys::{fd, mount, process, socket, trace, Sys};
+use std::cell::OnceCell;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 
 pub struct Cell {
@@ -75,7 +76,6 @@ impl Cell {
 
 /// What the engine asked for.
 pub struct Request<'a> {
-    pub id: u32,
     pub one_shot: bool,
     pub owner: OwnedFd,
     pub engine: OwnedFd,
@@ -83,78 +83,128 @@ pub struct Request<'a> {
     pub plan: &'a Plan,
 }
 
-/// Makes a box. The process is in the template's mount namespace before and after. A fault comes with the owner's
-/// socket, so that it can be told.
-pub fn create(
-    request: Request,
+/// A box that is nobody's: its process goes as far as it can without what comes with a request, and waits for that.
+pub struct Unborn {
+    pub id: u32,
+    pub pid: i32,
+    pidfd: OwnedFd,
+    ctl: OwnedFd,
+    bare: bool,
+    claim: Claim,
+    cgroups: Cgroups,
+}
+
+/// Begins a box. The process is in the template's mount namespace.
+pub fn begin(
+    id: u32,
+    plan: &Plan,
     host: &Host,
-    template: Option<RawFd>,
     ids: &mut Ids,
     spawner: RawFd,
     cgroups: Cgroups,
-) -> Result<Cell, (OwnedFd, Fault)> {
-    let claim = match ids.claim(request.plan.user, request.plan.group) {
+) -> Outcome<Unborn> {
+    let claim = match ids.claim(plan.user, plan.group) {
         Ok(claim) => claim,
-        Err(fault) => return Err((request.owner, fault)),
-    };
-    match clone_box(&request, host, template, ids, spawner, &claim, &cgroups) {
-        Ok((pid, pidfd, ctl)) => Ok(Cell {
-            id: request.id,
-            pid,
-            pidfd,
-            one_shot: request.one_shot,
-            bare: request.plan.bare,
-            owner: request.owner,
-            ctl: Some(ctl),
-            claim,
-            cgroups,
-            witness: None,
-            inspected: false,
-            membership: Vec::new(),
-        }),
         Err(fault) => {
-            ids.release(&claim);
             cgroups.remove();
-            Err((request.owner, fault))
+            return Err(fault);
+        }
+    };
+    match clone_box(plan, host, ids, spawner, &claim, &cgroups) {
+        Ok((pid, pidfd, ctl)) => Ok(Unborn { id, pid, pidfd, ctl, bare: plan.bare, claim, cgroups }),
+        Err(fault) => {
+            ids.release(&claim, 0);
+            cgroups.remove();
+            Err(fault)
         }
     }
 }
 
+impl Unborn {
+    /// Lets it do what it can before somebody wants it. One that has ended already is waited for like any other.
+    pub fn go_on(&self) {
+        let _ = socket::send(self.ctl.as_raw_fd(), &frame::header(frame::GO, 0, 0), &[]);
+    }
+
+    /// Hands it what came with a request, whose box it is from now on.
+    pub fn order(
+        &self,
+        request: &Request,
+        host: &Host,
+        template: Option<RawFd>,
+        ids: &mut Ids,
+    ) -> Outcome<()> {
+        let trees = user_trees(request, host, template, ids, &self.claim)?;
+        let mut fds = vec![request.engine.as_raw_fd()];
+        fds.extend(trees.iter().map(|tree| tree.as_raw_fd()));
+        let flags = if request.one_shot { frame::ONE_SHOT } else { 0 };
+        socket::send(self.ctl.as_raw_fd(), &frame::header(frame::ORDER, flags, 0), &fds).at("box", "order")
+    }
+
+    /// The box of a request that it was handed.
+    pub fn born(self, request: Request) -> Cell {
+        Cell {
+            id: self.id,
+            pid: self.pid,
+            pidfd: self.pidfd,
+            one_shot: request.one_shot,
+            bare: self.bare,
+            owner: request.owner,
+            ctl: Some(self.ctl),
+            claim: self.claim,
+            cgroups: self.cgroups,
+            witness: None,
+            inspected: false,
+            membership: Vec::new(),
+        }
+    }
+
+    pub fn kill(&self) {
+        // It may have ended; then it is waited for all the same.
+        let _ = process::send_signal(self.pidfd.as_raw_fd(), libc::SIGKILL);
+    }
+
+    /// Ends it, and gives back what it had.
+    pub fn abandon(self, ids: &mut Ids) {
+        self.kill();
+        let _ = process::wait(self.pid, libc::__WALL);
+        self.bury(ids);
+    }
+
+    /// Gives back what one had that has ended.
+    pub fn bury(self, ids: &mut Ids) {
+        ids.release(&self.claim, 0);
+        self.cgroups.remove();
+    }
+}
+
 fn clone_box(
-    request: &Request,
+    plan: &Plan,
     host: &Host,
-    template: Option<RawFd>,
-    ids: &mut Ids,
+    ids: &Ids,
     spawner: RawFd,
     claim: &Claim,
     cgroups: &Cgroups,
 ) -> Outcome<(i32, OwnedFd, OwnedFd)> {
-    let trees = user_trees(request, host, template, ids, claim)?;
     let (ours, theirs) = socket::pair().at("box", "socket")?;
     socket::pass_credentials(ours.as_raw_fd()).at("box", "socket")?;
     let birth = Birth {
-        plan: request.plan,
+        plan,
         ctl: theirs.as_raw_fd(),
-        engine: request.engine.as_raw_fd(),
         spawner,
-        trees: trees.iter().map(|tree| tree.as_raw_fd()).collect(),
         range: ids.range(),
-        one_shot: request.one_shot,
-        bare_user: request.plan.bare.then(|| claim.host_ids()),
+        bare_user: plan.bare.then(|| claim.host_ids()),
         privileged: !ids.rootless(),
+        order: OnceCell::new(),
     };
     // SAFETY: the spawner has one thread.
     let Some((pid, pidfd, born)) =
-        unsafe { born_in(cgroups, request.plan.namespaces & !libc::CLONE_NEWCGROUP) }.at("box", "clone")?
+        unsafe { born_in(cgroups, plan.namespaces & !libc::CLONE_NEWCGROUP) }.at("box", "clone")?
     else {
         init::run(birth)
     };
-    let mapped =
-        if request.plan.bare { Ok(()) } else { host.write_maps(pid, &claim.uid_map, &claim.gid_map) };
-    let prepared = mapped
-        .and_then(|()| cgroups.add(pid, born))
-        .and_then(|()| socket::send(ours.as_raw_fd(), &frame::header(frame::GO, 0, 0), &[]).at("box", "go"));
-    if let Err(fault) = prepared {
+    let mapped = if plan.bare { Ok(()) } else { host.write_maps(pid, &claim.uid_map, &claim.gid_map) };
+    if let Err(fault) = mapped.and_then(|()| cgroups.add(pid, born)) {
         process::send_signal(pidfd.as_raw_fd(), libc::SIGKILL).at("box", "kill")?;
         process::wait(pid, 0).at("box", "wait")?;
         return Err(fault);

@@ -92,12 +92,19 @@ impl Ids {
         Ok(Claim { slot: Some(slot), uid_map, gid_map, host_user, host_group, host_root: (uids, gids) })
     }
 
+    /// A box can be begun without taking a range that others may need.
+    pub fn at_hand(&self) -> bool {
+        !self.range() || !self.free.is_empty()
+    }
+
     /// Gives a range back. Its box is gone, and with it every process that had its ids.
-    pub fn release(&mut self, claim: &Claim) {
+    ///
+    /// `others` are those that are kept elsewhere for the next boxes.
+    pub fn release(&mut self, claim: &Claim, others: usize) {
         let (Some(slot), IdSource::Ranges { slots, .. }) = (claim.slot, &self.source) else {
             return;
         };
-        if self.free.len() >= (slots / RANGES_PER_KEPT).max(1) as usize && self.unlock(slot) {
+        if self.free.len() + others >= (slots / RANGES_PER_KEPT).max(1) as usize && self.unlock(slot) {
             return;
         }
         self.free.push(slot);

@@ -1,6 +1,7 @@
 //! The spawner: one small process with one thread that makes boxes for its owner and outlives neither the owner
 //! nor leaves a box behind. It listens on one inherited socket.
 
+mod ahead;
 mod cell;
 mod cgroup;
 mod host;
@@ -13,15 +14,13 @@ use crate::frame;
 use crate::plan::{Config, Plan};
 use crate::sys::poll::Poller;
 use crate::sys::{fd, namespace, process, security, socket, trace};
-use cell::{Cell, Request, Witness};
+use ahead::Ahead;
+use cell::{Cell, Request, Unborn, Witness};
 use cgroup::Parents;
 use host::Host;
 use ids::Ids;
 use std::collections::HashMap;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-
-/// How long nobody has to want anything before the next network namespace is made.
-const IDLE_MS: i32 = 1;
 
 /// Tokens of the poller below this are fixed; a box's are its number, doubled, plus one for its own socket.
 const ENGINE: u64 = 0;
@@ -43,10 +42,7 @@ struct Spawner {
     current: Vec<u8>,
     cells: HashMap<u32, Cell>,
     next_box: u32,
-    /// This process stands in a network namespace that no box has had.
-    spare: bool,
-    /// One is to be made when nobody has wanted anything for a while.
-    spare_due: bool,
+    ahead: Ahead,
     host_network: bool,
 }
 
@@ -111,8 +107,7 @@ impl Spawner {
             current: Vec::new(),
             cells: HashMap::new(),
             next_box: 1,
-            spare: false,
-            spare_due: false,
+            ahead: Ahead::default(),
             host_network,
         })
     }
@@ -120,11 +115,9 @@ impl Spawner {
     fn serve(&mut self) -> Outcome<()> {
         let mut ready = Vec::new();
         loop {
-            let timeout_ms = if self.spare_due { IDLE_MS } else { -1 };
-            self.poller.wait(&mut ready, timeout_ms).at("poll", "")?;
+            self.poller.wait(&mut ready, self.ahead.wait_ms()).at("poll", "")?;
             if ready.is_empty() {
-                // What fails here fails again for the box that needs it, and is told then.
-                let _ = self.make_spare();
+                self.use_idle();
             }
             // What a box said comes before the news that it has ended: sockets first, signals last.
             ready.sort_unstable_by(|one, other| other.cmp(one));
@@ -179,7 +172,7 @@ impl Spawner {
     /// fails again for the box, and is told then.
     fn get_ready(&mut self, plan: &Plan) {
         if plan.spare_network {
-            let _ = self.make_spare();
+            let _ = self.make_network();
         }
         if !plan.bare {
             let _ = self.enter_template(plan);
@@ -194,34 +187,73 @@ impl Spawner {
         let (owner, engine) = (fds.next().ok_or_else(bad)?, fds.next().ok_or_else(bad)?);
         let sources = fds.collect();
         let one_shot = header.flags & frame::ONE_SHOT != 0;
-        let request = Request { id: self.next_box, one_shot, owner, engine, sources, plan: &plan };
-        self.next_box += 1;
-        let outcome = self.make_cell(request);
+        let request = Request { one_shot, owner, engine, sources, plan: &plan };
+        let outcome = self.make_cell(header.id, request);
         self.plans.insert(header.id, plan);
+        self.ahead.note_request(header.id);
         if let Err((owner, fault)) = outcome {
             tell(&owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
         }
         Ok(())
     }
 
-    fn make_cell(&mut self, request: Request) -> Result<(), (OwnedFd, Fault)> {
-        let name = format!("immure-{}-{}", std::process::id(), request.id);
-        if request.plan.spare_network && self.host_network {
-            return Err((request.owner, Fault::new("network namespace", "spare", libc::EINVAL)));
-        }
-        let spare = if request.plan.spare_network { self.make_spare() } else { Ok(()) };
-        let bare = request.plan.bare;
-        let cgroups = spare
-            .and_then(|()| if bare { Ok(()) } else { self.enter_template(request.plan) })
-            .and_then(|()| self.cgroup_parents.make(&name, &request.plan.cgroup));
-        let cgroups = match cgroups {
-            Ok(cgroups) => cgroups,
-            Err(fault) => return Err((request.owner, fault)),
+    /// A fault comes with the owner's socket, so that it can be told.
+    fn make_cell(&mut self, plan: u32, request: Request) -> Result<(), (OwnedFd, Fault)> {
+        // One that was made ahead may have ended before it was wanted.
+        let ahead = self.ahead.take_of(plan).map(|unborn| self.hand_over(unborn, &request));
+        let made = match ahead {
+            Some(Ok(unborn)) => Ok(unborn),
+            _ => self.begin_at_any_rate(request.plan).and_then(|unborn| self.hand_over(unborn, &request)),
         };
-        let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
+        match made {
+            Ok(unborn) => self.watch(unborn.born(request)),
+            Err(fault) => return Err((request.owner, fault)),
+        }
+        Ok(())
+    }
+
+    /// What is nobody's must not be in the way of what somebody wants: of a range, of a number of processes …
+    fn begin_at_any_rate(&mut self, plan: &Plan) -> Outcome<Unborn> {
+        let begun = self.begin(plan);
+        if begun.is_ok() || !self.ahead.has_box() {
+            return begun;
+        }
+        self.give_up_next();
+        self.begin(plan)
+    }
+
+    /// Begins a box of this plan.
+    fn begin(&mut self, plan: &Plan) -> Outcome<Unborn> {
+        let id = self.next_box;
+        self.next_box += 1;
+        let name = format!("immure-{}-{id}", std::process::id());
+        if plan.spare_network && self.host_network {
+            return Err(Fault::new("network namespace", "spare", libc::EINVAL));
+        }
+        if plan.spare_network {
+            self.make_network()?;
+        }
+        if !plan.bare {
+            self.enter_template(plan)?;
+        }
+        let cgroups = self.cgroup_parents.make(&name, &plan.cgroup)?;
         // Whatever is born here without a network namespace of its own has used this one.
-        self.spare &= request.plan.namespaces & libc::CLONE_NEWNET != 0;
-        let made = cell::create(request, &self.host, template, &mut self.ids, self.own.as_raw_fd(), cgroups)?;
+        self.ahead.network &= plan.namespaces & libc::CLONE_NEWNET != 0;
+        cell::begin(id, plan, &self.host, &mut self.ids, self.own.as_raw_fd(), cgroups)
+    }
+
+    fn hand_over(&mut self, unborn: Unborn, request: &Request) -> Outcome<Unborn> {
+        let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
+        match unborn.order(request, &self.host, template, &mut self.ids) {
+            Ok(()) => Ok(unborn),
+            Err(fault) => {
+                unborn.abandon(&mut self.ids);
+                Err(fault)
+            }
+        }
+    }
+
+    fn watch(&mut self, made: Cell) {
         let token = FIRST_BOX + 2 * u64::from(made.id);
         let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
             let ctl = made.ctl.as_ref().map_or(-1, |ctl| ctl.as_raw_fd());
@@ -231,20 +263,6 @@ impl Spawner {
             let _ = process::send_signal(made.pidfd.as_raw_fd(), libc::SIGKILL);
         }
         self.cells.insert(made.id, made);
-        Ok(())
-    }
-
-    /// Moves into a new network namespace, for the next box to be born in. Making one is the most costly part of a box,
-    /// so it is done while nobody waits for it. No namespace is used twice.
-    fn make_spare(&mut self) -> Outcome<()> {
-        self.spare_due = false;
-        if self.spare || self.host_network {
-            return Ok(());
-        }
-        namespace::unshare(libc::CLONE_NEWNET).at("network namespace", "unshare")?;
-        namespace::loopback_up().at("network namespace", "lo")?;
-        self.spare = true;
-        Ok(())
     }
 
     fn enter_template(&mut self, plan: &Plan) -> Outcome<()> {
@@ -274,7 +292,9 @@ impl Spawner {
         if kind == Some(frame::RELEASE) && cell.inspected {
             cell.release();
             // A box for one command is gone soon, and its end should not have to wait for this.
-            self.spare_due |= !cell.one_shot;
+            if !cell.one_shot {
+                self.ahead.look_again();
+            }
             return Ok(());
         }
         if kind != Some(frame::KILL) {
@@ -299,6 +319,8 @@ impl Spawner {
             self.poller.remove(ctl);
             cell.ctl = None;
             if !cell.inspected && !cell.one_shot {
+                let fault = Fault::new("witness", "", libc::ECHILD);
+                tell(&cell.owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
                 cell.kill();
             }
             return;
@@ -311,6 +333,9 @@ impl Spawner {
                 let mut data = frame::header(frame::FAILED, 0, 0);
                 data.extend(rest);
                 tell(&cell.owner, &data, &[]);
+                // Its end is no news any more.
+                self.poller.remove(ctl);
+                cell.ctl = None;
                 cell.kill();
             }
             _ => cell.kill(),
@@ -321,6 +346,10 @@ impl Spawner {
         while let Some((pid, status, usage)) =
             process::wait(-1, libc::WNOHANG | libc::__WALL).at("wait", "")?
         {
+            if let Some(unborn) = self.ahead.take_ended(pid) {
+                unborn.bury(&mut self.ids);
+                continue;
+            }
             let found = self.cells.values().find(|cell| {
                 cell.pid == pid || cell.witness.as_ref().is_some_and(|witness| witness.pid == pid)
             });
@@ -329,7 +358,7 @@ impl Spawner {
             };
             if own {
                 self.end(id, status, &usage);
-                self.spare_due = true;
+                self.ahead.look_again();
             } else {
                 self.witness_changed(id, pid, status)?;
             }
@@ -397,7 +426,7 @@ impl Spawner {
         data.extend((usage.ru_maxrss as u64).to_le_bytes());
         cell.cgroups.put_counters(&mut data);
         cell.cgroups.remove();
-        self.ids.release(&cell.claim);
+        self.ids.release(&cell.claim, usize::from(self.ahead.has_box()));
         tell(&cell.owner, &data, &[]);
     }
 
@@ -405,10 +434,14 @@ impl Spawner {
         for cell in self.cells.values() {
             cell.kill();
         }
+        self.ahead.kill();
         // All children, since a witness under inspection keeps its box from ending until it is reaped here.
         while process::wait(-1, libc::__WALL).at("wait", "")?.is_some() {}
         for cell in self.cells.values() {
             cell.cgroups.remove();
+        }
+        if let Some(unborn) = self.ahead.take() {
+            unborn.bury(&mut self.ids);
         }
         Ok(())
     }

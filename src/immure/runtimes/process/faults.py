@@ -8,7 +8,8 @@ from immure.errors import BoxError, BoxLost, ExecFailed, SetupFailed
 from immure.runtimes.process import frames
 from immure.runtimes.process.request import Request
 
-_EPERM, _ENOENT, _ENOTDIR, _EINVAL, _ENOSPC, _ELOOP, _EUSERS, _EOPNOTSUPP, _ESTALE = 1, 2, 20, 22, 28, 40, 87, 95, 116
+_EPERM, _ENOENT, _ECHILD, _ENOTDIR, _EINVAL, _ENOSPC, _ELOOP = 1, 2, 10, 20, 22, 28, 40
+_EUSERS, _EOPNOTSUPP, _ESTALE = 87, 95, 116
 _EBADMSG, _NOT_FOUND, _NOT_EXECUTABLE = 74, 127, 126
 
 _HINTS: dict[tuple[str, int], tuple[str, str]] = {
@@ -35,6 +36,10 @@ _HINTS: dict[tuple[str, int], tuple[str, str]] = {
     ),
     ("id range", _EUSERS): ("a free range of ids", "end other boxes, or widen the range in /etc/subuid"),
     ("witness", _EPERM): ("ptrace of own descendants", "sysctl -w kernel.yama.ptrace_scope=1"),
+    ("witness", _ECHILD): (
+        "a process that lives until it is inspected: it ended before that",
+        "see whether the profile kills a call of its way to execve, and whether memory_mib is enough for the box",
+    ),
     ("bind", _ENOENT): ("a folder of the host", "see `immure doctor`"),
     ("bind", _ENOTDIR): (
         "the image as it was when it was looked at",
