@@ -16,7 +16,7 @@ run_pytest() {
     local left_s=$((IMMURE_TESTS_END_S - $(date +%s)))
     within=(timeout --foreground --signal=ABRT --kill-after=30 "$((left_s > 1 ? left_s : 1))")
   fi
-  "${within[@]}" "$python" -m pytest -q -p cacheprovider -o cache_dir="$cache" "$@"
+  "${within[@]}" "$python" -m pytest -q --durations=15 --durations-min=5 -p cacheprovider -o cache_dir="$cache" "$@"
 }
 
 run_pytest "$@"

@@ -97,8 +97,9 @@ impl Spawner {
     /// Begins the next box of a plan that was asked for twice in a row, with no range that others may need. True where that
     /// was done.
     fn begin_next(&mut self) -> Outcome<bool> {
-        // A bare box has nothing that could be made without a request.
-        let possible = |id: &u32| self.ids.at_hand() && self.plans.get(id).is_some_and(|plan| !plan.bare);
+        // The one that it takes the place of gives its range back. A bare box has nothing to make without a request.
+        let ids = self.ids.at_hand() || self.ahead.has_box();
+        let possible = |id: &u32| ids && self.plans.get(id).is_some_and(|plan| !plan.bare);
         let Some(id) = self.ahead.wanted().filter(possible) else {
             return Ok(false);
         };
