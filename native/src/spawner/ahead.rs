@@ -1,6 +1,6 @@
 //! What is made before anybody wants it: a network namespace, and the next box of a plan.
 
-use super::cell::Unborn;
+use super::unborn::Unborn;
 use super::Spawner;
 use crate::fault::{At, Outcome};
 use crate::sys::namespace;

@@ -6,16 +6,19 @@ mod cell;
 mod cgroup;
 mod host;
 mod ids;
+mod inspection;
+mod making;
 mod template;
+mod unborn;
 mod witness;
 
 use crate::fault::{At, Fault, Outcome};
 use crate::frame;
 use crate::plan::{Config, Plan};
 use crate::sys::poll::Poller;
-use crate::sys::{fd, namespace, process, security, socket, trace};
+use crate::sys::{fd, process, security, socket};
 use ahead::Ahead;
-use cell::{Cell, Request, Unborn, Witness};
+use cell::Cell;
 use cgroup::Parents;
 use host::Host;
 use ids::Ids;
@@ -179,109 +182,6 @@ impl Spawner {
         }
     }
 
-    /// The id is the plan's. Descriptors: the owner's socket, the stem's socket, the mounts' sources.
-    fn make_box(&mut self, header: &frame::Header, fds: Vec<OwnedFd>) -> Outcome<()> {
-        let bad = || Fault::new("request", "box", libc::EBADMSG);
-        let plan = self.plans.remove(&header.id).ok_or_else(bad)?;
-        let mut fds = fds.into_iter();
-        let (owner, engine) = (fds.next().ok_or_else(bad)?, fds.next().ok_or_else(bad)?);
-        let sources = fds.collect();
-        let one_shot = header.flags & frame::ONE_SHOT != 0;
-        let request = Request { one_shot, owner, engine, sources, plan: &plan };
-        let outcome = self.make_cell(header.id, request);
-        self.plans.insert(header.id, plan);
-        self.ahead.note_request(header.id);
-        if let Err((owner, fault)) = outcome {
-            tell(&owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
-        }
-        Ok(())
-    }
-
-    /// A fault comes with the owner's socket, so that it can be told.
-    fn make_cell(&mut self, plan: u32, request: Request) -> Result<(), (OwnedFd, Fault)> {
-        // One that was made ahead may have ended before it was wanted.
-        let ahead = self.ahead.take_of(plan).map(|unborn| self.hand_over(unborn, &request));
-        let made = match ahead {
-            Some(Ok(unborn)) => Ok(unborn),
-            _ => self.begin_at_any_rate(request.plan).and_then(|unborn| self.hand_over(unborn, &request)),
-        };
-        match made {
-            Ok(unborn) => self.watch(unborn.born(request)),
-            Err(fault) => return Err((request.owner, fault)),
-        }
-        Ok(())
-    }
-
-    /// What is nobody's must not be in the way of what somebody wants: of a range, of a number of processes …
-    fn begin_at_any_rate(&mut self, plan: &Plan) -> Outcome<Unborn> {
-        let begun = self.begin(plan);
-        if begun.is_ok() || !self.ahead.has_box() {
-            return begun;
-        }
-        self.give_up_next();
-        self.begin(plan)
-    }
-
-    /// Begins a box of this plan.
-    fn begin(&mut self, plan: &Plan) -> Outcome<Unborn> {
-        let id = self.next_box;
-        self.next_box += 1;
-        let name = format!("immure-{}-{id}", std::process::id());
-        if plan.spare_network && self.host_network {
-            return Err(Fault::new("network namespace", "spare", libc::EINVAL));
-        }
-        if plan.spare_network {
-            self.make_network()?;
-        }
-        if !plan.bare {
-            self.enter_template(plan)?;
-        }
-        let cgroups = self.cgroup_parents.make(&name, &plan.cgroup)?;
-        // Whatever is born here without a network namespace of its own has used this one.
-        self.ahead.network &= plan.namespaces & libc::CLONE_NEWNET != 0;
-        cell::begin(id, plan, &self.host, &mut self.ids, self.own.as_raw_fd(), cgroups)
-    }
-
-    fn hand_over(&mut self, unborn: Unborn, request: &Request) -> Outcome<Unborn> {
-        let template = self.templates.get(&self.current).map(|namespace| namespace.as_raw_fd());
-        match unborn.order(request, &self.host, template, &mut self.ids) {
-            Ok(()) => Ok(unborn),
-            Err(fault) => {
-                unborn.abandon(&mut self.ids);
-                Err(fault)
-            }
-        }
-    }
-
-    fn watch(&mut self, made: Cell) {
-        let token = FIRST_BOX + 2 * u64::from(made.id);
-        let watched = self.poller.add(made.owner.as_raw_fd(), token).and_then(|()| {
-            let ctl = made.ctl.as_ref().map_or(-1, |ctl| ctl.as_raw_fd());
-            self.poller.add(ctl, token + 1)
-        });
-        if watched.is_err() {
-            let _ = process::send_signal(made.pidfd.as_raw_fd(), libc::SIGKILL);
-        }
-        self.cells.insert(made.id, made);
-    }
-
-    fn enter_template(&mut self, plan: &Plan) -> Outcome<()> {
-        let key = plan.template_key.to_vec();
-        if self.current == key {
-            return Ok(());
-        }
-        if let Some(namespace) = self.templates.get(&key) {
-            namespace::enter(namespace.as_raw_fd(), libc::CLONE_NEWNS).at("template", "enter")?;
-        } else {
-            // A template that fails half-way leaves us in no namespace that we know.
-            self.current.clear();
-            let namespace = template::build(&plan.template, &self.host)?;
-            self.templates.insert(key.clone(), namespace);
-        }
-        self.current = key;
-        Ok(())
-    }
-
     fn hear_owner(&mut self, id: u32) -> Outcome<()> {
         let Some(cell) = self.cells.get_mut(&id) else {
             return Ok(());
@@ -305,43 +205,6 @@ impl Spawner {
         Ok(())
     }
 
-    fn hear_box(&mut self, id: u32) {
-        let Some(cell) = self.cells.get_mut(&id) else {
-            return;
-        };
-        let Some(ctl) = cell.ctl.as_ref().map(|ctl| ctl.as_raw_fd()) else {
-            return;
-        };
-        let mut buffer = [0; 8192];
-        let Ok(Some(message)) = socket::receive(ctl, &mut buffer) else {
-            // The end of the box, of which reap() tells. In a box that stays it may be its witness alone that has ended,
-            // which nobody else would notice.
-            self.poller.remove(ctl);
-            cell.ctl = None;
-            if !cell.inspected && !cell.one_shot {
-                let fault = Fault::new("witness", "", libc::ECHILD);
-                tell(&cell.owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
-                cell.kill();
-            }
-            return;
-        };
-        match frame::split(message.data) {
-            Some((header, rest)) if header.kind == frame::WITNESS => {
-                attach(cell, message.sender, rest.to_vec(), ctl, self.host.proc_dir());
-            }
-            Some((header, rest)) if header.kind == frame::FAULT => {
-                let mut data = frame::header(frame::FAILED, 0, 0);
-                data.extend(rest);
-                tell(&cell.owner, &data, &[]);
-                // Its end is no news any more.
-                self.poller.remove(ctl);
-                cell.ctl = None;
-                cell.kill();
-            }
-            _ => cell.kill(),
-        }
-    }
-
     fn reap(&mut self) -> Outcome<()> {
         while let Some((pid, status, usage)) =
             process::wait(-1, libc::WNOHANG | libc::__WALL).at("wait", "")?
@@ -362,53 +225,6 @@ impl Spawner {
             } else {
                 self.witness_changed(id, pid, status)?;
             }
-        }
-        Ok(())
-    }
-
-    fn witness_changed(&mut self, id: u32, pid: i32, status: i32) -> Outcome<()> {
-        let Some(cell) = self.cells.get_mut(&id) else {
-            return Ok(());
-        };
-        let Some(witness) = &mut cell.witness else {
-            return Ok(());
-        };
-        if !libc::WIFSTOPPED(status) {
-            cell.witness = None;
-            return Ok(());
-        }
-        if trace::stopped_by_exec(status) {
-            witness.at_exec = true;
-            witness.detach_if_due();
-            return Ok(());
-        }
-        let signal = libc::WSTOPSIG(status);
-        if status >> 16 != 0 || signal != libc::SIGTRAP {
-            // Not its own trap: let it go on to it.
-            let _ = trace::resume(pid, if status >> 16 == 0 { signal } else { 0 });
-            return Ok(());
-        }
-        let mut data = frame::header(frame::READY, 0, 0);
-        data.extend(cell.pid.to_le_bytes());
-        data.extend(&witness.report);
-        data.extend(&cell.membership);
-        frame::put_item(&mut data, "map/uid", cell.claim.uid_map.as_bytes());
-        frame::put_item(&mut data, "map/gid", cell.claim.gid_map.as_bytes());
-        if let Some(name) = cell.cgroups.name() {
-            frame::put_item(&mut data, "cgroup.name", name.as_bytes());
-        }
-        if witness::read_back(pid, self.host.proc_dir(), &mut data).is_err() {
-            // It was killed under inspection, and its box with it.
-            cell.kill();
-            return Ok(());
-        }
-        cell.inspected = true;
-        // It goes on to its execve while the engine judges what was read.
-        let _ = trace::resume(pid, 0);
-        tell(&cell.owner, &data, &[cell.pidfd.as_raw_fd()]);
-        // The box has said all that it says here, and its closing this need not wake us.
-        if let Some(ctl) = cell.ctl.take() {
-            self.poller.remove(ctl.as_raw_fd());
         }
         Ok(())
     }
@@ -450,27 +266,6 @@ impl Spawner {
 /// The owner may be gone; its end of the socket says so, and nothing here depends on its hearing us.
 fn tell(owner: &OwnedFd, data: &[u8], fds: &[RawFd]) {
     let _ = socket::send(owner.as_raw_fd(), data, fds);
-}
-
-fn attach(cell: &mut Cell, sender: Option<i32>, report: Vec<u8>, ctl: RawFd, proc_dir: RawFd) {
-    let attached = sender.ok_or(libc::ESRCH).and_then(|pid| trace::seize(pid).map(|()| pid));
-    match attached {
-        Ok(pid) => {
-            cell.witness = Some(Witness { pid, report, at_exec: false, released: false });
-            // Where it is gone, reap() tells.
-            let _ = socket::send(ctl, &frame::header(frame::GO, 0, 0), &[]);
-            // While it goes on.
-            cell.note_membership(proc_dir);
-        }
-        // Its command could not be started; the stem tells.
-        Err(_) if witness::has_ended(sender, proc_dir) => {}
-        Err(errno) => {
-            // Without inspection there is no evidence, and so no box.
-            let fault = Fault::new("witness", "ptrace", errno);
-            tell(&cell.owner, &frame::fault(frame::FAILED, 0, &fault), &[]);
-            cell.kill();
-        }
-    }
 }
 
 /// What was there instead of what was awaited.
