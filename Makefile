@@ -34,6 +34,7 @@ bench: $(STAMP)
 	$(PYTHON) -m bench
 	$(PYTHON) -m bench.sentry
 	$(PYTHON) -m bench.machine
+	$(PYTHON) -m bench.density qemu
 	$(PYTHON) -m bench.firecracker
 
 format: $(STAMP)

@@ -13,7 +13,12 @@ def pss_kib(pids: Iterable[int], of: str = "Pss") -> int:
     """
     total = 0
     for pid in pids:
-        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        try:
+            text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        except (FileNotFoundError, ProcessLookupError):
+            # It is gone.
+            continue
+        for line in text.splitlines():
             if line.startswith(f"{of}:"):
                 total += int(line.split()[1])
     return total
