@@ -191,5 +191,5 @@ def test_both_sides_number_messages_and_flags_alike() -> None:
     both = there.keys() & here.keys()
     assert {name: there[name] for name in both} == {name: here[name] for name in both}
     # What only the native program's own processes say to each other, and what only limits lengths here.
-    assert there.keys() - both == {"FAULT", "WITNESS", "GO"}
+    assert there.keys() - both == {"FAULT", "WITNESS", "GO", "ORDER"}
     assert here.keys() - both == {"INLINE_LIMIT", "MESSAGE_LIMIT", "SHORT_LIMIT", "EXITED_BYTES", "PAUSED"}
