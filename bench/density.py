@@ -68,6 +68,8 @@ def density(spec: dict[str, object], most: int) -> dict[str, object]:
         began = perf_counter()
         boxes = make(spec, most, reserve, stack)
         made_s = perf_counter() - began
+        if not boxes:
+            raise SystemExit(f"bench: {memory:.0f} MiB are available, and {reserve:.0f} MiB of them are not to be used")
         left = memory_mib("MemAvailable")
         each = (memory - left) / len(boxes)
         pss = pss_kib(below(os.getpid())) / 1024 / len(boxes)
