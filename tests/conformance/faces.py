@@ -48,6 +48,11 @@ def is_machine(face: str) -> bool:
     return face.endswith(("qemu", "firecracker"))
 
 
+def is_interpreted(face: str) -> bool:
+    """Whether KVM interprets what its kernel does: each command takes seconds."""
+    return INTERPRETED and face.endswith("firecracker")
+
+
 def has_kernel(face: str) -> bool:
     """Whether the box has one of its own, whose processes nobody sees from without."""
     return has_sentry(face) or is_machine(face)
