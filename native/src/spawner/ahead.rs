@@ -17,6 +17,8 @@ pub struct Ahead {
     /// The plan of the last box, and whether that of the one before was the same: then there will be another.
     last_plan: u32,
     repeated: bool,
+    /// One has ended since: its user may want the next one.
+    ended: bool,
     /// There may be something to make.
     due: bool,
 }
@@ -38,6 +40,11 @@ impl Ahead {
 
     /// Something that was made ahead is used, or what it lacked is there.
     pub fn look_again(&mut self) {
+        self.due = true;
+    }
+
+    pub fn note_end(&mut self) {
+        self.ended = true;
         self.due = true;
     }
 
@@ -66,7 +73,7 @@ impl Ahead {
     /// The plan whose next box is to be begun.
     fn wanted(&self) -> Option<u32> {
         let there = self.unborn.as_ref().is_some_and(|(of, _)| *of == self.last_plan);
-        (self.repeated && !there).then_some(self.last_plan)
+        (self.repeated && self.ended && !there).then_some(self.last_plan)
     }
 }
 
@@ -103,6 +110,7 @@ impl Spawner {
         let Some(id) = self.ahead.wanted().filter(possible) else {
             return Ok(false);
         };
+        self.ahead.ended = false;
         self.give_up_next();
         let Some(plan) = self.plans.remove(&id) else {
             return Ok(false);

@@ -221,7 +221,7 @@ impl Spawner {
             };
             if own {
                 self.end(id, status, &usage);
-                self.ahead.look_again();
+                self.ahead.note_end();
             } else {
                 self.witness_changed(id, pid, status)?;
             }
