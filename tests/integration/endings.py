@@ -24,7 +24,7 @@ def names():
         return sorted(open(f"/proc/{pid}/comm").read().strip() for pid in below(os.getpid()))
     except OSError:
         return []
-while [name for name in names() if name != "immure-spare"] != ["immure-init"] * 2 + ["immure-spawner"] + ["sleep"] * 3:
+while names() != ["immure-init"] * 2 + ["immure-spawner"] + ["sleep"] * 3:
     time.sleep(0.01)
 print(json.dumps(below(os.getpid())), flush=True)
 """

@@ -45,10 +45,12 @@ pub struct Order {
 impl Birth<'_> {
     /// Waits for it where it has not come yet.
     pub fn order(&self) -> Outcome<&Order> {
-        while self.order.get().is_none() {
+        loop {
+            if let Some(order) = self.order.get() {
+                return Ok(order);
+            }
             self.hear_spawner()?;
         }
-        self.order.get().ok_or_else(|| Fault::new("order", "", libc::EBADMSG))
     }
 
     /// That the maps are written; and the order, which may come with it.
