@@ -157,6 +157,9 @@ pub struct CommandStage {
     pub filters: Vec<serde_bytes::ByteBuf>,
     /// How many of them the stem installs, once, since they leave it what it needs; each command installs the others.
     pub inherited_filters: usize,
+    /// The next command's process may bear the others before there is a command.
+    #[serde(default)]
+    pub ahead: bool,
     /// Flags of seccomp(2) for the last filter where it asks a supervisor, else 0. Its listener goes to the asker.
     pub listener_flags: u32,
 }

@@ -88,6 +88,11 @@ class FakeGuest:
         self.hear_until(frames.Configure)
         self.say(CONFIGURED)
 
+    def see_off(self) -> None:
+        """Ends when it is told to."""
+        self.hear_until(frames.Shutdown)
+        self.say(frames.Bye())
+
     def close(self) -> None:
         self.socket.close()
 

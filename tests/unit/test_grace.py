@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from immure.runtimes.process import attend
+from immure.runtimes.process import course
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.spawner import pair
 
@@ -24,7 +24,7 @@ class Clock:
 @pytest.mark.parametrize(("runtime", "grace_s"), [("process", 5), ("gvisor", 5), ("qemu", 30), ("firecracker", 30)])
 def test_a_machine_has_more_of_it(runtime: str, grace_s: int, monkeypatch: pytest.MonkeyPatch) -> None:
     clock, killed = Clock(), []
-    monkeypatch.setattr(attend, "monotonic", clock)
+    monkeypatch.setattr(course, "monotonic", clock)
     box: Any = SimpleNamespace(kill=lambda: killed.append(clock.now))
     request: Any = SimpleNamespace(launch=SimpleNamespace(runtime=runtime), timeout_s=2, output_bytes=None)
     ours, theirs = pair()

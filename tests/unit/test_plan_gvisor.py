@@ -14,10 +14,12 @@ from immure.errors import ProtectionUnavailable, RuntimeUnavailable, SpecError
 from immure.host.facts import HostFacts, KvmFacts, Missing, ProgramFacts
 from immure.plan.bundle import private_sizes
 from immure.plan.compile import compile_plan, runtime_of
+from immure.plan.filters import BoxFilters, compile_filters
 from immure.plan.launching import make_launch
 from immure.plan.model import NAMESPACES, Plan
 from immure.plan.operations import Bind, File, Hide, Private, UserMount
 from immure.plan.restoring import restoring_launch
+from immure.policy.seccomp import parse_profile
 from immure.spec.models import SandboxSpec
 
 RUNSC = ProgramFacts(path="/opt/runsc", version="go-20260905", identity=(1, 2, 3, 4))
@@ -30,8 +32,10 @@ def compiled(
     runsc: Any = RUNSC,
     kvm: KvmFacts | None = None,
     files: tuple[str, ...] = (),
+    filters: BoxFilters | None = None,
 ) -> Plan:
-    inputs = msgspec.structs.replace(make_inputs(spec, files=files), runsc=runsc, kvm=kvm, init="/opt/immure-init")
+    inputs = make_inputs(spec, files=files)
+    inputs = msgspec.structs.replace(inputs, runsc=runsc, kvm=kvm, init="/opt/immure-init", filters=filters)
     return compile_plan(spec, facts or make_facts(), inputs)
 
 
@@ -137,6 +141,14 @@ class TestGuest:
         assert stage["rlimits"] == same["rlimits"]
         # gVisor knows none.
         assert stage["securebits"] == 0
+
+    @pytest.mark.parametrize(("refused", "ahead"), [("futex", False), ("setresuid", False), ("mkdir", True)])
+    def test_the_next_one_bears_filters_that_leave_it_what_it_needs(self, refused: str, ahead: bool) -> None:
+        rule = {"names": [refused], "action": "SCMP_ACT_ERRNO"}
+        profile = msgspec.json.encode({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [rule]})
+        filters = compile_filters(parse_profile(profile, source="ours"), arch="x86_64", kernel=(6, 12), keep=0)
+        stage = guest(compiled(spec_of(), filters=filters))["command"]
+        assert (stage["ahead"], stage["inherited_filters"]) == (ahead, 0)
 
     def test_no_command_has_its_id(self) -> None:
         for user in (0, 1000, 65_533):

@@ -13,8 +13,8 @@ from hosts import launched, make_spec
 from immure.engine.verdict import Verdict, judge_end, memory_peak, oom_kills
 from immure.errors import BoxLost, ExecFailed, SetupFailed
 from immure.runtimes.process import frames
-from immure.runtimes.process.attend import Exit
 from immure.runtimes.process.cgroups import count_of
+from immure.runtimes.process.course import Exit
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.stem import Ended
 

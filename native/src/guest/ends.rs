@@ -20,17 +20,20 @@ impl Ends {
             0 => pipes(flags & NO_INPUT == 0)?,
             _ => a_terminal(columns, rows)?,
         };
-        for fd in ends.theirs.iter() {
-            match flags & TERMINAL {
-                0 if owner.0 == own => {}
-                0 => fd::chown(fd.as_raw_fd(), owner.0, owner.1)?,
-                _ => give_terminal_to(fd, owner)?,
-            }
+        match flags & TERMINAL {
+            0 if owner.0 == own => {}
+            0 => ends.give_pipes_to(owner)?,
+            _ => ends.theirs.iter().try_for_each(|fd| give_terminal_to(fd, owner))?,
         }
         let mut ours = ends.input.iter().chain(ends.outputs.iter().map(|(_, fd)| fd));
         // They have no other flags.
         ours.try_for_each(|fd| fd::set_flags(fd.as_raw_fd(), libc::O_NONBLOCK))?;
         Ok(ends)
+    }
+
+    /// So that a command can open them anew, as /dev/stdout.
+    pub fn give_pipes_to(&self, owner: (u32, u32)) -> Sys<()> {
+        self.theirs.iter().try_for_each(|fd| fd::chown(fd.as_raw_fd(), owner.0, owner.1))
     }
 
     /// Standard input, output and error.

@@ -1,6 +1,8 @@
 //! A thread that starts commands under the filters that they inherit, which this process can't bear itself: they are
 //! installed once, and not by each command. Filters are a thread's own (seccomp(2)).
 
+use super::ends::Ends;
+use super::next::Next;
 use crate::fault::{At, Fault, Outcome};
 use crate::init::command::{self, Command};
 use crate::init::starter::{Manner, Starter};
@@ -18,6 +20,7 @@ const ADDRESS_BYTES: usize = std::mem::size_of::<usize>();
 pub struct Hand {
     starter: Starter<'static>,
     thread: Option<Line>,
+    pub next: Option<Next>,
     /// Who starts them.
     own_id: u32,
 }
@@ -41,7 +44,13 @@ impl Hand {
     /// What commands inherit beside filters is the caller's, from now on.
     pub fn new(stage: &'static CommandStage) -> Outcome<Hand> {
         let thread = if stage.inherited_filters > 0 { Some(begin(stage)?) } else { None };
-        Ok(Hand { starter: Starter::new(stage)?, thread, own_id: process::effective_ids().0 })
+        let starter = Starter::new(stage)?;
+        let own_id = process::effective_ids().0;
+        let next = match stage.ahead {
+            true => Some(Next::new(stage, starter.null()?, own_id)?),
+            false => None,
+        };
+        Ok(Hand { starter, thread, next, own_id })
     }
 
     pub fn own_id(&self) -> u32 {
@@ -50,6 +59,12 @@ impl Hand {
 
     pub fn starter(&self) -> &Starter<'static> {
         &self.starter
+    }
+
+    /// Has the process that was begun ahead become this command: its pid and its ends. None where there is none.
+    pub fn take_next(&mut self, payload: &[u8], owner: (u32, u32), slot: usize) -> Option<(i32, Ends)> {
+        let word = self.starter.clear(slot);
+        self.next.as_mut()?.take(payload, owner, word)
     }
 
     /// As `Starter::start`.

@@ -6,6 +6,7 @@ mod everything;
 mod furnish;
 mod hand;
 mod ids;
+mod next;
 mod requests;
 pub mod serve;
 pub mod stream;

@@ -58,9 +58,13 @@ impl Guest {
             (State::Greeted | State::Greeted2 | State::Ready, Frame::Ping { number }) => {
                 self.wire.send(&Frame::Pong { number })
             }
-            (State::Ready, Frame::Pause { number }) => self.pausing = Some(number),
+            (State::Ready, Frame::Pause { number }) => {
+                self.pausing = Some(number);
+                self.stands_still = true;
+            }
             (State::Ready, Frame::Resume {}) => {
                 self.pausing = None;
+                self.stands_still = false;
                 everything::signal(libc::SIGCONT)?;
             }
             (State::Ready, Frame::Exec { stream, flags, columns, rows, command }) => {
@@ -187,31 +191,42 @@ impl Guest {
         if asked.id <= self.last_stream || self.streams.len() >= STREAMS as usize {
             return Err(broken("stream"));
         }
-        let command = parse(command).ok_or_else(|| broken("command"))?;
+        let payload = command;
+        let command = parse(payload).ok_or_else(|| broken("command"))?;
         if asked.flags & !ALL_FLAGS != 0 || asked.flags & (TERMINAL | NO_INPUT) == TERMINAL | NO_INPUT {
             return Err(broken("flags"));
         }
         self.last_stream = asked.id;
-        if let Err(errno) = self.start(&asked, &command) {
+        if let Err(errno) = self.start(&asked, &command, payload) {
             self.refuse(&asked, errno);
         }
         Ok(())
     }
 
-    fn start(&mut self, asked: &Asked, command: &Command) -> Sys<()> {
+    fn start(&mut self, asked: &Asked, command: &Command, payload: &[u8]) -> Sys<()> {
         let &Asked { id, flags, size: (columns, rows) } = asked;
         let slot = self.free_slot();
         let hand = self.hand.as_mut().ok_or(libc::EINVAL)?;
-        let mut ends = Ends::open(flags, columns, rows, (command.uid, command.gid), hand.own_id())?;
-        let null = hand.starter().null().map_err(|fault| fault.errno)?;
-        let manner = Manner {
-            stdio: ends.stdio(null),
-            terminal: flags & TERMINAL != 0,
-            builtin: flags & BUILTIN != 0,
-            witness: None,
-            asker: None,
+        let owner = (command.uid, command.gid);
+        let begun = match flags & (NO_INPUT | TERMINAL | BUILTIN | TELL) {
+            NO_INPUT => hand.take_next(payload, owner, slot),
+            _ => None,
         };
-        let pid = hand.start(command, manner, slot)?;
+        let (pid, mut ends) = match begun {
+            Some(begun) => begun,
+            None => {
+                let ends = Ends::open(flags, columns, rows, owner, hand.own_id())?;
+                let null = hand.starter().null().map_err(|fault| fault.errno)?;
+                let manner = Manner {
+                    stdio: ends.stdio(null),
+                    terminal: flags & TERMINAL != 0,
+                    builtin: flags & BUILTIN != 0,
+                    witness: None,
+                    asker: None,
+                };
+                (hand.start(command, manner, slot)?, ends)
+            }
+        };
         if flags & TELL != 0 && hand.starter().word(slot).errno == 0 {
             self.wire.send(&Frame::Started { stream: Count(id) });
         }

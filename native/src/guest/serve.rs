@@ -1,6 +1,7 @@
 //! Waiting for everybody at once: the host, the commands' pipes, and the end of processes.
 
 use super::hand::Hand;
+use super::next::Next;
 use super::requests::broken;
 use super::stream::{Exit, Stream};
 use super::wire::{raw, Wire, READ_BYTES};
@@ -14,6 +15,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 /// How often to look whether a paused box has come to rest.
 const LOOK_MS: i32 = 1;
+/// How long nobody has wanted anything when the next command's process is begun.
+const IDLE_MS: i32 = 2;
 const GONE: i16 = libc::POLLERR | libc::POLLHUP;
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Guest {
     pub window_bytes: u32,
     /// The pause that is to be told of.
     pub pausing: Option<u32>,
+    /// From a pause on, until everything is to go on.
+    pub stands_still: bool,
 }
 
 /// What a descriptor that is waited for stands for.
@@ -74,11 +79,14 @@ impl Guest {
             last_stream: 0,
             window_bytes: 0,
             pausing: None,
+            stands_still: false,
         }
     }
 
+    /// The commands, and the process of the next.
     pub fn pids(&self) -> impl Iterator<Item = i32> + '_ {
-        self.streams.iter().filter_map(|one| Some(one.running.as_ref()?.pid))
+        let next = self.hand.as_ref().and_then(|hand| hand.next.as_ref()?.pid());
+        self.streams.iter().filter_map(|one| Some(one.running.as_ref()?.pid)).chain(next)
     }
 
     /// Until the host is gone (false) or has asked for the end (true).
@@ -229,13 +237,29 @@ impl Guest {
                 }
             }
         }
-        fd::poll(&mut watch, if self.pausing.is_some() { LOOK_MS } else { -1 }).at("poll", "")?;
+        let next = self.due();
+        let timeout_ms = match next {
+            _ if self.pausing.is_some() => LOOK_MS,
+            Some(_) => IDLE_MS,
+            None => -1,
+        };
+        if fd::poll(&mut watch, timeout_ms).at("poll", "")? == 0 {
+            next.iter().for_each(|next| next.make());
+        }
         Ok(places.into_iter().zip(watch).filter(|(_, seen)| seen.revents != 0).collect())
+    }
+
+    /// Where the next command's process is to be begun as soon as nothing is to be done.
+    fn due(&self) -> Option<&Next> {
+        let hand = self.hand.as_ref().filter(|_| self.state == State::Ready && !self.stands_still)?;
+        hand.next.as_ref().filter(|next| next.is_due(self.streams.is_empty()))
     }
 
     fn go_on_pausing(&mut self) -> Outcome<()> {
         if let Some(number) = self.pausing {
-            if everything::stop()? {
+            // One that is being made would run on.
+            let next = self.hand.as_ref().and_then(|hand| hand.next.as_ref());
+            if !next.is_some_and(Next::is_being_made) && everything::stop()? {
                 self.pausing = None;
                 self.wire.send(&Frame::Paused { number });
             }
@@ -260,6 +284,8 @@ impl Guest {
                 memory_peak_kib: usage.ru_maxrss as u64,
             };
             one.end(exit, &mut self.wire, buffer);
+            // At once: somebody waits. A host that is gone is noticed when it is heard next.
+            let _ = self.wire.flush();
         }
         Ok(())
     }

@@ -168,11 +168,12 @@ pub fn prepare_for_commands(stage: &CommandStage, drop_groups: bool) -> Outcome<
     process::prctl(libc::PR_SET_NO_NEW_PRIVS, 1).at("no_new_privs", "").map(drop)
 }
 
-/// Everything else before the filters.
+pub fn set_limits(stage: &CommandStage) -> Outcome<()> {
+    let mut limits = stage.rlimits.iter();
+    limits.try_for_each(|&(resource, soft, hard)| process::set_limit(resource, soft, hard).at("rlimit", ""))
+}
+
 pub fn give_up_privileges(stage: &CommandStage, command: &Command) -> Outcome<()> {
-    for &(resource, soft, hard) in &stage.rlimits {
-        process::set_limit(resource, soft, hard).at("rlimit", "")?;
-    }
     if stage.keep_capabilities != 0 {
         // Where a change of user takes them from one that was 0; what is not kept goes below.
         process::prctl(libc::PR_SET_KEEPCAPS, 1).at("capabilities", "keep")?;

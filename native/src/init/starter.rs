@@ -59,6 +59,15 @@ impl<'a> Starter<'a> {
         }
     }
 
+    /// Where the next process with this slot leaves word. It is one that no other process has.
+    pub fn clear(&self, slot: usize) -> *mut Slot {
+        // SAFETY: a free slot has no process that writes to it; the index is below SLOTS.
+        let word = unsafe { self.slots.add(slot) };
+        // SAFETY: as above.
+        unsafe { word.write(Slot { errno: 0, step: 0 }) };
+        word
+    }
+
     /// What a process left in its slot: it has made its execve, or has ended.
     pub fn word(&self, slot: usize) -> Slot {
         // SAFETY: the slot's process no longer writes to it; the index is below SLOTS.
@@ -67,10 +76,7 @@ impl<'a> Starter<'a> {
 
     /// The new process. `slot` is one that no other process has.
     pub fn start(&mut self, command: &Command, manner: Manner, slot: usize) -> Sys<i32> {
-        // SAFETY: a free slot has no process that writes to it; the index is below SLOTS.
-        let word = unsafe { self.slots.add(slot) };
-        // SAFETY: as above.
-        unsafe { word.write(Slot { errno: 0, step: 0 }) };
+        let word = self.clear(slot);
         let stays = manner.builtin && !command.is_short();
         let copied = stays || manner.witness.as_ref().is_some_and(|it| !it.privileged);
         let mut start = Start { stage: self.stage, word, command, manner };
@@ -124,6 +130,7 @@ pub fn last_stage(stage: &CommandStage, command: &Command, manner: &Manner) -> O
         command::take_terminal()?;
     }
     command::enter_workdir(command.workdir)?;
+    command::set_limits(stage)?;
     command::give_up_privileges(stage, command)?;
     if builtin {
         // No execve sets it anew, and fs.suid_dumpable says what the change of credentials makes of it.
@@ -146,4 +153,21 @@ pub fn last_stage(stage: &CommandStage, command: &Command, manner: &Manner) -> O
         command::wait_for_inspection();
     }
     Ok(())
+}
+
+/// What of the last stage is the same for every command, for one that nobody has asked for yet. It comes before the
+/// rest, so that its filters have to leave a process what `stage_at_last` and an execve need.
+pub fn stage_ahead(stage: &CommandStage, stdio: [RawFd; 3]) -> Outcome<()> {
+    process::unblock_signals().at("signals", "")?;
+    // SAFETY: no memory is passed. A forked child is no group leader, so it can't fail.
+    unsafe { libc::setsid() };
+    command::take_stdio(stdio, [None, None])?;
+    command::set_limits(stage)?;
+    command::install_own_filters(stage)
+}
+
+/// The rest of it.
+pub fn stage_at_last(stage: &CommandStage, command: &Command) -> Outcome<()> {
+    command::enter_workdir(command.workdir)?;
+    command::give_up_privileges(stage, command)
 }

@@ -9,6 +9,7 @@ pub mod poll;
 pub mod process;
 pub mod security;
 pub mod socket;
+pub mod sync;
 pub mod terminal;
 pub mod trace;
 pub mod vsock;

@@ -121,7 +121,8 @@ pub fn die_with_parent(parent: i32) -> Sys<()> {
 /// nothing is copied. `stack` is the child's. Gives the child's pid.
 ///
 /// # Safety
-/// No other thread of the caller runs meanwhile, and `main` neither returns nor keeps memory that only a return would free.
+/// `main` neither returns nor keeps memory that only a return would free, and it touches nothing that another thread of
+/// the caller might, which runs on.
 pub unsafe fn vfork_with(
     stack: &mut [u8],
     main: extern "C" fn(*mut libc::c_void) -> i32,
@@ -163,6 +164,23 @@ pub fn wait(pid: i32, options: i32) -> Sys<Option<(i32, i32, libc::rusage)>> {
             Err(libc::EINTR) => {}
             Err(errno) => return Err(errno),
         }
+    }
+}
+
+pub enum Child {
+    Runs,
+    Stopped,
+    Gone,
+}
+
+/// What has become of a child. One that has ended is reaped.
+pub fn look_at(pid: i32) -> Child {
+    let mut status = 0;
+    // SAFETY: `status` is valid for writing.
+    match unsafe { libc::wait4(pid, &mut status, libc::WNOHANG | libc::WUNTRACED, std::ptr::null_mut()) } {
+        0 => Child::Runs,
+        found if found == pid && libc::WIFSTOPPED(status) => Child::Stopped,
+        _ => Child::Gone,
     }
 }
 

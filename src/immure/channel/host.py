@@ -112,7 +112,7 @@ class Host:
         self._out.clear()
         return data
 
-    def receive(self, data: bytes) -> None:
+    def receive(self, data: bytes | memoryview) -> None:
         """Takes what has come; nothing means the end of the stream."""
         if data:
             self._splitter.put(data)

@@ -55,6 +55,8 @@ class Pump:
         self._ready: dict[int, Ready] = {}
         self._masks: dict[int, int] = {}
         self._unsent = bytearray()
+        #: Made once: each would be pages from the kernel and back.
+        self._buffer = memoryview(bytearray(_READ_BYTES))
         #: What goes on when there is room again, and what does at the next step in any case.
         self._waiting: list[Callable[[], None]] = []
         self._soon: deque[Callable[[], None]] = deque()
@@ -219,14 +221,14 @@ class Pump:
 
     def _receive(self, _event: int) -> None:
         try:
-            data = os.read(self._receives, _READ_BYTES)
+            data = self._buffer[: os.readv(self._receives, (self._buffer,))]
         except BlockingIOError:
             return
         except OSError:
-            data = b""
+            data = self._buffer[:0]
         self._take(data)
 
-    def _take(self, data: bytes) -> None:
+    def _take(self, data: bytes | memoryview) -> None:
         try:
             self.host.receive(data)
             while not self.is_over and (event := self.host.next_event()) is not None:

@@ -16,7 +16,7 @@ class Splitter:
         #: How much of the buffer was given out.
         self._taken = 0
 
-    def put(self, data: bytes) -> None:
+    def put(self, data: bytes | memoryview) -> None:
         """Takes what has come."""
         del self._buffer[: self._taken]
         self._taken = 0

@@ -14,7 +14,8 @@ from immure.engine.spawners import spawner_for
 from immure.engine.verdict import Verdict, judge_end
 from immure.errors import ExecFailed, ImmureError
 from immure.plan.launch import Launch
-from immure.runtimes.process.attend import Attendance, Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.request import Request
 
 TYPE_CHECKING = False

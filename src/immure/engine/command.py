@@ -21,7 +21,7 @@ from immure.plan.launch import MACHINES, Launch
 from immure.plan.limits import DEFAULT_OUTPUT_MIB
 from immure.plan.report import Clause
 from immure.policy.seccomp import PRESETS
-from immure.runtimes.process.attend import Attendance, Sink
+from immure.runtimes.process.course import Course, Sink
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.stem import Ended
 from immure.spec.keywords import check_name, spec_from_keywords
@@ -84,7 +84,7 @@ def _call_key(spec: SandboxSpec | None, preset: str | None, keywords: Mapping[st
 
 def make_result(
     request: Request,
-    attendance: Attendance,
+    attendance: Course,
     ended: Ended | None,
     measured: Measured,
     times_us: dict[str, int],
@@ -125,7 +125,7 @@ def make_result(
     )
 
 
-def _streams(attendance: Attendance) -> tuple[Sink, Sink]:
+def _streams(attendance: Course) -> tuple[Sink, Sink]:
     """Standard output and error as far as they came to us, where they are not two: a terminal has one stream."""
     match attendance.sinks:
         case [shown] if shown.target is None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
-from immure.runtimes.process.attend import LATE_S, Attendance
+from immure.runtimes.process.course import LATE_S, Course
 
 #: Called when the time has come; gives in how many seconds to look again, or None.
 Due = Callable[[], "float | None"]
@@ -55,7 +55,7 @@ def _forget() -> None:
     _many = max(_FEW, 2 * len(_heap))
 
 
-def watch_over(attendance: Attendance, timeout_s: float | None) -> None:
+def watch_over(attendance: Course, timeout_s: float | None) -> None:
     """Has a command ended that is under way though its time is over, and whose attendant does not see to it."""
     if timeout_s is not None:
         watch(monotonic() + timeout_s + LATE_S, attendance.overdue)

@@ -11,13 +11,13 @@ from immure.engine.command import Argument, make_request, make_result
 from immure.engine.deadlines import watch_over
 from immure.engine.log import Log, Logs, Record
 from immure.engine.ownership import check_owner
-from immure.engine.pipes import make_ahead
+from immure.engine.pipes import make_ahead, take_pipes
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
 from immure.engine.session import Measured
 from immure.engine.snapshot import Origin
-from immure.engine.stdio import DEFAULT_TERM, open_terminal, streamed
+from immure.engine.stdio import DEFAULT_TERM, captured, open_terminal, streamed
 from immure.errors import BoxError, BoxLost, RuntimeUnavailable, SpecError
 from immure.evidence.models import Evidence, make_evidence
 from immure.host.tree import below, used
@@ -26,6 +26,7 @@ from immure.runtimes.base import Box, Commands
 from immure.runtimes.guest.box import GuestBox
 from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
+from immure.runtimes.process.course import Course
 from immure.runtimes.process.faults import box_paused
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hang_up
@@ -204,6 +205,21 @@ class BoxFace:
             self._stem.give_back(asker)
         return attendance
 
+    def _capture(self, request: Request, stdin: bytes | None, record: Record) -> Course:
+        """Runs a command, keeps what it writes, and waits for its end."""
+        one = None if stdin else self._stem.begin(request)
+        if one is None:
+            return self.carry_out(request, captured(stdin, take_pipes()), record=record)
+        try:
+            # It is under way: what is done here is done beside it.
+            record.begun()
+            one.heard = record.wrote
+            watch_over(one, one.timeout_s)
+            one.run()
+        finally:
+            one.leave()
+        return one
+
     def open_streams(
         self, request: Request, stdin: bytes | int | None, pty: tuple[int, int] | bool
     ) -> tuple[Stdio, int | None]:
@@ -294,7 +310,7 @@ class BoxFace:
         """Asks for it, as `Box.start`, and lets go of what it alone is to hold."""
         return ask(self._stem, request, stdio, self._measured.host_ids(request.uid, request.gid), **manner)
 
-    def result(self, request: Request, attendance: Attendance, exec_us: int) -> Result:
+    def result(self, request: Request, attendance: Course, exec_us: int) -> Result:
         """The result of a command of this box. Raises as `judge_end` does."""
         oom = self._new_oom_kills() if self._launch.cgroups else 0
         return make_result(request, attendance, None, self._measured, {"exec": exec_us}, self.name, self.id, oom=oom)

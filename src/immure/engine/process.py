@@ -15,7 +15,8 @@ from immure.engine.process_face import MakeResult, ProcessFace
 from immure.engine.result import Result
 from immure.errors import ImmureError
 from immure.runtimes.base import Commands
-from immure.runtimes.process.attend import Sink, Stdio, read_stream
+from immure.runtimes.process.attend import Stdio, read_stream
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket
 

@@ -17,7 +17,8 @@ from immure.engine.stdio import set_window_size
 from immure.errors import BoxLost, ImmureError
 from immure.runtimes.base import Commands
 from immure.runtimes.process import frames
-from immure.runtimes.process.attend import Attendance, Exit, Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.course import Exit, Sink
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, disconnect, hang_up, receive

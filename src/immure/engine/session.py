@@ -13,8 +13,9 @@ from immure.evidence.levels import award, boundary_of, capped_by, has_hardware
 from immure.evidence.readback import Finding, held_parts, judge
 from immure.plan.launch import MACHINES, Launch
 from immure.runtimes.process import frames
-from immure.runtimes.process.attend import Attendance, Exit, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.box import Box as ProcessBox
+from immure.runtimes.process.course import Exit
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, Spawner, receive

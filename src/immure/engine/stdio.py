@@ -10,7 +10,8 @@ import termios
 from immure.engine.pipes import Pipes, make_pipes
 from immure.errors import SpecError
 from immure.runtimes.base import Commands
-from immure.runtimes.process.attend import Sink, Stdio
+from immure.runtimes.process.attend import Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.spawner import memory_file
 
 #: For standard input that is written while the command runs; subprocess.PIPE is the same.

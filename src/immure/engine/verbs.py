@@ -10,10 +10,8 @@ from immure.engine.command import Argument
 from immure.engine.face import BoxFace
 from immure.engine.files import Files
 from immure.engine.log import Record
-from immure.engine.pipes import take_pipes
 from immure.engine.process import Process
 from immure.engine.result import Result, with_denials
-from immure.engine.stdio import captured
 from immure.runtimes.process.request import Request
 
 if TYPE_CHECKING:
@@ -64,7 +62,7 @@ class Verbs(BoxFace):
         began = perf_counter_ns()
         record = Record(self.log, request.argv)
         try:
-            attendance = self.carry_out(request, captured(stdin, take_pipes()), record=record)
+            attendance = self._capture(request, stdin, record)
             result = self.result(request, attendance, (perf_counter_ns() - began) // 1000)
         except BaseException as error:
             record.failed(error)

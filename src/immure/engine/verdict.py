@@ -8,8 +8,8 @@ from __future__ import annotations
 import os
 
 from immure.errors import BoxLost, ImmureError
-from immure.runtimes.process.attend import Attendance
 from immure.runtimes.process.cgroups import count_of
+from immure.runtimes.process.course import Course
 from immure.runtimes.process.faults import exec_failed
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.stem import Ended
@@ -36,7 +36,7 @@ class Verdict:
         return self.code if self.code is not None else 128 + (self.signal or 0)
 
 
-def judge_end(request: Request, attendance: Attendance, ended: Ended | None, *, oom: int = 0) -> Verdict:
+def judge_end(request: Request, attendance: Course, ended: Ended | None, *, oom: int = 0) -> Verdict:
     """`oom` counts the kernel's kills for memory in a box that lives on.
 
     Raises ExecFailed where the command never started, and BoxLost where the box fell under it.

@@ -27,11 +27,24 @@ _FORK = 0x11
 _NEW_LISTENER, _WAIT_KILLABLE_RECV = 8, 32
 #: Since when a call that waits for an answer is interrupted by nothing but a kill.
 _WAIT_KILLABLE_SINCE = (5, 19)
-_PR_SET_DUMPABLE, _PR_CAP_AMBIENT = 4, 47
+_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT = 4, 8, 47
 _Calls = tuple[tuple[str, tuple[int | None, ...]], ...]
 _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
-    *("execve", "exit", "exit_group", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64", "read"),
+    *(
+        "execve",
+        "exit",
+        "exit_group",
+        "futex",
+        "getcwd",
+        "kill",
+        "madvise",
+        "mmap",
+        "mremap",
+        "munmap",
+        "prlimit64",
+        "read",
+    ),
     *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setresgid", "setresuid", "setsid"),
     *("wait4", "write"),
 )
@@ -42,7 +55,7 @@ _STEM_CALLS: _Calls = (
     *((name, ()) for name in _PLAIN_CALLS),
     ("clone", (_CLONE_VFORK,)),
     ("clone", (_FORK,)),
-    *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_CAP_AMBIENT)),
+    *(("prctl", (option,)) for option in (_PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT)),
 )
 _O_RDWR, _O_NOCTTY, _O_CLOEXEC = 0o2, 0o400, 0o2000000
 _TIOCSPTLCK, _TIOCGPTN, _TIOCSCTTY = 0x40045431, 0x80045430, 0x540E

@@ -295,6 +295,7 @@ def _guest(spec: SandboxSpec, facts: HostFacts, parts: _Parts) -> bytes:
         umask=0o022,
         filters=parts.filters.programs,
         inherited_filters=0,
+        ahead=parts.filters.inherited == len(parts.filters.programs),
     )
     own_ids = {"user": user, "group": user} if single else None
     return msgspec.msgpack.encode(

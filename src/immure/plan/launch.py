@@ -8,7 +8,7 @@ from __future__ import annotations
 #: Runtimes whose boxes are virtual machines: what is in their images is looked at anew each time.
 MACHINES = frozenset(("qemu", "firecracker"))
 #: Part of the key under which launches are cached: a change of the form makes old ones unreadable.
-FORM = 9
+FORM = 10
 
 FIELDS = (
     "plan_sha256",

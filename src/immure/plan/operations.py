@@ -279,6 +279,8 @@ class CommandStage(Struct, frozen=True):
     filters: tuple[bytes, ...]
     #: How many of `filters` the stem installs once; each command installs the others.
     inherited_filters: int
+    #: The process of the next command may bear the others before there is a command; it is then begun ahead.
+    ahead: bool = False
     #: Flags of seccomp(2) for the last filter where it asks a supervisor, else 0.
     listener_flags: int = 0
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from immure.errors import BoxError
     from immure.plan.launch import Launch
+    from immure.runtimes.process.course import Course
+    from immure.runtimes.process.request import Request
     from immure.runtimes.process.spawner import Socket
     from immure.runtimes.process.stem import Ended
 
@@ -39,6 +41,13 @@ class Commands(Protocol):
         builtin: bool = False,
     ) -> Socket:
         """Asks for a command; no standard input means the box's own null device. Raises BoxLost."""
+        ...
+
+    def begin(self, request: Request) -> Course | None:
+        """Asks for a command without input, whose output is kept, where that takes no descriptor. None elsewhere.
+
+        Raises BoxLost.
+        """
         ...
 
     def open_terminal(self) -> tuple[int, int]:

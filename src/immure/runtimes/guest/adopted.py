@@ -9,7 +9,8 @@ from collections.abc import Callable
 from immure.channel import frames as channel
 from immure.runtimes.guest.machine_copy import MachineCopy
 from immure.runtimes.guest.terminals import make_raw
-from immure.runtimes.process.attend import Sink, Stdio
+from immure.runtimes.process.attend import Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.spawner import pair
 
 

@@ -15,8 +15,11 @@ from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.guest.adopted import Adopted, Adopts
 from immure.runtimes.guest.bridge import Bridge
+from immure.runtimes.guest.direct import Direct
 from immure.runtimes.guest.relay import tell_size
 from immure.runtimes.process import frames
+from immure.runtimes.process.course import Course
+from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, pair, receive, send
 from immure.runtimes.process.stem import Ended
 
@@ -167,6 +170,14 @@ class GuestBox:
         except BaseException:
             asker.close()
             raise
+
+    def begin(self, request: Request) -> Course:
+        """Asks for a command whose output its caller keeps. Raises BoxLost, or as the channel has failed."""
+        one = Direct(self, self._bridge.pump, request, request.payload())
+        with self._bridge.pump.lock:
+            self._check_open()
+            self._bridge.start_direct(one)
+        return one
 
     def _check_open(self) -> None:
         if self._bridge.pump.is_over:

@@ -11,6 +11,7 @@ from immure.channel.host import Host
 from immure.channel.pump import Pump
 from immure.errors import BoxError, BoxLost
 from immure.runtimes.guest.adopted import Adopted, Adopts
+from immure.runtimes.guest.direct import Direct
 from immure.runtimes.guest.relay import Relay, exit_message
 from immure.runtimes.guest.streams import Source, Target, own_copy
 from immure.runtimes.guest.terminals import make_raw
@@ -50,7 +51,7 @@ class Bridge:
         self.pump = Pump(self.host, receives, sends, self._hear, self._lost)
         self._told = told
         self._ready = False
-        self._relays: dict[int, Relay] = {}
+        self._relays: dict[int, Relay | Direct] = {}
         #: What was under way in a guest that somebody else had before.
         self.adopted: list[Adopted] = []
         #: Set once the guest has said its first word, or while it says nothing more, and both once there is none.
@@ -79,6 +80,17 @@ class Bridge:
         relay.command = command
         if source >= 0:
             relay.source = Source(self.pump, source, stream)
+        self.pump.flush()
+
+    def start_direct(self, one: Direct) -> None:
+        """Asks for a command without input, whose output is held until its exit."""
+        refused, step = self._refusal(one.command)
+        if refused:
+            one.refuse(refused, step)
+            return
+        stream = self.host.exec(channel.NO_INPUT | channel.HOLD, one.command)
+        self._relays[stream] = one
+        one.begin(stream, self._forget)
         self.pump.flush()
 
     def _refusal(self, command: bytes) -> tuple[int, int]:

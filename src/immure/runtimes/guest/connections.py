@@ -10,7 +10,8 @@ from immure.errors import SetupFailed
 from immure.plan.launch import Launch
 from immure.runtimes.base import Commands
 from immure.runtimes.guest.outer import STEP_S, carrier_request
-from immure.runtimes.process.attend import Attendance, Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.spawner import pair, receive
 
 

@@ -7,7 +7,8 @@ from typing import Self
 
 from immure.plan.launch import Launch
 from immure.runtimes.base import Commands
-from immure.runtimes.process.attend import Attendance, Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.request import Request
 
 #: How long one may take, unless it is said.

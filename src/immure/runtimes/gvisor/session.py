@@ -14,7 +14,8 @@ from immure.runtimes.guest.connections import socket_of
 from immure.runtimes.guest.outer import STEP_S, attended, carrier_request
 from immure.runtimes.gvisor.box import GVisorBox
 from immure.runtimes.gvisor.trace.session import SESSION_NAME, Offer, make_session, read_dropped, read_metadata
-from immure.runtimes.process.attend import Attendance, Sink, Stdio
+from immure.runtimes.process.attend import Attendance, Stdio
+from immure.runtimes.process.course import Sink
 from immure.runtimes.process.spawner import memory_file, pair, receive
 
 _TOLD_BYTES = 4 << 20

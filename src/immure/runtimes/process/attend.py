@@ -5,31 +5,21 @@ Standard library only, and little of that: this is on the hot path.
 
 from __future__ import annotations
 
-import _thread
 import os
 import select
 from time import monotonic
 
 from immure.errors import BoxLost
-from immure.plan.launch import MACHINES
 from immure.runtimes.process import frames
+from immure.runtimes.process.course import Course, Exit, Sink
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hear, send
 
 _CHUNK = 1 << 16
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
-_SIGKILL, _SIGWINCH, _EIO = 9, 28, 5
+_SIGWINCH, _EIO = 28, 5
 #: What a terminal takes for the end of input.
 _END_OF_INPUT = b"\x04"
-#: A machine that is busy takes a while to end a command. What ends its box instead takes it from everybody.
-_GRACE_S = 5.0
-#: In a virtual machine, whose processor may be emulated.
-_MACHINE_GRACE_S = 30.0
-#: How late a command is before somebody else than its attendant ends it.
-LATE_S = 0.5
-#: What a pipe holds at most. pipe(7): a plain user can't make it longer.
-_MOST_IN_PIPE = 1 << 20
-
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,60 +37,6 @@ if TYPE_CHECKING:
 
         def unregister(self, fd: int, /) -> None:
             """And no longer."""
-
-
-class Exit:
-    """How a command ended. `errno` is not 0 where it never started, and `step` says where.
-
-    `draining`: DRAINED follows for each stream, once all of it is in its pipe that was written before.
-    """
-
-    __slots__ = ("cpu_ms", "draining", "errno", "memory_peak_bytes", "status", "step")
-
-    def __init__(self, message: bytes) -> None:
-        """Raises BoxLost for what is no EXITED."""
-        if len(message) != frames.EXITED_BYTES:
-            raise BoxLost("the box said something unreadable", need="how a command ended", have=f"{len(message)} bytes")
-        self.draining = bool(int.from_bytes(message[2:4], "little") & frames.DRAINING)
-        self.status = frames.i32(message, 8)
-        self.errno = frames.i32(message, 12)
-        step = frames.u32(message, 16)
-        self.step = frames.STEPS[step] if step < len(frames.STEPS) else "an unknown step"
-        self.cpu_ms = frames.u64(message, 20) // 1000
-        self.memory_peak_bytes = frames.u64(message, 28) * 1024
-
-
-class Sink:
-    """Where one stream of output goes: kept in memory, or passed on to a descriptor."""
-
-    __slots__ = ("count", "data", "fd", "late", "target", "truncated")
-
-    def __init__(self, fd: int, target: int | None) -> None:
-        self.fd = fd
-        self.target = target
-        #: What may be left of the command's own output, once its end was heard.
-        self.late = _MOST_IN_PIPE
-        self.data = bytearray()
-        self.count = 0
-        self.truncated = False
-
-    def take(self, chunk: bytes, room: int | None) -> bool:
-        """Keeps what there is room for. False where it was too much."""
-        self.count += len(chunk)
-        if room is not None and len(chunk) > room:
-            self.truncated = True
-            chunk = chunk[:room]
-        if self.target is None:
-            self.data += chunk
-        else:
-            _write_all(self.target, chunk)
-        return not self.truncated
-
-    def close(self) -> None:
-        """Closes the end that is read."""
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
 
 
 class Stdio:
@@ -155,8 +91,8 @@ class Stdio:
                 sink.close()
 
 
-class Attendance:
-    """One command under way, from its start to its end, or in a one-shot box to that of the box.
+class Attendance(Course):
+    """A command whose output comes by descriptors, from its start to its end, or in a one-shot box to that of the box.
 
     It waits for nothing itself: whoever drives it, such as `run`, waits for what it registers, and says what is ready.
     """
@@ -172,38 +108,17 @@ class Attendance:
         wakeup: int | None = None,
     ) -> None:
         """`own` is the box where it is there for this command alone, and ends with it."""
-        self.box = box
+        super().__init__(box, stdio.sinks, request)
         self._own = own
         self.asker = asker
-        self.sinks = stdio.sinks
-        self.exit: Exit | None = None
-        self.timed_out = False
-        self.flooded = False
         #: Signals to pass on arrive as bytes on this descriptor.
         self.wakeup = wakeup
-        #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
-        self.heard: Callable[[int, bytes], None] | None = None
-        self._grace_s = _MACHINE_GRACE_S if request.launch.runtime in MACHINES else _GRACE_S
-        self._timeout_s = self._deadline = None
-        if request.timeout_s is not None:
-            self.begin_time(request.timeout_s)
-        self.room = request.output_bytes
         self._feed = stdio.feed
         self._terminal, self._resize = stdio.terminal, stdio.resize
         self._feeding = b""
-        self._over = False
-        #: Held while its end is decided: afterwards the socket may be another command's.
-        self._deciding = _thread.allocate_lock()
-        self._late = self._left = False
         #: Streams of which something that was written before the exit is still under way.
         self._draining: set[int] = set()
         self._open: dict[int, Sink] = {}
-        #: When what does not end after `stop` is ended with its box.
-        self._last_call: float | None = None
-
-    def begin_time(self, timeout_s: float) -> None:
-        """It is to end within so many seconds from now on."""
-        self._timeout_s, self._deadline = timeout_s, monotonic() + timeout_s
 
     def run(self) -> None:
         """Drives it, blocking. Raises BoxLost where the spawner is gone. On any exception the caller ends the box."""
@@ -222,8 +137,8 @@ class Attendance:
 
     def see_through(self, stdio: Stdio, watched: Callable[[Attendance, float | None], None] | None) -> None:
         """Runs it, and closes its streams. `watched` has it ended in time where its attendant is held up."""
-        if watched is not None and self._timeout_s is not None:
-            watched(self, self._timeout_s)
+        if watched is not None and self.timeout_s is not None:
+            watched(self, self.timeout_s)
         try:
             self.run()
         finally:
@@ -274,53 +189,13 @@ class Attendance:
     def _ended(self) -> bool:
         return self._own.ended is not None if self._own is not None else self._over
 
-    def wait_ms(self) -> int | None:
-        """How long to wait before `check_time`; None: until something comes."""
-        due = self._deadline if self._last_call is None else self._last_call
-        return None if due is None else max(0, int((due - monotonic()) * 1000) + 1)
-
-    def check_time(self) -> None:
-        """Ends what has run out of time."""
-        now = monotonic()
-        if self._last_call is not None:
-            if now >= self._last_call:
-                # In a box without namespaces a command can stop the stem, and with it our word to the command.
-                self.box.kill()
-                self._last_call = now + self._grace_s
-        elif self._deadline is not None and now >= self._deadline:
-            self.timed_out = True
-            self.stop()
-
     def stop(self) -> None:
         """Ends the command, and in a one-shot box, or where the command does not end, everything."""
         if self._own is not None:
             self._own.kill()
+            self._last_call = monotonic() + self._grace_s
         else:
-            self.signal(_SIGKILL, group=True)
-        self._last_call = monotonic() + self._grace_s
-
-    def overdue(self) -> float | None:
-        """For another thread, when its time is over: ends what its attendant has not. Gives when to look again.
-
-        Whoever reads or closes a pipe whose lock the kernel holds for a command waits, uninterruptibly, until that is
-        gone. The guard refuses the calls that are known to hold it.
-        """
-        with self._deciding:
-            if self._left:
-                return None
-            if self._late:
-                # What it left behind outside of its group may hold the lock.
-                self.box.kill()
-            elif not self._over and self._last_call is None:
-                self.timed_out = True
-                self.stop()
-            self._late = True
-        return self._grace_s
-
-    def leave(self) -> None:
-        """Nothing of it is left to be held up by."""
-        with self._deciding:
-            self._left = True
+            super().stop()
 
     def signal(self, number: int, *, group: bool) -> None:
         """Sends a signal to the command, or to its process group."""
@@ -388,25 +263,13 @@ class Attendance:
             return False
         if ended:
             sink.late -= len(chunk)
-        if self.flooded:
-            return True
-        self._tell(sink, chunk[: self.room])
         try:
-            fits = sink.take(chunk, self.room)
+            self.keep(sink, chunk)
         except BrokenPipeError:
             # Nobody reads ours any more: the command is to learn it from its own.
             sink.close()
             return False
-        if self.room is not None:
-            self.room -= min(len(chunk), self.room)
-        if not fits:
-            self.flooded = True
-            self.stop()
         return True
-
-    def _tell(self, sink: Sink, chunk: bytes) -> None:
-        if self.heard is not None:
-            self.heard(self.sinks.index(sink), chunk)
 
     def _move_input(self, poll: Poller, fd: int, event: int) -> None:
         assert self._feed is not None
@@ -470,9 +333,3 @@ def _read_or_end(fd: int) -> bytes:
         return os.read(fd, _CHUNK)
     except OSError:
         return b""
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]

@@ -76,6 +76,11 @@ def u64(data: bytes, offset: int) -> int:
     return int.from_bytes(data[offset : offset + 8], "little")
 
 
+def exit_parts(message: bytes) -> tuple[int, int, int, int, int]:
+    """Of an EXITED: status, errno, step, processor time in us, peak of memory in KiB."""
+    return i32(message, 8), i32(message, 12), u32(message, 16), u64(message, 20), u64(message, 28)
+
+
 def items(data: bytes, offset: int) -> dict[str, bytes]:
     """Named values: `u8 length, name, u32 length, value`. Raises ValueError where one was cut."""
     found: dict[str, bytes] = {}

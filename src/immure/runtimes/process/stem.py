@@ -17,6 +17,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from immure.runtimes.base import Commands
     from immure.runtimes.process.attend import Stdio
+    from immure.runtimes.process.course import Course
     from immure.runtimes.process.request import Request
 
 #: As many commands at once find a socket that was used before.
@@ -104,6 +105,9 @@ class Stem:
             if file >= 0:
                 os.close(file)
         return ours
+
+    def begin(self, request: Request) -> Course | None:
+        """None: output comes by descriptors."""
 
     def open_terminal(self) -> tuple[int, int]:
         """A new terminal, ours first: one of the box's own, whose name leads to it there, where its stem makes them.

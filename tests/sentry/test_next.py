@@ -1,0 +1,73 @@
+"""The next command's process in a box in a Sentry, as commands of the box see it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from channel.guests import eventually
+from immure import Pool, Sandbox
+
+pytestmark = [pytest.mark.rootless, pytest.mark.timeout(60)]
+
+#: Started, and so no command that it becomes.
+SEEN = 'for one in /proc/[0-9]*; do read -r name < $one/comm; [ "$name" = immure-next ] && echo ${one#/proc/}; done'
+
+
+def seen(box: Sandbox) -> str:
+    """The number in its box of the process that waits; empty where there is none."""
+    return box.start(["/bin/sh", "-c", SEEN]).wait().stdout.text().strip()
+
+
+def waiting(box: Sandbox) -> str:
+    assert eventually(lambda: seen(box))
+    return seen(box)
+
+
+def own_number(box: Sandbox, **options: int) -> str:
+    return box.exec(["/bin/sh", "-c", "echo $$"], **options).stdout.text().strip()
+
+
+def test_it_becomes_the_next_command(runsc: Path) -> None:
+    with Sandbox(level="L3") as box:
+        assert seen(box) == ""
+        assert box.exec(["true"]).ok
+        for _ in range(5):
+            assert waiting(box) == own_number(box)
+
+
+def test_whoever_the_next_one_is(runsc: Path) -> None:
+    """Its outputs are its own, so that it can open them anew."""
+    script = "id -u; echo again > /dev/stdout; echo err > /dev/stderr; grep -c 'Seccomp:.2' /proc/self/status"
+    with Sandbox(level="L3") as box:
+        own = int(box.exec(["id", "-u"]).stdout)
+        for user in (None, 1234, 1234, None, 77):
+            number = waiting(box)
+            result = box.exec(["/bin/sh", "-c", f"echo $$; {script}"], user=user)
+            expected = f"{number}\n{user or own}\nagain\n1\n".encode()
+            assert (result.stdout, result.stderr) == (expected, b"err\n")
+
+
+def test_a_copy_has_its_own(runsc: Path) -> None:
+    with Sandbox(level="L3") as box:
+        assert box.exec(["true"]).ok
+        number = waiting(box)
+        with box.snapshot() as snapshot, Sandbox.restore(snapshot) as copy:
+            assert own_number(copy) == number
+            assert waiting(copy) != number
+        assert own_number(box) == number
+
+
+def test_a_box_of_a_pool_has_one_for_its_first_user(newest: Path) -> None:
+    with Pool(size=1, level="L3") as pool, pool.claim() as box:
+        assert waiting(box) == own_number(box)
+
+
+def test_it_stands_still_with_its_box(runsc: Path) -> None:
+    with Sandbox(level="L3") as box:
+        assert box.exec(["true"]).ok
+        number = waiting(box)
+        box.pause()
+        box.resume()
+        assert own_number(box) == number
