@@ -57,7 +57,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.fixture(autouse=True, scope="session")
 def pipes_ahead() -> None:
     """Those that are made ahead are there from now on: whoever counts descriptors finds as many before as after."""
-    from immure.engine.pipes import make_ahead
+    from immure.runtimes.process.pipes import make_ahead
 
     make_ahead()
 

@@ -13,7 +13,7 @@ import pytest
 
 from immure import ExecFailed, Sandbox, run
 from immure.engine.aio_pool import AsyncPooledSandbox
-from immure.engine.pipes import make_ahead
+from immure.runtimes.process.pipes import make_ahead
 
 from .processes import descendants, eventually, open_descriptors, resident_kib, spawner_pids
 

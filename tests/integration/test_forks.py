@@ -14,10 +14,11 @@ from typing import Any
 import pytest
 
 from immure import Result, Sandbox, run
-from immure.engine import local, spawners, stdio, verbs
+from immure.engine import local, spawners, stdio
 from immure.engine.process import Process
 from immure.engine.spawners import close_all
-from immure.runtimes.process import spawner
+from immure.runtimes.process import captured as capturing
+from immure.runtimes.process import pipes, spawner
 
 from .command_line import python, shell
 from .forking import idle_child, said_by_child
@@ -52,13 +53,16 @@ def test_a_child_that_holds_the_ends_of_its_pipes(
     """Forked by another thread after the pipes were made, and before the command had them for itself."""
     with ExitStack() as children:
 
-        def captured(stdin: bytes | None, *pipes: Any) -> Any:
-            made = stdio.captured(stdin, *pipes)
-            children.enter_context(idle_child())
+        def forking(make: Callable[..., Any]) -> Callable[..., Any]:
+            def made(*arguments: Any) -> Any:
+                made = make(*arguments)
+                children.enter_context(idle_child())
+                return made
+
             return made
 
-        monkeypatch.setattr(local, "captured", captured)
-        monkeypatch.setattr(verbs, "captured", captured)
+        monkeypatch.setattr(local, "captured", forking(stdio.captured))
+        monkeypatch.setattr(capturing, "take_pipes", forking(pipes.take_pipes))
         result = in_time(lambda: by(["echo", "all of it"]))
     assert result.stdout == b"all of it\n"
 
@@ -127,7 +131,8 @@ def test_a_command_ends_that_a_child_has_a_socket_of(end: Callable[[Process], No
             assert eventually(lambda: not descendants(box._box.pid))
 
 
-def test_a_command_that_ran_out_of_patience_ends_too(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("stdin", [None, b"of its own"], ids=["without input", "with input"])
+def test_a_command_that_ran_out_of_patience_ends_too(stdin: bytes | None, monkeypatch: pytest.MonkeyPatch) -> None:
     """An exception while it is waited for; its socket was used before, and so the child has it."""
 
     def interrupted(*_: object) -> None:
@@ -137,8 +142,9 @@ def test_a_command_that_ran_out_of_patience_ends_too(monkeypatch: pytest.MonkeyP
         assert box.exec(["true"]).ok
         with idle_child(), monkeypatch.context() as patch:
             patch.setattr("immure.runtimes.process.attend.Attendance.run", interrupted)
+            patch.setattr("immure.runtimes.process.captured.Captured.run", interrupted)
             with pytest.raises(KeyboardInterrupt):
-                box.exec(["sleep", "300"])
+                box.exec(["sleep", "300"], stdin=stdin)
             assert eventually(lambda: not descendants(box._box.pid))
 
 

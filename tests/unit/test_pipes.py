@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from immure.engine import pipes
+from immure.runtimes.process import pipes
 
 
 @pytest.fixture(autouse=True)

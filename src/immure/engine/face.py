@@ -11,7 +11,6 @@ from immure.engine.command import Argument, make_request, make_result
 from immure.engine.deadlines import watch_over
 from immure.engine.log import Log, Logs, Record
 from immure.engine.ownership import check_owner
-from immure.engine.pipes import make_ahead, take_pipes
 from immure.engine.process import Process
 from immure.engine.process_face import hear_start
 from immure.engine.result import BoxStats, Levels, Result
@@ -180,8 +179,6 @@ class BoxFace:
             asker = ask(self._stem, request, stdio, owner, hold=True, builtin=builtin)
         except BaseException:
             stdio.done()
-            # For the next one all the same: these were taken.
-            make_ahead()
             raise
         try:
             # It is under way: what is done here is done beside it.
@@ -191,7 +188,6 @@ class BoxFace:
                 attendance.heard = record.wrote
             if attending is not None:
                 attending(attendance)
-            make_ahead()
             attendance.see_through(stdio, watch_over)
         except BaseException:
             # It ends the command.
@@ -207,14 +203,15 @@ class BoxFace:
 
     def _capture(self, request: Request, stdin: bytes | None, record: Record) -> Course:
         """Runs a command, keeps what it writes, and waits for its end."""
-        one = None if stdin else self._stem.begin(request)
-        if one is None:
-            return self.carry_out(request, captured(stdin, take_pipes()), record=record)
+        if stdin:
+            return self.carry_out(request, captured(stdin), record=record)
+        one = self._stem.begin(request, self._measured.host_ids(request.uid, request.gid))
         try:
             # It is under way: what is done here is done beside it.
             record.begun()
             one.heard = record.wrote
-            watch_over(one, one.timeout_s)
+            if request.timeout_s is not None:
+                watch_over(one, request.timeout_s)
             one.run()
         finally:
             one.leave()

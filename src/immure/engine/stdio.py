@@ -7,11 +7,11 @@ import os
 import struct
 import termios
 
-from immure.engine.pipes import Pipes, make_pipes
 from immure.errors import SpecError
 from immure.runtimes.base import Commands
 from immure.runtimes.process.attend import Stdio
 from immure.runtimes.process.course import Sink
+from immure.runtimes.process.pipes import make_pipes
 from immure.runtimes.process.spawner import memory_file
 
 #: For standard input that is written while the command runs; subprocess.PIPE is the same.
@@ -25,9 +25,9 @@ _F_SEAL_FUTURE_WRITE = 0x10
 _SEALS = _F_SEAL_FUTURE_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-def captured(stdin: bytes | None, pipes: Pipes | None = None) -> Stdio:
+def captured(stdin: bytes | None) -> Stdio:
     """Output into pipes, which it owns; input from a sealed file in memory, or nothing."""
-    pipes = out, their_out, err, their_err = pipes or make_pipes()
+    pipes = out, their_out, err, their_err = make_pipes()
     try:
         first = _input(stdin) if stdin else None
     except BaseException:

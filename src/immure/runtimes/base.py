@@ -43,10 +43,10 @@ class Commands(Protocol):
         """Asks for a command; no standard input means the box's own null device. Raises BoxLost."""
         ...
 
-    def begin(self, request: Request) -> Course | None:
-        """Asks for a command without input, whose output is kept, where that takes no descriptor. None elsewhere.
+    def begin(self, request: Request, owner: tuple[int, int] | None) -> Course:
+        """Asks for a command without input, whose output is kept; `owner` is who its pipes are to be of on this host.
 
-        Raises BoxLost.
+        Its `leave` is to be called in the end. Raises BoxLost.
         """
         ...
 

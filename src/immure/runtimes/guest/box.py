@@ -171,8 +171,8 @@ class GuestBox:
             asker.close()
             raise
 
-    def begin(self, request: Request) -> Course:
-        """Asks for a command whose output its caller keeps. Raises BoxLost, or as the channel has failed."""
+    def begin(self, request: Request, owner: tuple[int, int] | None) -> Course:
+        """As any box's: it takes no descriptor here. Raises BoxLost, or as the channel has failed."""
         one = Direct(self, self._bridge.pump, request, request.payload())
         with self._bridge.pump.lock:
             self._check_open()

@@ -121,7 +121,7 @@ class Direct(Course):
                 self.keep(sink, bytes(chunk))
         if over:
             with self._deciding:
-                self._over = True
+                self.over = True
         if over or not lost:
             return over
         if not (self.timed_out or self.flooded or self.box.ran_out()):

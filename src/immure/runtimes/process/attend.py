@@ -16,6 +16,7 @@ from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hear, send
 
 _CHUNK = 1 << 16
+_NONE: frozenset[int] = frozenset()
 _IN, _HUP, _OUT = select.POLLIN, select.POLLHUP, select.POLLOUT
 _SIGWINCH, _EIO = 28, 5
 #: What a terminal takes for the end of input.
@@ -24,7 +25,7 @@ _END_OF_INPUT = b"\x04"
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     # What only annotations need has no place on the hot path.
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
     from typing import Protocol
 
     from immure.runtimes.base import Box, Commands
@@ -91,7 +92,55 @@ class Stdio:
                 sink.close()
 
 
-class Attendance(Course):
+class Asked(Course):
+    """A command whose end is told on a socket, as by a stem."""
+
+    def __init__(self, box: Commands, asker: Socket, sinks: list[Sink], request: Request) -> None:
+        super().__init__(box, sinks, request)
+        self.asker = asker
+        #: Streams of which something that was written before the exit is still under way.
+        self._draining: set[int] | frozenset[int] = _NONE
+
+    def signal(self, number: int, *, group: bool) -> None:
+        """Sends a signal to the command, or to its process group."""
+        message = frames.header(frames.SIGNAL, frames.GROUP if group else 0) + number.to_bytes(4, "little")
+        try:
+            send(self.asker, message, [])
+        except BoxLost:
+            pass
+
+    def hear_end(self) -> bool:
+        """Takes what the socket has to say. True once nothing more will come of it. Raises BoxLost."""
+        message = hear(self.asker)
+        with self._deciding:
+            self.over = True
+        kind = frames.kind_of(message) if message else 0
+        if kind == frames.EXITED:
+            self.exit = Exit(message)
+            if self.exit.draining:
+                self._draining = set(range(len(self.sinks)))
+        elif kind == frames.DRAINED:
+            self._draining -= {frames.u32(message, 8)}
+        else:
+            # Behind a channel the connection ends once everything has been told.
+            lost = self.exit is None or bool(self._draining)
+            self._draining = _NONE
+            if lost and self._is_lost():
+                raise self.box.failure or BoxLost(
+                    "the box ended under the command", have="its stem closed the connection"
+                )
+        return not self._draining
+
+    def is_draining(self, left: Container[int]) -> bool:
+        """Whether something that was written before the exit may still come by one of these descriptors."""
+        return bool(self._draining) and any(self.sinks[one].fd in left for one in self._draining)
+
+    def _is_lost(self) -> bool:
+        """Whether an end of the connection is one that nobody had asked for."""
+        return not (self.timed_out or self.flooded or self.box.ran_out())
+
+
+class Attendance(Asked):
     """A command whose output comes by descriptors, from its start to its end, or in a one-shot box to that of the box.
 
     It waits for nothing itself: whoever drives it, such as `run`, waits for what it registers, and says what is ready.
@@ -108,16 +157,13 @@ class Attendance(Course):
         wakeup: int | None = None,
     ) -> None:
         """`own` is the box where it is there for this command alone, and ends with it."""
-        super().__init__(box, stdio.sinks, request)
+        super().__init__(box, asker, stdio.sinks, request)
         self._own = own
-        self.asker = asker
         #: Signals to pass on arrive as bytes on this descriptor.
         self.wakeup = wakeup
         self._feed = stdio.feed
         self._terminal, self._resize = stdio.terminal, stdio.resize
         self._feeding = b""
-        #: Streams of which something that was written before the exit is still under way.
-        self._draining: set[int] = set()
         self._open: dict[int, Sink] = {}
 
     def run(self) -> None:
@@ -180,14 +226,14 @@ class Attendance(Course):
         """Whether the command, or the one-shot box, has ended and its output is all here."""
         if not self._ended():
             return False
-        if self._draining and any(self.sinks[one].fd in self._open for one in self._draining):
+        if self.is_draining(self._open):
             return False
         # What it left in the pipes is its output. What its orphans will write later is not waited for, nor is the end
         # of a pipe that others hold open: a process that was forked from ours, or one that the box gave it to.
         return not self._open or not _readable(list(self._open))
 
     def _ended(self) -> bool:
-        return self._own.ended is not None if self._own is not None else self._over
+        return self._own.ended is not None if self._own is not None else self.over
 
     def stop(self) -> None:
         """Ends the command, and in a one-shot box, or where the command does not end, everything."""
@@ -196,14 +242,6 @@ class Attendance(Course):
             self._last_call = monotonic() + self._grace_s
         else:
             super().stop()
-
-    def signal(self, number: int, *, group: bool) -> None:
-        """Sends a signal to the command, or to its process group."""
-        message = frames.header(frames.SIGNAL, frames.GROUP if group else 0) + number.to_bytes(4, "little")
-        try:
-            send(self.asker, message, [])
-        except BoxLost:
-            pass
 
     def forward_signals(self) -> None:
         """Passes on what arrived on the wake-up descriptor. A terminal's own signals go to the whole group."""
@@ -216,29 +254,13 @@ class Attendance(Course):
 
     def _hear_end(self) -> bool:
         """True once the command, or the one-shot box, has ended."""
-        if self._own is not None:
-            self._own.hear_owner()
-            if self._own.ended is None:
-                return False
-        message = hear(self.asker)
-        with self._deciding:
-            self._over = True
-        kind = frames.kind_of(message) if message else 0
-        if kind == frames.EXITED:
-            self.exit = Exit(message)
-            if self.exit.draining:
-                self._draining = set(range(len(self.sinks)))
-        elif kind == frames.DRAINED:
-            self._draining.discard(frames.u32(message, 8))
-        else:
-            # Behind a channel the connection ends once everything has been told.
-            lost = self.exit is None or bool(self._draining)
-            self._draining.clear()
-            if lost and self._own is None and not (self.timed_out or self.flooded or self.box.ran_out()):
-                raise self.box.failure or BoxLost(
-                    "the box ended under the command", have="its stem closed the connection"
-                )
-        return not self._draining
+        if self._own is None:
+            return self.hear_end()
+        self._own.hear_owner()
+        return self._own.ended is not None and self.hear_end()
+
+    def _is_lost(self) -> bool:
+        return self._own is None and super()._is_lost()
 
     def note(self, sink: Sink, chunk: bytes, *, bounded: bool) -> bytes:
         """Counts what somebody else has read of a stream, and gives what of it is within the limit of output."""

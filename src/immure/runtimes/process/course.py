@@ -99,25 +99,28 @@ class Sink:
 class Course:
     """One command from its start to its end. What waits for it is told by who takes part: `Attendance`, and others."""
 
+    #: How it ended, once that is known.
+    exit: Exit | None = None
+    #: Nothing more can be meant for it.
+    over = False
+    timed_out = flooded = False
+    #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
+    heard: Callable[[int, bytes], None] | None = None
+    timeout_s: float | None = None
+    _deadline: float | None = None
+    #: When what does not end after `stop` is ended with its box.
+    _last_call: float | None = None
+    _late = _left = False
+
     def __init__(self, box: Commands, sinks: list[Sink], request: Request) -> None:
         self.box = box
         self.sinks = sinks
-        self.exit: Exit | None = None
-        self.timed_out = False
-        self.flooded = False
-        #: Told of each chunk that is within the limit of output: which stream it is of, and the bytes.
-        self.heard: Callable[[int, bytes], None] | None = None
-        self._grace_s = _MACHINE_GRACE_S if request.launch.runtime in MACHINES else _GRACE_S
-        self.timeout_s = self._deadline = None
-        if request.timeout_s is not None:
-            self.begin_time(request.timeout_s)
         self.room = request.output_bytes
-        self._over = False
+        self._grace_s = _MACHINE_GRACE_S if request.launch.runtime in MACHINES else _GRACE_S
         #: Held while its end is decided: afterwards it may be another command that is meant.
         self._deciding = _thread.allocate_lock()
-        self._late = self._left = False
-        #: When what does not end after `stop` is ended with its box.
-        self._last_call: float | None = None
+        if request.timeout_s is not None:
+            self.begin_time(request.timeout_s)
 
     def begin_time(self, timeout_s: float) -> None:
         """It is to end within so many seconds from now on."""
@@ -126,6 +129,10 @@ class Course:
     def run(self) -> None:
         """Waits for its end. Raises BoxLost where the box is gone. On any exception the caller ends the command."""
         raise NotImplementedError
+
+    def is_timed(self) -> bool:
+        """Whether `check_time` is to be called."""
+        return self._deadline is not None or self._last_call is not None
 
     def wait_ms(self) -> int | None:
         """How long to wait before `check_time`; None: until something comes."""
@@ -161,7 +168,7 @@ class Course:
             if self._late:
                 # What it left behind outside of its group may hold the lock.
                 self.box.kill()
-            elif not self._over and self._last_call is None:
+            elif not self.over and self._last_call is None:
                 self.timed_out = True
                 self.stop()
             self._late = True

@@ -11,6 +11,7 @@ import os
 from immure.errors import BoxError, BoxLost
 from immure.plan.launch import Launch
 from immure.runtimes.process import frames
+from immure.runtimes.process.captured import capture
 from immure.runtimes.process.spawner import Socket, hang_up, memory_file, pair, receive, send
 
 TYPE_CHECKING = False
@@ -106,8 +107,9 @@ class Stem:
                 os.close(file)
         return ours
 
-    def begin(self, request: Request) -> Course | None:
-        """None: output comes by descriptors."""
+    def begin(self, request: Request, owner: tuple[int, int] | None) -> Course:
+        """As any box's."""
+        return capture(self, request, owner)
 
     def open_terminal(self) -> tuple[int, int]:
         """A new terminal, ours first: one of the box's own, whose name leads to it there, where its stem makes them.
