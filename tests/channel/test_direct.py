@@ -105,7 +105,7 @@ def test_small_pieces_take_no_more_room_than_large_ones(guest: FakeGuest) -> Non
 
     with playing(part), FakeSandbox(guest) as box:
         box._box.ready()
-        one = box._box.begin(box.request(["true"]))
+        one = box._box.begin(box.request(["true"]), None)
         arrived = one._arrived  # pyright: ignore[reportAttributeAccessIssue]
         assert eventually(lambda: len(arrived[0]) == 50_000)
         taken_up.set()

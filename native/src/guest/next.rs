@@ -75,8 +75,8 @@ struct Task {
 
 pub struct Next {
     place: &'static Place,
-    /// Commands that have been asked for, and whose the last was, to whom the pipes are given ahead.
-    asked: u32,
+    /// A command was asked for, and whose the last was, to whom the pipes are given ahead.
+    asked: bool,
     owner: (u32, u32),
 }
 
@@ -98,7 +98,7 @@ impl Next {
             .stack_size(STACK_BYTES)
             .spawn(move || live(place, stack))
             .map_err(|error| Fault::new("next", "thread", error.raw_os_error().unwrap_or(libc::EAGAIN)))?;
-        Ok(Next { place, asked: 0, owner: process::effective_ids() })
+        Ok(Next { place, asked: false, owner: process::effective_ids() })
     }
 
     /// Its process where it waits, or will: for nobody yet.
@@ -114,7 +114,7 @@ impl Next {
 
     /// Has it become a command: its pid and its ends. None where there is none.
     pub fn take(&mut self, payload: &[u8], owner: (u32, u32), word: *mut Slot) -> Option<(i32, Ends)> {
-        self.asked = self.asked.saturating_add(1);
+        self.asked = true;
         self.owner = owner;
         let pid = self.pid()?;
         match process::look_at(pid) {
@@ -153,16 +153,19 @@ impl Next {
         Some(Ends { input: None, outputs, theirs: vec![their_out, their_err] })
     }
 
-    /// Whether one is to be made once nothing else is to be done. A box that is there for one command has no other while
-    /// that runs; who has asked twice will ask again.
-    pub fn is_due(&self, nothing_runs: bool) -> bool {
-        let expected = self.asked > 1 || self.asked == 1 && nothing_runs;
-        expected && self.place.is(IDLE) && !self.place.lost.load(Ordering::Acquire)
+    /// Whether one is to be made once nothing else is to be done: who has asked will ask again.
+    pub fn is_due(&self) -> bool {
+        // The thread may not have seen yet that the last one is on its way.
+        let comes = self.place.is(IDLE) || self.place.is(TAKEN);
+        self.asked && comes && !self.place.lost.load(Ordering::Acquire)
     }
 
-    /// Has one made.
+    /// Has one made, unless the thread is still held for the last one.
     pub fn make(&self) {
         let place = self.place;
+        if !place.is(IDLE) {
+            return;
+        }
         place.pid.store(0, Ordering::Release);
         // SAFETY: the thread is idle.
         unsafe { *place.owner.get() = self.owner };

@@ -208,10 +208,8 @@ impl Guest {
         let slot = self.free_slot();
         let hand = self.hand.as_mut().ok_or(libc::EINVAL)?;
         let owner = (command.uid, command.gid);
-        let begun = match flags & (NO_INPUT | TERMINAL | BUILTIN | TELL) {
-            NO_INPUT => hand.take_next(payload, owner, slot),
-            _ => None,
-        };
+        let plain = flags & (NO_INPUT | TERMINAL | BUILTIN | TELL) == NO_INPUT;
+        let begun = if plain { hand.take_next(payload, owner, slot) } else { None };
         let (pid, mut ends) = match begun {
             Some(begun) => begun,
             None => {
@@ -242,6 +240,7 @@ impl Guest {
             input: ends.input.map(Input::new),
             outputs: ends.outputs.into_iter().map(|(which, fd)| Pipe::new(which, fd, window)).collect(),
             terminal: flags & TERMINAL != 0,
+            plain,
             told: false,
         });
         Ok(())
@@ -256,6 +255,7 @@ impl Guest {
             input: None,
             outputs: Vec::new(),
             terminal: asked.flags & TERMINAL != 0,
+            plain: false,
             told: false,
         };
         stream.end(exit, &mut self.wire, &mut []);

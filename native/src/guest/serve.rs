@@ -249,10 +249,12 @@ impl Guest {
         Ok(places.into_iter().zip(watch).filter(|(_, seen)| seen.revents != 0).collect())
     }
 
-    /// Where the next command's process is to be begun as soon as nothing is to be done.
+    /// Where the next command's process is to be begun as soon as nothing is to be done. While one like it runs it would
+    /// be seen by that, and a box that is there for one command needs no other.
     fn due(&self) -> Option<&Next> {
         let hand = self.hand.as_ref().filter(|_| self.state == State::Ready && !self.stands_still)?;
-        hand.next.as_ref().filter(|next| next.is_due(self.streams.is_empty()))
+        let runs = self.streams.iter().any(|one| one.plain && one.running.is_some());
+        hand.next.as_ref().filter(|next| !runs && next.is_due())
     }
 
     fn go_on_pausing(&mut self) -> Outcome<()> {

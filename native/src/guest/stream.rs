@@ -18,6 +18,8 @@ pub struct Stream {
     /// Those that are not at their end.
     pub outputs: Vec<Pipe>,
     pub terminal: bool,
+    /// A program without input, of which nothing is told but its output and its end.
+    pub plain: bool,
     /// Its end was told.
     pub told: bool,
 }

@@ -27,6 +27,7 @@ from immure.runtimes.process.attend import Attendance, Stdio
 from immure.runtimes.process.cgroups import oom_kills
 from immure.runtimes.process.course import Course
 from immure.runtimes.process.faults import box_paused
+from immure.runtimes.process.pipes import make_ahead
 from immure.runtimes.process.request import Request
 from immure.runtimes.process.spawner import Socket, hang_up
 from immure.runtimes.process.stem import ask
@@ -179,6 +180,7 @@ class BoxFace:
             asker = ask(self._stem, request, stdio, owner, hold=True, builtin=builtin)
         except BaseException:
             stdio.done()
+            make_ahead()
             raise
         try:
             # It is under way: what is done here is done beside it.
@@ -188,6 +190,7 @@ class BoxFace:
                 attendance.heard = record.wrote
             if attending is not None:
                 attending(attendance)
+            make_ahead()
             attendance.see_through(stdio, watch_over)
         except BaseException:
             # It ends the command.

@@ -99,6 +99,7 @@ fn guest() -> (Guest, Vec<std::os::fd::OwnedFd>) {
             input: Some(Input::new(writer)),
             outputs: vec![Pipe::new(Output::Stdout, theirs, WINDOW_BYTES)],
             terminal: id == 3,
+            plain: false,
             told: false,
         });
         others.extend([reader, ours]);

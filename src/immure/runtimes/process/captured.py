@@ -35,6 +35,8 @@ def capture(box: Stem, request: Request, owner: tuple[int, int] | None) -> Captu
     except BaseException:
         for fd in pipes:
             os.close(fd)
+        # For the next one all the same: these were taken.
+        make_ahead()
         raise
     os.close(their_out)
     os.close(their_err)
@@ -102,3 +104,4 @@ class Captured(Asked):
             self.box.give_back(self.asker)
         else:
             hang_up(self.asker)
+            make_ahead()
