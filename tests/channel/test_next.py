@@ -85,9 +85,9 @@ class TestBegun:
     def test_not_beside_one_like_it(self, guest: Guest) -> None:
         assert guest.face.exec(["true"]).ok
         guest.waiting()
-        runs = threading.Thread(target=guest.face.exec, args=(["sleep", "0.5"],))
+        runs = threading.Thread(target=guest.face.exec, args=(["sleep", "1"],))
         runs.start()
-        time.sleep(0.1)
+        assert eventually(lambda: [name_of(pid) for pid in below(guest.box.pid)] == ["sleep"])
         seen = [guest.next() for _ in range(20) if time.sleep(0.01) is None]
         runs.join()
         assert set(seen) == {None}
