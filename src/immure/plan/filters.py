@@ -31,26 +31,13 @@ _PR_SET_DUMPABLE, _PR_SET_KEEPCAPS, _PR_CAP_AMBIENT = 4, 8, 47
 _Calls = tuple[tuple[str, tuple[int | None, ...]], ...]
 _PLAIN_CALLS = (
     *("brk", "capset", "chdir", "close", "close_range", "dup2", "dup3", "epoll_ctl", "epoll_pwait", "epoll_wait"),
-    *(
-        "execve",
-        "exit",
-        "exit_group",
-        "futex",
-        "getcwd",
-        "kill",
-        "madvise",
-        "mmap",
-        "mremap",
-        "munmap",
-        "prlimit64",
-        "read",
-    ),
+    *("execve", "exit", "exit_group", "futex", "getcwd", "kill", "madvise", "mmap", "mremap", "munmap", "prlimit64"),
     *("recvmsg", "restart_syscall", "rt_sigprocmask", "rt_sigreturn", "sendmsg", "setresgid", "setresuid", "setsid"),
-    *("wait4", "write"),
+    *("read", "wait4", "write"),
 )
 #: What the stem, and a guest's hand, call to start, watch and end commands, and a command's process before its execve,
-#: with the arguments that matter. `native/src/init/start.rs`, `command.rs` and `native/src/guest/hand.rs` make these
-#: calls; an ABI lacks some of the names.
+#: with the arguments that matter. `native/src/init/start.rs`, `command.rs`, `native/src/guest/hand.rs` and `next.rs`
+#: make these calls; an ABI lacks some of the names.
 _STEM_CALLS: _Calls = (
     *((name, ()) for name in _PLAIN_CALLS),
     ("clone", (_CLONE_VFORK,)),
