@@ -73,3 +73,25 @@ def test_it_stands_still_with_its_box(runsc: Path) -> None:
         box.pause()
         box.resume()
         assert own_number(box) == number
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="rootless: a plain user's box may have one id alone")
+class TestApart:
+    """It has an id that no command has."""
+
+    def test_no_command_ends_it(self, runsc: Path) -> None:
+        with Sandbox(level="L3") as box:
+            assert box.exec(["true"]).ok
+            number = waiting(box)
+            ended = box.start(["/bin/sh", "-c", "kill -0 $$ && kill -9 $0", number]).wait()
+            assert b"not permitted" in ended.stderr
+            assert own_number(box) == number
+
+    def test_no_command_looks_into_it(self, newest: Path) -> None:
+        """runsc of 2024 shows the environment and the descriptors of any process to any other."""
+        with Sandbox(level="L3") as box:
+            assert box.exec(["true"]).ok
+            looks = box.start(["/bin/sh", "-c", "cat /proc/$0/environ; ls /proc/$0/fd", waiting(box)]).wait()
+            assert (looks.stdout, looks.stderr.lower().count(b"permi")) == (b"", 2), looks.stderr
+            # The control: its own.
+            assert b"PATH=" in box.start(["/bin/sh", "-c", "ls /proc/$$/fd && cat /proc/$$/environ"]).wait().stdout
